@@ -1,0 +1,93 @@
+# Everything a developer types. `make` alone lists it.
+# Each target brings its own environment up to date first; stamps make the second time quick.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+# Words after the command: make up ARGS="--port 9000 --volume-servers 4"
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Where the master's unit tests live; they run on PostgreSQL as well as on SQLite.
+MASTER_TESTS := $(wildcard tests/unit/keys tests/unit/volumes tests/unit/buckets tests/unit/warehouse_site)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up demo test test-postgres check lint format types imports bench docs lock clean
+
+help: ## Show what there is
+	@echo 'Warehouse, a self-hosted object store. make TARGET, and TARGET is one of:'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(DEV) ## Make .venv with all that running, testing and building need
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo 'make: no $(PYTHON) here. Warehouse needs Python 3.11 or later; name yours with make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: $$($(PYTHON) --version) is too old. Warehouse needs Python 3.11 or later; name another with make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "make: $(PYTHON) has no venv module. On Debian and Ubuntu: apt-get install python3-venv; then run make again." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The SDK is this repository's own code, so it has no hash; pip wants such a thing in a call of its own.
+$(RUN): requirements.txt sdk/pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable ./sdk
+	@touch $@
+
+$(DEV): requirements-dev.txt $(RUN)
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+up: $(RUN) ## Start the whole store on this machine (data in ./data, port 8000)
+	@$(BIN)/python manage.py up $(ARGS)
+
+demo: $(RUN) ## Put and get a real tree and a 1 GiB file, compare every byte
+	@$(BIN)/python bench/demo.py $(ARGS)
+
+test: $(DEV) test-postgres ## All tests: the master's on PostgreSQL, then everything on SQLite
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-postgres: $(DEV) ## The master's unit tests on a throw-away PostgreSQL
+	@$(BIN)/python -m tests.support.postgres $(BIN)/python -m pytest $(MASTER_TESTS)
+
+check: lint types imports ## Everything that reads the code without running the tests
+	@$(BIN)/python manage.py makemigrations --check --dry-run
+	@$(BIN)/python manage.py check
+
+lint: $(DEV) ## ruff (rules and format), djlint for the templates
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/djlint --quiet --check templates
+	@$(BIN)/djlint --quiet --lint templates
+
+format: $(DEV) ## Put the code and the templates into the house's form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/djlint --quiet --reformat templates || true
+
+types: $(DEV) ## mypy, strict, with the Django and DRF plugins
+	@$(BIN)/mypy
+
+imports: $(DEV) ## The import arrows between the parts
+	@$(BIN)/lint-imports
+
+bench: $(DEV) ## Print the table of figures, each against its reference in the same run
+	@$(BIN)/python -m bench $(ARGS)
+
+docs: $(DEV) ## Check the documents against the code, and write the API schema to build/openapi.yaml
+	@mkdir -p build
+	@$(BIN)/python manage.py spectacular --validate --fail-on-warn --file build/openapi.yaml
+	@$(BIN)/python -m pytest --quiet tests/unit/docs
+
+lock: $(DEV) ## Make requirements*.txt anew from requirements*.in
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --upgrade requirements.in --output-file requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --constraint requirements.txt requirements-dev.in --output-file requirements-dev.txt
+
+clean: ## Remove the environment and all caches (never ./data)
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis sdk/*.egg-info
+	find . -name __pycache__ -type d -not -path './data/*' -prune -exec rm -rf {} +
