@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from tests.support.postgres import Postgres
 from tests.support.programs import missing
 from tests.support.redis_server import RedisServer
-from tests.support.store import Store
+from tests.support.store import CHUNK_SIZE, Store
 
 # No deadlines: a slow machine is no bug. In CI the examples are the same each time, so that a red run means a change.
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -98,10 +98,6 @@ def start_store(request: pytest.FixtureRequest) -> StartStore:
         return Store(directory, env=settings_of_kind | (env or {}), volume_servers=volume_servers, worker=worker)
 
     return make
-
-
-CHUNK_SIZE = 1 << 16
-"""Chunk size of the shared store: small, so that an object of several chunks is quick."""
 
 
 @pytest.fixture(scope="session", params=STORE_KINDS)

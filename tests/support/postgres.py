@@ -108,7 +108,7 @@ class Postgres:
 
 def main(command: list[str]) -> int:
     if not Postgres.is_installed():
-        print("NOT TESTED on PostgreSQL: it is not installed (apt-get install postgresql)", file=sys.stderr)
+        sys.stderr.write("NOT TESTED on PostgreSQL: it is not installed (apt-get install postgresql)\n")
         return 1 if os.environ.get("CI") else 0
     with Postgres() as server:
         return subprocess.run(command, env={**os.environ, "DATABASE_URL": server.url()}, check=False).returncode

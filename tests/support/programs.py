@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 _PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 _STORE_VARIABLES = ("DATABASE_URL", "REDIS_URL", "DJANGO_SETTINGS_MODULE")
 
 
@@ -78,7 +79,10 @@ def start(
     stdout: int | IO[str] | None = None,
     cwd: Path = ROOT,
 ) -> subprocess.Popen[str]:
-    """Starts a program that is killed when this process ends, however it ends. Output is appended to `log`."""
+    """Starts a program, at the head of a process group, that is killed when this process ends, however it ends.
+
+    Its output is appended to `log`.
+    """
     with log.open("a") as output:
         return subprocess.Popen(
             command,
@@ -91,7 +95,8 @@ def start(
             stdout=output if stdout is None else stdout,
             stderr=output,
             text=True,
-            preexec_fn=_die_with_parent,
+            process_group=0,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, its function looked up beforehand
         )
 
 
@@ -103,7 +108,7 @@ def stop(process: subprocess.Popen[str], how: int = signal.SIGTERM) -> int:
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 # -- /proc ------------------------------------------------------------------------------------------------------------

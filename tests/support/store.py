@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from tests.support.api import Api
 from tests.support.programs import (
@@ -27,6 +28,10 @@ from tests.support.programs import (
     stop,
 )
 from tests.support.waiting import PATIENCE_S, wait_until
+from volume_server.signing import MAX_GET_SECONDS, presign_get
+
+CHUNK_SIZE = 1 << 16
+"""Chunk size of the shared store: small, so that an object of several chunks is quick."""
 
 
 @dataclass
@@ -133,9 +138,7 @@ class Store:
             for pid in family_of(self.up.pid)
             if (name := _name_of(argv_of(pid)))
         ]
-        self.servers = sorted(
-            (part for part in self.parts if part.name == "volume server"), key=lambda part: part.port
-        )
+        self.servers = sorted((part for part in self.parts if part.name == "volume server"), key=lambda part: part.port)
         # gunicorn's arbiter was started before its worker, which has the same command line.
         self.master = min((part for part in self.parts if part.name == "master"), key=lambda part: part.pid)
         assert len(self.servers) == self.volume_servers, f"volume servers found in /proc: {self.servers}"
@@ -175,13 +178,29 @@ class Store:
             what="the status of the volume servers",
         )
 
+    def server_of(self, url: str) -> Part:
+        """The volume server that a presigned URL leads to."""
+        port = urlsplit(url).port
+        [found] = [part for part in self.servers if part.port == port]
+        return found
+
+    def signed_get(self, server: Part, *, volume: int, needle: int) -> str:
+        """A GET URL signed with the secret that the volume server keeps: good for a needle that no row names."""
+        known = json.loads((server.data / "server.json").read_text())
+        path = presign_get(
+            bytes.fromhex(known["secret"]),
+            kid=known["kid"],
+            volume=volume,
+            needle=needle,
+            expires_at=int(time.time()) + MAX_GET_SECONDS - 60,
+            etag="any",
+        )
+        return f"http://127.0.0.1:{server.port}{path}"
+
     def volume_files(self) -> dict[Path, int]:
         """Size of every file that the volume servers keep volumes in."""
         return {
-            path: path.stat().st_size
-            for part in self.servers
-            for path in part.data.rglob("*.vol")
-            if path.is_file()
+            path: path.stat().st_size for part in self.servers for path in part.data.rglob("*.vol") if path.is_file()
         }
 
     def tail(self, lines: int = 60) -> str:

@@ -1,0 +1,63 @@
+"""Needles that nothing names any more become tombstones, by a real worker over both brokers."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.conftest import STORE_KINDS, StartStore
+from tests.support.api import send
+from tests.support.store import CHUNK_SIZE
+from tests.support.waiting import wait_until
+
+SETTINGS = {"WAREHOUSE_CHUNK_SIZE": str(CHUNK_SIZE), "WAREHOUSE_GET_SECONDS": "2"}
+
+
+@pytest.mark.parametrize("kind", STORE_KINDS)
+def test_overwritten_and_deleted_needles_are_tombstoned_and_the_living_stay(
+    start_store: StartStore, tmp_path: Path, kind: str
+) -> None:
+    with start_store(tmp_path, kind=kind, env=SETTINGS) as store:
+        api = store.api()
+        bucket = api.make_bucket("b")
+
+        def direct_urls(key: str) -> list[str]:
+            """URLs that outlive the product's own, so that only a tombstone can end them."""
+            urls = [urlsplit(chunk["urls"][0]) for chunk in api.look_up(bucket, key)[key]["chunks"]]
+            return [
+                store.signed_get(
+                    store.server_of(url.geturl()), volume=int(url.path.split("/")[1]), needle=int(url.path[-16:], 16)
+                )
+                for url in urls
+            ]
+
+        api.put(bucket, "overwritten", b"old")
+        api.put_chunks(bucket, "deleted", b"d" * (3 * CHUNK_SIZE))
+        api.put(bucket, "kept", b"kept")
+        dead = direct_urls("overwritten") + direct_urls("deleted")
+        alive = direct_urls("kept")
+        assert len(dead) == 4
+        assert {send("GET", url).status for url in dead + alive} == {200}
+
+        api.put(bucket, "overwritten", b"new")
+        api.post(f"buckets/{bucket}/delete", {"keys": ["deleted"]}, status=200)
+        alive += direct_urls("overwritten")
+        wait_until(lambda: {send("GET", url).status for url in dead} == {404}, what="the tombstones")
+        assert {send("GET", url).code for url in dead} <= {"needle_deleted", "needle_unknown"}
+        assert {send("GET", url).status for url in alive} == {200}
+        assert api.read(bucket, "overwritten") == b"new"
+        assert api.read(bucket, "kept") == b"kept"
+
+
+def test_needle_is_readable_until_its_last_url_has_expired(start_store: StartStore, tmp_path: Path) -> None:
+    """With the product's own 15 minutes, an overwrite leaves URLs already handed out as they were."""
+    with start_store(tmp_path) as store:
+        api = store.api()
+        bucket = api.make_bucket("b")
+        api.put(bucket, "k", b"old")
+        url = api.look_up(bucket, "k")["k"]["chunks"][0]["urls"][0]
+        api.put(bucket, "k", b"new")
+        seen = store.log.stat().st_size
+        wait_until(lambda: "collect_outbox" in store.log.read_text()[seen:], what="a round of the collector")
+        assert send("GET", url).body == b"old"
+        assert api.read(bucket, "k") == b"new"

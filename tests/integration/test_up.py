@@ -1,0 +1,159 @@
+"""`manage.py up`: it starts all, says so, and leaves nothing behind, however it ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartStore
+from tests.support.programs import ROOT, clean_environment, family_of, is_alive
+from tests.support.store import Store
+from tests.support.waiting import wait_until
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def all_ports(store: Store) -> list[int]:
+    return [store.port, *range(store.volume_port, store.volume_port + store.volume_servers)]
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "Ctrl-C"])
+def test_stopping_it_leaves_no_process(start_store: StartStore, tmp_path: Path, how: str) -> None:
+    with start_store(tmp_path) as store:
+        family = family_of(store.up.pid)
+        assert {part.name for part in store.parts} == {"master", "volume server", "worker", "beat"}
+        if how == "Ctrl-C":  # the terminal signals the whole group, children included
+            os.killpg(store.up.pid, signal.SIGINT)
+            code = store.up.wait()
+        else:
+            code = store.stop(signal.Signals[how])
+        assert code == 0, store.tail()
+        assert [pid for pid in family if is_alive(pid)] == []
+        assert all(map(is_free, all_ports(store)))
+        assert "Traceback" not in store.tail(10_000)
+
+
+def test_killing_it_leaves_nothing_that_stops_the_next_start(start_store: StartStore, tmp_path: Path) -> None:
+    with start_store(tmp_path) as store:
+        api = store.api()
+        bucket = api.make_bucket("kept")
+        api.put(bucket, "k", b"mine")
+        first_key = store.key
+        family = family_of(store.up.pid)
+        assert store.stop(signal.SIGKILL) == -signal.SIGKILL
+        wait_until(lambda: not any(map(is_alive, family)), what="the end of the children")
+        # A broker that died in the middle of a message must not stop the next worker.
+        broker = store.data / "broker"
+        torn = [folder for folder in [broker, *broker.rglob("*")] if folder.is_dir()]
+        for folder in torn:
+            (folder / "1_torn.celery.msg").write_bytes(b'{"body": "')
+
+        store.start()
+        assert store.key == first_key
+        assert store.api().read(bucket, "k") == b"mine"
+        store.api().put(bucket, "k2", b"more")
+        assert not list(broker.rglob("1_torn*"))
+
+
+def run_up(store: Store, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*store.command, *more], env=store.env, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("which", ["master", "volume server"])
+def test_taken_port_is_a_clear_message(start_store: StartStore, tmp_path: Path, which: str) -> None:
+    store = start_store(tmp_path)
+    port = store.port if which == "master" else store.volume_port + 1
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        done = run_up(store)
+    assert done.returncode not in {0, None}
+    assert str(port) in done.stderr
+    assert ("--port" if which == "master" else "--volume-port") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "ready" not in done.stdout
+
+
+def test_second_start_on_the_same_data_is_refused(start_store: StartStore, tmp_path: Path) -> None:
+    with start_store(tmp_path, volume_servers=1, worker=False) as store:
+        other = start_store(tmp_path, volume_servers=1, worker=False)
+        done = run_up(other)
+        assert done.returncode not in {0, None}
+        assert str(store.data) in done.stderr
+        assert "Traceback" not in done.stderr
+        assert store.api().answers()
+
+
+def test_a_part_that_died_is_reported_and_the_others_go_on(start_store: StartStore, tmp_path: Path) -> None:
+    with start_store(tmp_path) as store:
+        [worker] = [part for part in store.parts if part.name == "worker"][:1]
+        before = len(store.log.read_text())
+        worker.kill(signal.SIGKILL)
+        wait_until(lambda: "worker" in store.log.read_text()[before:], what="a word about the worker")
+        assert store.up.poll() is None
+        assert store.api().answers()
+
+
+def test_init_makes_the_key_and_stops(start_store: StartStore, tmp_path: Path) -> None:
+    store = start_store(tmp_path, volume_servers=1, worker=False)
+    done = run_up(store, "--init")
+    assert done.returncode == 0, done.stderr
+    key_file = store.data / "secrets" / "admin.key"
+    key = key_file.read_text().strip()
+    assert key.startswith("whk_")
+    assert key in done.stdout
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    assert all(file.stat().st_mode & 0o077 == 0 for file in key_file.parent.iterdir())
+    with store:
+        assert store.key == key
+
+
+def test_createkey_makes_a_key_that_works(start_store: StartStore, tmp_path: Path) -> None:
+    with start_store(tmp_path, volume_servers=1, worker=False) as store:
+        env = {**store.env, **clean_environment(WAREHOUSE_DATA=str(store.data))}
+        done = subprocess.run(
+            [sys.executable, "manage.py", "createkey", "--name", "second", "--admin", "--json"],
+            env=env, cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        made = json.loads(done.stdout.splitlines()[-1])
+        assert store.api(made["key"]).get("buckets") is not None
+        assert made["key"] not in store.log.read_text()
+
+
+def test_no_secret_is_in_the_logs_or_in_a_command_line(start_store: StartStore, tmp_path: Path) -> None:
+    with start_store(tmp_path) as store:
+        api = store.api()
+        bucket = api.make_bucket("b")
+        lease = api.lease(bucket)
+        lease.put(0, "k", b"x")
+        signature = lease.url.rpartition("sig=")[2]
+        secrets = [file.read_text(errors="replace").strip() for file in (store.data / "secrets").iterdir()]
+        log = store.log.read_text() + "".join(file.read_text(errors="replace") for file in store.data.rglob("*.log"))
+        words = " ".join(word for part in store.parts for word in part.argv)
+        for secret in [*secrets, store.key, signature]:
+            assert secret not in log
+            assert secret not in words
+
+
+def test_data_directory_stays_locked_by_a_running_volume_server(start_store: StartStore, tmp_path: Path) -> None:
+    with start_store(tmp_path, volume_servers=1, worker=False) as store:
+        [part] = store.servers
+        again = [*part.argv]
+        again[again.index("--port") + 1] = "0"
+        done = subprocess.run(again, env=part.env, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode not in {0, None}
+        assert "Traceback" not in done.stderr
+        assert str(part.data) in done.stderr
