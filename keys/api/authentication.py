@@ -1,0 +1,40 @@
+"""`Authorization: Bearer <access token>` for Django REST framework."""
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.openapi import AutoSchema
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.request import Request
+
+from keys.errors import TokenRefused
+from keys.models import ApiKey
+from keys.selectors import live_key
+from keys.services.sign_in import mark_used
+from keys.tokens import read_access
+
+
+class TokenAuthentication(BaseAuthentication):
+    """Takes genuine tokens of keys that live and have not been weakened since; without one, the next has a try."""
+
+    def authenticate(self, request: Request) -> tuple[ApiKey, None] | None:
+        scheme, _, text = get_authorization_header(request).decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        key_id, generation = read_access(text.strip())
+        found = live_key(key_id)
+        if found is None or found.rights.generation != generation or not found.key.is_active:
+            raise TokenRefused("The key was changed, deleted, or has expired: sign in with it again.")
+        mark_used(key=found.key)
+        return found.key, None
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="warehouse"'
+
+
+class TokenAuthenticationScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """How it reads in the OpenAPI document."""
+
+    target_class = TokenAuthentication
+    name = "accessToken"
+
+    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "From POST /api/v1/tokens."}

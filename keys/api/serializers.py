@@ -1,0 +1,86 @@
+"""The shapes of the keys API."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from keys.models import MAX_BUCKET_CHARS, MAX_NAME_CHARS, ApiKey, Grant
+from keys.permissions import ALL_PERMISSIONS, GRANTABLE
+from keys.rights import GrantRow
+
+
+class SignInSerializer(serializers.Serializer[Any]):
+    key = serializers.CharField(max_length=1000, help_text="whk_<id>_<secret>")
+
+
+class RefreshSerializer(serializers.Serializer[Any]):
+    refresh = serializers.CharField(max_length=8192)
+
+
+class TokenPairSerializer(serializers.Serializer[Any]):
+    access = serializers.CharField(help_text="Send it as `Authorization: Bearer …`.")
+    refresh = serializers.CharField(help_text="Good for one use.")
+    expires_in = serializers.IntegerField(source="expires_in_s", help_text="Seconds until `access` expires.")
+
+
+class GrantSerializer(serializers.ModelSerializer[Grant]):
+    bucket = serializers.CharField(max_length=MAX_BUCKET_CHARS)
+    prefix = serializers.CharField(allow_blank=True, default="", trim_whitespace=False)
+    permissions = serializers.IntegerField(min_value=1, max_value=int(GRANTABLE))
+
+    class Meta:
+        model = Grant
+        fields = ("bucket", "prefix", "permissions")
+        validators: tuple[()] = ()
+
+
+class KeySerializer(serializers.ModelSerializer[ApiKey]):
+    """A key as it is shown: never its secret."""
+
+    name = serializers.CharField(max_length=MAX_NAME_CHARS)
+    permissions = serializers.IntegerField(
+        min_value=0, max_value=ALL_PERMISSIONS, default=0, help_text="Bits that hold in every bucket."
+    )
+    grants = GrantSerializer(many=True, required=False)
+
+    class Meta:
+        model = ApiKey
+        fields = (
+            "id",
+            "name",
+            "description",
+            "permissions",
+            "permission_names",
+            "grants",
+            "expires_at",
+            "created_at",
+            "created_by",
+            "last_used_at",
+        )
+        read_only_fields = ("id", "permission_names", "created_at", "created_by", "last_used_at")
+
+    def validated_changes(self) -> dict[str, Any]:
+        """What the caller gave, as keyword arguments of the services."""
+        changes = dict(self.validated_data)
+        if "grants" in changes:
+            changes["grants"] = [GrantRow(**grant) for grant in changes["grants"]]
+        return changes
+
+
+class NewKeySerializer(KeySerializer):
+    """A key in the one answer that shows its secret."""
+
+    key = serializers.CharField(read_only=True, help_text="Shown here and never again.")
+
+    class Meta(KeySerializer.Meta):
+        fields = (*KeySerializer.Meta.fields, "key")
+
+
+class KeyListSerializer(serializers.Serializer[Any]):
+    results = KeySerializer(many=True)
+    next_after = serializers.IntegerField(allow_null=True, help_text="`after` of the next page.")
+
+
+class PageSerializer(serializers.Serializer[Any]):
+    after = serializers.IntegerField(min_value=0, default=0)
+    limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)

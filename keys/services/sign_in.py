@@ -1,0 +1,122 @@
+"""Signing in with a key, and the tokens that follow from it."""
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from django.conf import settings
+from django.core.cache import cache
+from django.db.models import F, Q
+from django.utils import timezone
+
+from keys import secret_text
+from keys.errors import KeyRefused, TokenRefused, TooManyFailures
+from keys.models import ApiKey, RefreshFamily
+from keys.tokens import AccessToken, RefreshToken, read_refresh
+
+FAILURE_WINDOW_S: Final = 60
+LAST_USED_STEP: Final = timedelta(minutes=1)
+"""How exact `last_used_at` is; a key in use costs one write in this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPair:
+    access: str
+    refresh: str
+    expires_in_s: int
+
+
+def sign_in(*, key_text: str, address: str) -> ApiKey:
+    """The live key with this text.
+
+    Raises KeyRefused for any wrong key, without telling an unknown id from a wrong secret, and TooManyFailures in
+    its place once `address` (the client's) failed too often. A right key is never held up: its secret cannot be
+    guessed, so all that is slowed down is noise.
+    """
+    parsed = secret_text.parse(key_text)
+    key = ApiKey.objects.filter(pk=parsed[0]).first() if parsed else None
+    matches = secret_text.secret_matches(parsed[1] if parsed else key_text, key.secret_hash if key else None)
+    if key is None or not matches or not key.is_active:
+        _count_failure(address)
+        raise KeyRefused("The key is wrong, has expired, or was deleted.")
+    mark_used(key=key)
+    return key
+
+
+def issue_tokens(*, key: ApiKey) -> TokenPair:
+    """A new family of tokens for a key that has just signed in."""
+    now = timezone.now()
+    RefreshFamily.objects.filter(key=key, expires_at__lte=now).delete()
+    family = RefreshFamily.objects.create(key=key, expires_at=now + _refresh_lifetime())
+    return _pair(key, family)
+
+
+def refresh_tokens(*, refresh: str) -> TokenPair:
+    """Spend a refresh token for a new pair.
+
+    Of several who spend the same one, one wins; the others give away that it was copied, and the whole family is
+    revoked (RFC 9700, section 4.14.2). Raises TokenRefused.
+    """
+    token = read_refresh(refresh)
+    now = timezone.now()
+    spent = RefreshFamily.objects.filter(
+        pk=token["fam"], serial=token["ser"], key_id=token["sub"], revoked_at__isnull=True, expires_at__gt=now
+    ).update(serial=F("serial") + 1, expires_at=now + _refresh_lifetime())
+    if not spent:
+        RefreshFamily.objects.filter(pk=token["fam"], revoked_at__isnull=True).update(revoked_at=now)
+        raise TokenRefused("The refresh token was spent or revoked before.")
+    family = RefreshFamily.objects.select_related("key").get(pk=token["fam"])
+    if family.key.generation != token["gen"] or not family.key.is_active:
+        raise TokenRefused("The key changed or expired: sign in with it again.")
+    family.serial = int(token["ser"]) + 1
+    mark_used(key=family.key)
+    return _pair(family.key, family)
+
+
+def revoke_tokens(*, refresh: str) -> None:
+    """End the family of a refresh token; done already is done. Raises TokenRefused for what is no refresh token."""
+    token = read_refresh(refresh)
+    RefreshFamily.objects.filter(pk=token["fam"], revoked_at__isnull=True).update(revoked_at=timezone.now())
+
+
+def mark_used(*, key: ApiKey) -> None:
+    """Note that the key is in use, at most once in a minute."""
+    now = timezone.now()
+    stale = now - LAST_USED_STEP
+    if key.last_used_at is None or key.last_used_at <= stale:
+        outdated = Q(last_used_at__isnull=True) | Q(last_used_at__lte=stale)
+        ApiKey.objects.filter(outdated, pk=key.pk).update(last_used_at=now)
+        key.last_used_at = now
+
+
+def _pair(key: ApiKey, family: RefreshFamily) -> TokenPair:
+    access = AccessToken()
+    refresh = RefreshToken()
+    for token in (access, refresh):
+        token["sub"] = str(key.pk)
+        token["gen"] = key.generation
+    refresh["fam"] = str(family.pk)
+    refresh["ser"] = family.serial
+    return TokenPair(str(access), str(refresh), settings.WAREHOUSE_ACCESS_SECONDS)
+
+
+def _refresh_lifetime() -> timedelta:
+    return timedelta(seconds=settings.WAREHOUSE_REFRESH_SECONDS)
+
+
+def _count_failure(address: str) -> None:
+    """Count in windows of a minute of the clock. Raises TooManyFailures when this one is over the limit."""
+    now = time.time()
+    window = int(now // FAILURE_WINDOW_S)
+    name = f"keys.failures.{address}.{window}"
+    cache.add(name, 0, timeout=2 * FAILURE_WINDOW_S)
+    try:
+        failures = cache.incr(name)
+    except ValueError:  # the cache dropped it between the two calls
+        return
+    if failures > settings.WAREHOUSE_FAILED_LOGINS:
+        wait_s = max(1, round((window + 1) * FAILURE_WINDOW_S - now))
+        raise TooManyFailures(
+            f"More than {settings.WAREHOUSE_FAILED_LOGINS} failed log-ins in a minute.", retry_after_s=wait_s
+        )

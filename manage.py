@@ -1,0 +1,45 @@
+#!/usr/bin/env python
+"""The command line of the store: `manage.py help` lists what it can do."""
+
+import importlib.util
+import os
+import sys
+
+REQUIRED_MODULES = (
+    "django",
+    "rest_framework",
+    "rest_framework_simplejwt",
+    "django_htmx",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "whitenoise",
+    "celery",
+    "gunicorn",
+    "requests",
+    "dj_database_url",
+)
+
+
+def main() -> None:
+    missing = [name for name in REQUIRED_MODULES if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(
+            f"manage.py: this Python ({sys.executable}) lacks: {', '.join(missing)}.\n"
+            "Run `make setup` once, then `make up`, or use .venv/bin/python manage.py."
+        )
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "warehouse_site.settings")
+
+    from django.core.exceptions import ImproperlyConfigured  # noqa: PLC0415 - only after the look for it above
+    from django.core.management import execute_from_command_line  # noqa: PLC0415
+
+    from warehouse_site.up_options import export_options  # noqa: PLC0415
+
+    export_options(sys.argv)  # before the settings are read, which these options change
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        sys.exit(f"manage.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""From domain errors to answers: `application/problem+json` (RFC 9457).
+
+The one table that says which error is which HTTP status stands here; an app's own errors inherit a row from the
+family they belong to.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any, cast
+
+from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
+from django.db import OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from rest_framework import exceptions as drf
+from rest_framework.response import Response
+
+from keys import errors
+from warehouse_site import logs
+
+logger = logging.getLogger("warehouse.problems")
+
+CONTENT_TYPE = "application/problem+json"
+CHALLENGE = 'Bearer realm="warehouse"'
+RETRY_AFTER_S = 1
+
+STATUS: dict[type[errors.WarehouseError], int] = {
+    errors.WarehouseError: 500,
+    errors.Invalid: 400,
+    errors.Unauthenticated: 401,
+    errors.PermissionDenied: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.PreconditionFailed: 412,
+    errors.TooLarge: 413,
+    errors.TooManyFailures: 429,
+    errors.Unavailable: 503,
+    errors.NoSpace: 507,
+}
+"""The status of a family of errors: the nearest class above an error decides."""
+
+_DRF_CODES: dict[type[drf.APIException], str] = {
+    drf.NotAuthenticated: "not_authenticated",
+    drf.AuthenticationFailed: "token_refused",
+    drf.PermissionDenied: "permission_denied",
+    drf.NotFound: "not_found",
+    drf.MethodNotAllowed: "method_not_allowed",
+    drf.NotAcceptable: "not_acceptable",
+    drf.ParseError: "bad_request",
+    drf.UnsupportedMediaType: "unsupported_media_type",
+    drf.Throttled: "too_many_requests",
+}
+
+
+class DatabaseBusy(errors.Unavailable):
+    """The database did not answer in time, or not at all."""
+
+    code = "database_unavailable"
+    title = "The database cannot be used at the moment"
+
+
+def status_of(error: str | errors.WarehouseError | type[errors.WarehouseError]) -> int:
+    """The HTTP status of an error, its class, or its stable code. KeyError for a code that no class has."""
+    if isinstance(error, str):
+        for known in _family(errors.WarehouseError):
+            if known.code == error:
+                return status_of(known)
+        raise KeyError(error)
+    kind = error if isinstance(error, type) else type(error)
+    return next(STATUS[parent] for parent in kind.__mro__ if parent in STATUS)
+
+
+def problem(error: errors.WarehouseError) -> dict[str, object]:
+    """The members of an error's problem document."""
+    return _document(
+        status=status_of(error), code=error.code, title=error.title, detail=error.detail, extra=error.extra
+    )
+
+
+def problem_response(error: errors.WarehouseError, request: HttpRequest | None = None) -> HttpResponse:
+    """The answer of a plain Django view to a domain error."""
+    body = problem(error)
+    status = cast(int, body["status"])
+    _log(request, status, error)
+    response = JsonResponse(body, status=status, content_type=CONTENT_TYPE)
+    for name, value in _headers(status, error.extra).items():
+        response.headers[name] = value
+    return response
+
+
+def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:
+    """Django REST framework's EXCEPTION_HANDLER; None lets an unexpected error become a logged 500."""
+    if isinstance(error, Http404):
+        error = drf.NotFound()
+    elif isinstance(error, DjangoPermissionDenied):
+        error = drf.PermissionDenied()
+    elif isinstance(error, OperationalError):
+        logger.exception("the database failed")
+        error = DatabaseBusy()
+    request = context.get("request")
+    if isinstance(error, errors.WarehouseError):
+        body, extra = problem(error), error.extra
+    elif isinstance(error, drf.APIException):
+        body, extra = _from_drf(error)
+    else:
+        return None
+    status = cast(int, body["status"])
+    _log(request, status, error)
+    response = Response(body, status=status, headers=_headers(status, extra))
+    renderer = getattr(request, "accepted_renderer", None)
+    if renderer is None or renderer.format == "json":
+        response.content_type = CONTENT_TYPE
+    response.exception = True
+    return response
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Django's handler400."""
+    return _page_or_problem(request, 400, "bad_request", "The request cannot be understood")
+
+
+def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Django's handler403."""
+    return _page_or_problem(request, 403, "permission_denied", "This is not allowed")
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Django's handler404."""
+    return _page_or_problem(request, 404, "not_found", "There is nothing here")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's handler500: what happened is in the log, never in the answer."""
+    return _page_or_problem(request, 500, "internal_error", "Something went wrong inside the store")
+
+
+def _page_or_problem(request: HttpRequest, status: int, code: str, title: str) -> HttpResponse:
+    if request.path_info.startswith(("/api/", "/.well-known/")):
+        body = _document(status=status, code=code, title=title, detail=f"{title}.", extra={})
+        return JsonResponse(body, status=status, content_type=CONTENT_TYPE)
+    context = {"status": status, "title": title, "request_id": logs.request_id.get()}
+    return render(request, "error.html", context, status=status)
+
+
+def _from_drf(error: drf.APIException) -> tuple[dict[str, object], dict[str, object]]:
+    extra: dict[str, object] = {}
+    if isinstance(error, drf.ValidationError):
+        fields = _field_errors(error.detail)
+        extra["errors"] = fields
+        detail = "; ".join(f"{field}: {' '.join(texts)}" for field, texts in fields.items())
+        title, code = errors.Invalid.title, errors.Invalid.code
+    else:
+        code = next((known for kind, known in _DRF_CODES.items() if isinstance(error, kind)), "error")
+        title = HTTPStatus(error.status_code).phrase
+        detail = str(error.detail)
+        if isinstance(error, drf.Throttled) and error.wait is not None:
+            extra["retry_after_s"] = max(1, round(error.wait))
+    document = _document(status=error.status_code, code=code, title=title, detail=detail, extra=extra)
+    return document, extra
+
+
+def _field_errors(detail: Any, path: str = "") -> dict[str, list[str]]:
+    """Nested errors of a serializer, flattened to `grants.0.prefix` style paths."""
+    found: dict[str, list[str]] = {}
+    if isinstance(detail, Mapping):
+        for name, inner in detail.items():
+            name = "request" if name == "non_field_errors" else str(name)
+            found.update(_field_errors(inner, f"{path}.{name}" if path else name))
+    elif isinstance(detail, list) and any(isinstance(inner, (Mapping, list)) for inner in detail):
+        for index, inner in enumerate(detail):
+            found.update(_field_errors(inner, f"{path}.{index}" if path else str(index)))
+    else:
+        texts = detail if isinstance(detail, list) else [detail]
+        if texts:
+            found[path or "request"] = [str(text) for text in texts]
+    return found
+
+
+def _document(*, status: int, code: str, title: str, detail: str, extra: Mapping[str, object]) -> dict[str, object]:
+    return {
+        **extra,
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "request_id": logs.request_id.get(),
+    }
+
+
+def _headers(status: int, extra: Mapping[str, object]) -> dict[str, str]:
+    if status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": CHALLENGE}
+    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+        return {"Retry-After": str(extra.get("retry_after_s", RETRY_AFTER_S))}
+    return {}
+
+
+def _log(request: Any, status: int, error: Exception) -> None:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.warning("%s: %s", getattr(request, "path", "-"), error)
+
+
+def _family(root: type[errors.WarehouseError]) -> Iterator[type[errors.WarehouseError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _family(child)

@@ -1,0 +1,358 @@
+"""Settings of the store. Everything comes from environment variables, each explained where it is read.
+
+Importing this module writes nothing and needs no secret: secrets are read when they are first used
+(see `keys.secrets`). Values that cannot be understood are reported by `manage.py check` (warehouse.E001).
+"""
+
+import os
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import dj_database_url
+from django.utils.functional import SimpleLazyObject
+
+from keys.secrets import secret
+from warehouse_site import logs
+from warehouse_site.environment import Environment
+
+BASE_DIR: Final = Path(__file__).resolve().parent.parent
+
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+GIB: Final = 1 << 30
+TIB: Final = 1 << 40
+DAY_SECONDS: Final = 24 * 3600
+
+ENVIRONMENT: Final = Environment(os.environ)
+_env = ENVIRONMENT
+
+# --- Where the store is -------------------------------------------------------------------------------------------
+
+WAREHOUSE_DATA: Final = Path(
+    _env.text("WAREHOUSE_DATA", "./data", "Folder of the database, the secrets, the broker and the volumes.")
+).absolute()
+WAREHOUSE_PORT: Final = _env.number(
+    "WAREHOUSE_PORT", "8000", "Port of the master under `manage.py up`.", least=1, most=65535
+)
+WAREHOUSE_PUBLIC_URL: Final = (
+    _env.url(
+        "WAREHOUSE_PUBLIC_URL",
+        "",
+        "Origin under which clients reach the master; empty: http://127.0.0.1 and the port. https turns on HSTS, "
+        "secure cookies and the redirect to https.",
+    )
+    or f"http://127.0.0.1:{WAREHOUSE_PORT}"
+)
+WAREHOUSE_HOSTS: Final = _env.names(
+    "WAREHOUSE_HOSTS", "", "Further host names that requests may name, separated by commas."
+)
+WAREHOUSE_DEBUG: Final = _env.flag("WAREHOUSE_DEBUG", "0", "1 shows Django's error pages; never in production.")
+WAREHOUSE_LOG: Final = _env.choice(
+    "WAREHOUSE_LOG", "text", "How log lines look on stderr: `json` or `text`.", of=("json", "text")
+)
+WAREHOUSE_THREADS: Final = _env.number(
+    "WAREHOUSE_THREADS", "16", "Threads of the master; a quarter of them may stream objects.", least=4, most=512
+)
+
+# --- Sizes and lifetimes ------------------------------------------------------------------------------------------
+
+WAREHOUSE_CHUNK_SIZE: Final = _env.size(
+    "WAREHOUSE_CHUNK_SIZE", "80MiB", "Size of an object's chunks, the last one excepted.", least=KIB, most=255 * MIB
+)
+WAREHOUSE_VOLUME_SIZE: Final = _env.size(
+    "WAREHOUSE_VOLUME_SIZE", "16GiB", "Size at which a volume counts as full.", least=64 * KIB, most=512 * GIB
+)
+WAREHOUSE_WRITABLE_VOLUMES: Final = _env.number(
+    "WAREHOUSE_WRITABLE_VOLUMES", "2", "Writable volumes made ahead of need on each server.", least=1, most=64
+)
+WAREHOUSE_LEASE_SECONDS: Final = _env.number(
+    "WAREHOUSE_LEASE_SECONDS", "900", "How long a lease for small puts is good.", least=1, most=DAY_SECONDS
+)
+WAREHOUSE_UPLOAD_SECONDS: Final = _env.number(
+    "WAREHOUSE_UPLOAD_SECONDS",
+    str(7 * DAY_SECONDS),
+    "How long an upload can be resumed.",
+    least=1,
+    most=90 * DAY_SECONDS,
+)
+WAREHOUSE_CHUNK_URL_SECONDS: Final = _env.number(
+    "WAREHOUSE_CHUNK_URL_SECONDS", "3600", "How long the signed URL of one chunk is good.", least=1, most=DAY_SECONDS
+)
+WAREHOUSE_GET_SECONDS: Final = _env.number(
+    "WAREHOUSE_GET_SECONDS", "900", "How long a signed GET is good; 15 minutes at most.", least=1, most=900
+)
+WAREHOUSE_CONFIRM_GRACE_SECONDS: Final = _env.number(
+    "WAREHOUSE_CONFIRM_GRACE_SECONDS",
+    "600",
+    "How long after a lease's end its needles may still be confirmed.",
+    least=0,
+    most=DAY_SECONDS,
+)
+WAREHOUSE_ACCESS_SECONDS: Final = _env.number(
+    "WAREHOUSE_ACCESS_SECONDS", "300", "How long an access token is good.", least=1, most=3600
+)
+WAREHOUSE_REFRESH_SECONDS: Final = _env.number(
+    "WAREHOUSE_REFRESH_SECONDS",
+    str(7 * DAY_SECONDS),
+    "How long a refresh token is good; each use gives a new one.",
+    least=1,
+    most=90 * DAY_SECONDS,
+)
+WAREHOUSE_FAILED_LOGINS: Final = _env.number(
+    "WAREHOUSE_FAILED_LOGINS",
+    "30",
+    "Failed log-ins of one client address in a minute, after which it gets 429 instead of 401.",
+    least=1,
+    most=1_000_000,
+)
+
+# --- What the store leans on --------------------------------------------------------------------------------------
+
+DATABASE_URL: Final = _env.text(
+    "DATABASE_URL", "", "postgres://user:password@host/name for PostgreSQL; empty: SQLite in the data folder."
+)
+REDIS_URL: Final = _env.text(
+    "REDIS_URL", "", "redis://host/0 for cache and broker; empty: a cache in memory and a broker in the data folder."
+)
+
+# Secrets are read by keys.secrets; they stand here so that one list names every variable.
+for _name, _meaning in (
+    ("WAREHOUSE_SECRET_KEY", "Signs sessions and forms; empty: `secrets/django.key`, made at first start."),
+    ("WAREHOUSE_JWT_KEY", "RSA private key (PEM) that signs tokens; empty: `secrets/jwt.pem`, made at first start."),
+    ("WAREHOUSE_SIGNING_KEY", "64 hex digits that sign leases and URLs; empty: `secrets/signing.key`."),
+    ("WAREHOUSE_JOIN_TOKEN", "Admits new volume servers; empty: `secrets/join.token`, made at first start."),
+):
+    _env.text(_name, "", _meaning)
+
+
+class LazySecretKey(SimpleLazyObject):
+    """Django's SECRET_KEY, read when something is first signed with it.
+
+    It counts as set without a look at it, so that the settings can be read where no secrets exist yet.
+    """
+
+    def __bool__(self) -> bool:
+        return True
+
+
+SECRET_KEY: Any = LazySecretKey(lambda: secret("django.key").decode())
+
+DEBUG = WAREHOUSE_DEBUG
+ROOT_URLCONF = "warehouse_site.urls"
+WSGI_APPLICATION = "warehouse_site.wsgi.application"
+APPEND_SLASH = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 32 * MIB  # a batch of 1,000 keys of 1 KiB, six-fold escaped in JSON, fits with room
+
+INSTALLED_APPS = [
+    "warehouse_site.apps.WarehouseSiteConfig",
+    "warehouse_site.apps.WarehouseAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "keys",
+    "volumes",
+    "buckets",
+]
+
+MIDDLEWARE = [
+    "warehouse_site.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "warehouse_site.middleware.ContentSecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "warehouse_site.middleware.BodyLimitMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Database -----------------------------------------------------------------------------------------------------
+
+
+def wal_is_safe(version: tuple[int, ...]) -> bool:
+    """Whether this SQLite has the fix of the WAL-reset bug (a checkpoint could lose a commit)."""
+    if version >= (3, 51, 3):
+        return True
+    return any(line <= version < (line[0], line[1] + 1) for line in ((3, 50, 7), (3, 44, 6)))
+
+
+SQLITE_JOURNAL_MODE: Final = "WAL" if wal_is_safe(sqlite3.sqlite_version_info) else "TRUNCATE"
+SQLITE_BUSY_SECONDS: Final = 20
+
+
+def _database() -> dict[str, Any]:
+    if DATABASE_URL:
+        config = dict(dj_database_url.parse(DATABASE_URL, conn_max_age=60, conn_health_checks=True))
+    else:
+        config = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(WAREHOUSE_DATA / "db.sqlite3")}
+    if config["ENGINE"] == "django.db.backends.sqlite3":
+        config["CONN_MAX_AGE"] = None  # a thread keeps its connection, and with it SQLite's page cache
+        config["OPTIONS"] = {
+            "transaction_mode": "IMMEDIATE",  # writers queue at BEGIN: none of them fails half-way to the lock
+            "timeout": SQLITE_BUSY_SECONDS,
+            "init_command": f"PRAGMA journal_mode={SQLITE_JOURNAL_MODE}; PRAGMA synchronous=FULL;",
+        }
+    return config
+
+
+DATABASES = {"default": _database()}
+
+# --- Cache, sessions, accounts ------------------------------------------------------------------------------------
+
+CACHES: dict[str, dict[str, Any]] = {
+    "default": (
+        {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL, "KEY_PREFIX": "warehouse"}
+        if REDIS_URL
+        else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 10_000}}
+    )
+}
+
+AUTH_USER_MODEL = "keys.ApiKey"
+AUTHENTICATION_BACKENDS = ["keys.backends.KeyBackend"]
+LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "landing"
+LOGOUT_REDIRECT_URL = "landing"
+SESSION_COOKIE_AGE = 12 * 3600
+SESSION_COOKIE_HTTPONLY = True
+CSRF_COOKIE_HTTPONLY = False  # HTMX and the browsable API send it back in a header
+
+# --- Static files -------------------------------------------------------------------------------------------------
+
+STATIC_URL = "/static/"
+STATIC_ROOT = WAREHOUSE_DATA / "static"
+STATICFILES_DIRS: list[Path] = []
+WHITENOISE_USE_FINDERS = True  # served from where the packages keep them: no collectstatic, nothing from a CDN
+WHITENOISE_AUTOREFRESH = DEBUG
+WHITENOISE_MAX_AGE = 300
+
+# --- Security -----------------------------------------------------------------------------------------------------
+
+_public = urlsplit(WAREHOUSE_PUBLIC_URL)
+HTTPS: Final = _public.scheme == "https"
+ALLOWED_HOSTS = sorted({_public.hostname or "localhost", "localhost", "127.0.0.1", "[::1]", *WAREHOUSE_HOSTS})
+CSRF_TRUSTED_ORIGINS = [f"{_public.scheme}://{_public.netloc}"]
+X_FRAME_OPTIONS = "DENY"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+SILENCED_SYSTEM_CHECKS: list[str] = []
+if HTTPS:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = True
+    # Volume servers and health probes reach the master inside the house, where no proxy adds TLS.
+    SECURE_REDIRECT_EXEMPT = [r"^api/v1/internal/", r"^api/v1/health$"]
+    SECURE_HSTS_SECONDS = 365 * DAY_SECONDS
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+else:
+    # HSTS, redirect to https, secure session cookie, secure CSRF cookie: none of them can be over http.
+    SILENCED_SYSTEM_CHECKS = ["security.W004", "security.W008", "security.W012", "security.W016"]
+
+# --- API ----------------------------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "keys.api.authentication.TokenAuthentication",  # first: its challenge makes a missing sign-in a 401
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": [
+        "rest_framework.renderers.JSONRenderer",
+        "rest_framework.renderers.BrowsableAPIRenderer",
+    ],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "warehouse_site.problems.exception_handler",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+    "URL_FORMAT_OVERRIDE": None,  # `?format=` is nobody's
+}
+
+SIMPLE_JWT = {
+    "ALGORITHM": "RS256",
+    "ACCESS_TOKEN_LIFETIME": timedelta(seconds=WAREHOUSE_ACCESS_SECONDS),
+    "REFRESH_TOKEN_LIFETIME": timedelta(seconds=WAREHOUSE_REFRESH_SECONDS),
+    "SIGNING_KEY": None,  # the tokens of keys.tokens bring their own key, issuer and audience
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Warehouse",
+    "DESCRIPTION": (
+        "A self-hosted object store. Bytes move between clients and volume servers by signed URLs; "
+        "this API hands them out and keeps buckets, objects and keys."
+    ),
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SERVE_AUTHENTICATION": [],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+# --- Logging ------------------------------------------------------------------------------------------------------
+
+LOGGING = logs.configuration(WAREHOUSE_LOG)
+
+# --- Worker -------------------------------------------------------------------------------------------------------
+
+BROKER_FOLDER: Final = WAREHOUSE_DATA / "broker"
+CELERY_TASK_SOFT_TIME_LIMIT = 300
+CELERY_TASK_TIME_LIMIT = 360
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_STORE_ERRORS_EVEN_IF_IGNORED = False
+CELERY_TIMEZONE = "UTC"
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_REDIRECT_STDOUTS = False
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+if REDIS_URL:
+    CELERY_BROKER_URL = REDIS_URL
+else:
+    CELERY_BROKER_URL = "filesystem://"
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "data_folder_in": str(BROKER_FOLDER / "queue"),
+        "data_folder_out": str(BROKER_FOLDER / "queue"),  # one folder: what a producer writes a worker reads
+        "control_folder": str(BROKER_FOLDER / "control"),
+        "store_processed": False,
+    }
+# A message only wakes a task up; its work stands in the database. One that waited past its period is dropped.
+CELERY_BEAT_SCHEDULE = {
+    "check-servers": {"task": "volumes.tasks.check_servers", "schedule": 5.0, "options": {"expires": 5}},
+    "collect-outbox": {"task": "buckets.tasks.collect_outbox", "schedule": 10.0, "options": {"expires": 10}},
+}

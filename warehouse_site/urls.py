@@ -1,0 +1,44 @@
+"""Every address of the master. None ends with a slash but the admin site's own."""
+
+from django.contrib import admin
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import include, path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+
+from keys.api.views import jwks
+from keys.forms import KeySignInForm
+from warehouse_site import views
+
+sign_in = LoginView.as_view(
+    authentication_form=KeySignInForm,  # type: ignore[arg-type]
+    template_name="sign_in.html",
+    redirect_authenticated_user=True,
+)
+
+browsable_api = (
+    [path("sign-in", sign_in, name="login"), path("sign-out", LogoutView.as_view(), name="logout")],
+    "rest_framework",  # the namespace in which the browsable API looks for its sign-in
+)
+
+urlpatterns = [
+    path("", views.landing, name="landing"),
+    path("admin", RedirectView.as_view(url="/admin/")),
+    path("admin/", admin.site.urls),
+    path(".well-known/jwks.json", jwks, name="jwks"),
+    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
+    path("api/auth/", include(browsable_api)),
+    path("api/v1", views.ApiRoot.as_view(), name="api-root"),
+    path("api/v1/health", views.Health.as_view(), name="health"),
+    path("api/v1/internal/", include("volumes.api.internal_urls")),
+    path("api/v1/internal/", include("buckets.api.internal_urls")),
+    path("api/v1/", include("keys.api.urls")),
+    path("api/v1/", include("volumes.api.urls")),
+    path("api/v1/", include("buckets.api.urls")),
+]
+
+handler400 = "warehouse_site.problems.bad_request"
+handler403 = "warehouse_site.problems.forbidden"
+handler404 = "warehouse_site.problems.not_found"
+handler500 = "warehouse_site.problems.server_error"
