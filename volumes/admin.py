@@ -1,0 +1,239 @@
+"""Servers and volumes for operators: to look at, and the few things that may be changed.
+
+Rows are made by servers and services alone, so nothing can be added or deleted here; what is figured out by the
+store is read-only; actions call the services that the API calls.
+"""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from keys.errors import WarehouseError
+from volumes import selectors
+from volumes.models import Replica, Server, Store, Volume
+from volumes.services import placement
+from volumes.services.states import seal_volume
+from volumes.services.store import accept_store
+
+_SIGNS = {"online": "🟢", "draining": "🟡", "maintenance": "🔵", "offline": "🔴"}
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.0f} %" if whole else "-"
+
+
+class NoAddNoDelete(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Rows come and go by services alone."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class ReplicaInline(admin.TabularInline):  # type: ignore[type-arg]
+    model = Replica
+    extra = 0
+    can_delete = False
+    show_change_link = True
+    fields = ("volume", "server", "role", "state", "size", "garbage", "live_count", "damaged_count", "reported_at")
+    readonly_fields = fields
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Replica]:
+        return super().get_queryset(request).select_related("server", "volume")
+
+    @admin.display(description="size")
+    def size(self, replica: Replica) -> str:
+        return filesizeformat(replica.size_bytes)
+
+    @admin.display(description="garbage")
+    def garbage(self, replica: Replica) -> str:
+        return f"{filesizeformat(replica.garbage_bytes)} ({_percent(replica.garbage_bytes, replica.size_bytes)})"
+
+
+@admin.register(Store)
+class StoreAdmin(NoAddNoDelete):
+    list_display = ("uuid", "sequence", "lease_high", "volume_high", "is_behind", "created_at")
+    readonly_fields = (
+        "uuid",
+        "sequence",
+        "lease_high",
+        "volume_high",
+        "behind_of",
+        "cors_origins",
+        "created_at",
+    )
+    actions = ("accept",)
+
+    @admin.display(boolean=True, description="up to date")
+    def is_behind(self, store: Store) -> bool:
+        return store.behind_of is None
+
+    @admin.action(description="Accept this database as the truth", permissions=["change"])
+    def accept(self, request: HttpRequest, queryset: QuerySet[Store]) -> None:
+        if not queryset.filter(behind_of__isnull=False).exists():
+            self.message_user(request, "The database is not behind; nothing was changed.", messages.WARNING)
+            return
+        accept_store()
+        placement.forget_table()
+        self.message_user(request, "Accepted. Leases and deletions go on.")
+
+
+@admin.register(Server)
+class ServerAdmin(NoAddNoDelete):
+    list_display = (
+        "__str__",
+        "state",
+        "node",
+        "public_url",
+        "volumes",
+        "used",
+        "free",
+        "capacity",
+        "last_seen_at",
+        "check_error",
+    )
+    list_filter = ("admin_state", "node")
+    search_fields = ("id", "node", "public_url", "internal_url")
+    readonly_fields = (
+        "id",
+        "state",
+        "node",
+        "public_url",
+        "internal_url",
+        "version",
+        "instance",
+        "kid",
+        "proven",
+        "used",
+        "free",
+        "capacity",
+        "stray_volumes",
+        "registered_at",
+        "last_seen_at",
+        "stopped_at",
+        "last_checked_at",
+        "check_error",
+    )
+    fields = ("admin_state", *readonly_fields)
+    inlines = (ReplicaInline,)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Server]:
+        return selectors.list_servers()
+
+    def save_model(self, request: HttpRequest, obj: Server, form: Any, change: bool) -> None:
+        # Only what the form may change: a heartbeat may have written the rest since it was shown.
+        obj.save(update_fields=["admin_state"])
+        placement.forget_table()
+
+    @admin.display(description="status")
+    def state(self, server: Server) -> str:
+        return f"{_SIGNS[server.status]} {server.status}"
+
+    @admin.display(description="volumes", ordering="volume_count")
+    def volumes(self, server: Any) -> SafeString:
+        url = reverse("admin:volumes_replica_changelist") + f"?server__id__exact={server.pk}"
+        return format_html('<a href="{}">{}</a>', url, server.volume_count)
+
+    @admin.display(description="used", ordering="used_bytes")
+    def used(self, server: Server) -> str:
+        return filesizeformat(server.used_bytes)
+
+    @admin.display(description="free", ordering="free_bytes")
+    def free(self, server: Server) -> str:
+        return f"{filesizeformat(server.free_bytes)} ({_percent(server.free_bytes, server.capacity_bytes)})"
+
+    @admin.display(description="capacity", ordering="capacity_bytes")
+    def capacity(self, server: Server) -> str:
+        return filesizeformat(server.capacity_bytes)
+
+
+@admin.register(Volume)
+class VolumeAdmin(NoAddNoDelete):
+    list_display = ("id", "state", "epoch", "size", "garbage", "needles", "servers", "created_at", "state_changed_at")
+    list_filter = ("state",)
+    search_fields = ("id",)
+    readonly_fields = ("id", "state", "epoch", "created_at", "state_changed_at")
+    inlines = (ReplicaInline,)
+    actions = ("seal",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Volume]:
+        return selectors.list_volumes()
+
+    def _primary(self, volume: Volume) -> Replica | None:
+        return next((one for one in volume.replicas.all() if one.role == Replica.Role.PRIMARY), None)
+
+    @admin.display(description="size")
+    def size(self, volume: Volume) -> str:
+        primary = self._primary(volume)
+        return filesizeformat(primary.size_bytes) if primary else "-"
+
+    @admin.display(description="garbage")
+    def garbage(self, volume: Volume) -> str:
+        primary = self._primary(volume)
+        if primary is None:
+            return "-"
+        return f"{filesizeformat(primary.garbage_bytes)} ({_percent(primary.garbage_bytes, primary.size_bytes)})"
+
+    @admin.display(description="needles")
+    def needles(self, volume: Volume) -> str:
+        primary = self._primary(volume)
+        return f"{primary.live_count:,}" if primary else "-"
+
+    @admin.display(description="servers")
+    def servers(self, volume: Volume) -> str:
+        return ", ".join(f"{_SIGNS[one.server.status]} {one.server}" for one in volume.replicas.all())
+
+    @admin.action(description="Seal: no more writes, for good", permissions=["change"])
+    def seal(self, request: HttpRequest, queryset: QuerySet[Volume]) -> None:
+        for volume in queryset:
+            try:
+                seal_volume(volume_id=volume.pk)
+            except WarehouseError as error:
+                self.message_user(request, f"Volume {volume.pk}: {error.detail}", messages.ERROR)
+            else:
+                self.message_user(request, f"Volume {volume.pk} is sealed.")
+
+
+@admin.register(Replica)
+class ReplicaAdmin(NoAddNoDelete):
+    list_display = (
+        "volume",
+        "server",
+        "role",
+        "state",
+        "size",
+        "garbage",
+        "live_count",
+        "tombstone_count",
+        "damaged_count",
+        "revision",
+        "reported_at",
+    )
+    list_filter = ("role", "state", "server")
+    list_select_related = ("volume", "server")
+    search_fields = ("volume__id", "server__id")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @admin.display(description="size", ordering="size_bytes")
+    def size(self, replica: Replica) -> str:
+        return filesizeformat(replica.size_bytes)
+
+    @admin.display(description="garbage", ordering="garbage_bytes")
+    def garbage(self, replica: Replica) -> str:
+        return f"{filesizeformat(replica.garbage_bytes)} ({_percent(replica.garbage_bytes, replica.size_bytes)})"

@@ -1,0 +1,97 @@
+"""Shapes of servers and volumes in the API; reading only."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from volumes.models import Replica, Server, Volume
+
+MAX_PAGE = 1000
+
+
+class ServerSerializer(serializers.ModelSerializer[Server]):
+    url = serializers.URLField(source="public_url", help_text="Where clients reach it.")
+    status = serializers.ChoiceField(choices=["online", "offline", "draining", "maintenance"])
+    volumes = serializers.IntegerField(source="volume_count", help_text="Replicas that are assigned to it.")
+
+    class Meta:
+        model = Server
+        fields = (
+            "id",
+            "node",
+            "url",
+            "status",
+            "volumes",
+            "capacity_bytes",
+            "used_bytes",
+            "free_bytes",
+            "version",
+            "registered_at",
+            "last_seen_at",
+            "last_checked_at",
+            "check_error",
+            "stray_volumes",
+        )
+        read_only_fields = fields
+
+
+class ReplicaSerializer(serializers.ModelSerializer[Replica]):
+    server = serializers.UUIDField(source="server_id")
+    server_status = serializers.CharField(source="server.status")
+    node = serializers.CharField(source="server.node")
+
+    class Meta:
+        model = Replica
+        fields = (
+            "server",
+            "server_status",
+            "node",
+            "role",
+            "state",
+            "epoch",
+            "revision",
+            "size_bytes",
+            "garbage_bytes",
+            "live_count",
+            "tombstone_count",
+            "damaged_count",
+            "reported_at",
+        )
+        read_only_fields = fields
+
+
+class VolumeSerializer(serializers.ModelSerializer[Volume]):
+    created_at = serializers.DateTimeField()
+    replicas = ReplicaSerializer(many=True)
+
+    class Meta:
+        model = Volume
+        fields = ("id", "state", "epoch", "created_at", "state_changed_at", "replicas")
+        read_only_fields = fields
+
+
+class ServerListSerializer(serializers.Serializer[Any]):
+    results = ServerSerializer(many=True)
+
+
+class VolumeListSerializer(serializers.Serializer[Any]):
+    results = VolumeSerializer(many=True)
+    next_after = serializers.IntegerField(allow_null=True, help_text="`after` of the next page; null on the last one.")
+
+
+class VolumeQuerySerializer(serializers.Serializer[Any]):
+    after = serializers.IntegerField(default=0, min_value=0, help_text="Volumes with a higher number.")
+    limit = serializers.IntegerField(default=100, min_value=1, max_value=MAX_PAGE)
+    state = serializers.ChoiceField(choices=Volume.State.choices, required=False)
+    server = serializers.UUIDField(required=False, help_text="With a replica on this server.")
+
+
+class UsageSerializer(serializers.Serializer[Any]):
+    servers = serializers.IntegerField()
+    servers_online = serializers.IntegerField()
+    capacity_bytes = serializers.IntegerField(help_text="Disks of the servers that are online.")
+    free_bytes = serializers.IntegerField(help_text="Free on the servers that are online.")
+    volumes = serializers.IntegerField()
+    used_bytes = serializers.IntegerField(help_text="Held by volume files, all replicas counted.")
+    garbage_bytes = serializers.IntegerField(help_text="The part of it that compaction would give back.")
+    live_count = serializers.IntegerField(help_text="Live needles, replicas not counted.")

@@ -1,0 +1,30 @@
+from django.urls import path, register_converter
+
+from volumes.api import views
+from volumes.models import MAX_VOLUME
+
+
+class VolumeNumber:
+    """A u32 in decimals without leading zeros; anything else is no volume, hence 404."""
+
+    regex = "[1-9][0-9]{0,9}"
+
+    def to_python(self, value: str) -> int:
+        number = int(value)
+        if number > MAX_VOLUME:
+            raise ValueError("too large for a volume number")
+        return number
+
+    def to_url(self, value: int) -> str:
+        return str(value)
+
+
+register_converter(VolumeNumber, "volume")
+
+urlpatterns = [
+    path("servers", views.ServerList.as_view(), name="servers"),
+    path("servers/<uuid:server_id>", views.ServerDetail.as_view(), name="server"),
+    path("volumes", views.VolumeList.as_view(), name="volumes"),
+    path("volumes/<volume:volume_id>", views.VolumeDetail.as_view(), name="volume"),
+    path("usage", views.Usage.as_view(), name="usage"),
+]

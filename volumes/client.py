@@ -1,0 +1,207 @@
+"""The master's side of the wire to volume servers: the only code in the master that speaks HTTP to them.
+
+Requests are signed with the server's own secret (`volume_server.signing`). Every call either gives a checked
+answer or raises one of
+
+    VolumeServerError
+    ├── ServerUnreachable      no answer; whether it took effect is not known
+    ├── ServerRefused          an answer that refuses
+    └── ServerAnswerInvalid    an answer that the protocol does not know
+
+and none is repeated here: that is for the caller to judge.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import requests
+
+from keys.errors import Invalid
+from volume_server.signing import TO_SERVER, signed_headers
+from volumes.derived_secrets import server_secret
+from volumes.errors import ServerAnswerInvalid, ServerRefused, ServerUnreachable
+from volumes.models import Server
+from volumes.reports import Figures, Usage, parse_figures, parse_usage
+
+CONNECT_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S = 10.0
+DELETE_TIMEOUT_S = 60.0
+"""Tombstones are synced before they are answered."""
+READ_BYTES = 256 << 10
+
+T = TypeVar("T")
+
+_local = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    """What became of needles that were to be deleted: every one of them is in exactly one of the two."""
+
+    deleted: frozenset[int]
+    """Their tombstones are durable, written now or earlier."""
+    absent: frozenset[int]
+    """Never stored in that volume."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    server: UUID
+    instance: str
+
+
+def usage(server: Server) -> Usage:
+    """The server's own figures."""
+    return _checked(parse_usage, _call(server, "GET", "/usage"))
+
+
+def delete_needles(server: Server, volume_id: int, needles: Sequence[int]) -> DeleteResult:
+    """Has tombstones written for needles of one volume, durable when this returns."""
+    if not needles:
+        return DeleteResult(frozenset(), frozenset())
+    body = {"volume": volume_id, "needles": [f"{needle:016x}" for needle in needles]}
+    answer = _call(server, "POST", "/admin/delete", body, timeout_s=DELETE_TIMEOUT_S)
+    if not isinstance(answer, Mapping):
+        raise ServerAnswerInvalid("POST /admin/delete was answered with something else than an object.")
+    result = DeleteResult(deleted=_needles(answer.get("deleted")), absent=_needles(answer.get("absent")))
+    if result.deleted & result.absent or result.deleted | result.absent != set(needles):
+        raise ServerAnswerInvalid("POST /admin/delete was answered with other needles than were asked for.")
+    return result
+
+
+def seal(server: Server, volume_id: int) -> Figures:
+    """Closes a volume to writes; gives its last figures."""
+    figures = _checked(parse_figures, _call(server, "POST", "/admin/seal", {"volume": volume_id}))
+    if figures.volume != volume_id or not figures.is_sealed:
+        raise ServerAnswerInvalid(f"POST /admin/seal of volume {volume_id} was answered with {figures}.")
+    return figures
+
+
+def probe(internal_url: str) -> Health | None:
+    """Who answers at an address, None when nobody does that is a volume server. Unsigned."""
+    try:
+        response = _session().get(f"{internal_url}/healthz", timeout=(CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S))
+        answer = response.json()
+    except (requests.RequestException, ValueError):
+        return None
+    try:
+        return Health(server=UUID(answer["server"]), instance=str(answer["instance"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+@contextmanager
+def open_needle(url: str, *, first: int | None = None, last: int | None = None) -> Iterator[Iterator[bytes]]:
+    """The bytes of a needle, from ``first`` to ``last`` inclusive when given, as an iterator of pieces.
+
+    ``url`` is a presigned one. Memory stays at one piece (256 KiB). An end that comes too early raises
+    ServerUnreachable from the iterator; the CRC is the caller's to check.
+    """
+    headers = {"Accept-Encoding": "identity"}
+    if first is not None or last is not None:
+        headers["Range"] = f"bytes={first or 0}-{'' if last is None else last}"
+    try:
+        response = _session().get(url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S))
+    except requests.RequestException as error:
+        raise ServerUnreachable(_reason(error)) from error
+    try:
+        wanted = 206 if "Range" in headers else 200
+        if response.status_code != wanted:
+            raise _refusal("GET", "a needle", response)
+        yield _pieces(response)
+    finally:
+        response.close()
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    try:
+        yield from response.iter_content(READ_BYTES)
+    except requests.RequestException as error:
+        raise ServerUnreachable(_reason(error)) from error
+
+
+def _call(
+    server: Server, method: str, path: str, body: object = None, *, timeout_s: float = ANSWER_TIMEOUT_S
+) -> object:
+    raw = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+    headers = signed_headers(
+        server_secret(server.pk, server.kid),
+        kid=server.kid,
+        direction=TO_SERVER,
+        method=method,
+        target=path,
+        body=raw,
+        server=str(server.pk),
+        time_ms=int(time.time() * 1000),
+    )
+    if raw:
+        headers["Content-Type"] = "application/json"
+    try:
+        response = _session().request(
+            method,
+            server.internal_url + path,
+            data=raw or None,
+            headers=headers,
+            timeout=(CONNECT_TIMEOUT_S, timeout_s),
+            allow_redirects=False,
+        )
+    except requests.RequestException as error:
+        raise ServerUnreachable(f"{method} {path} at {server.internal_url}: {_reason(error)}") from error
+    if response.status_code != 200:
+        raise _refusal(method, path, response)
+    try:
+        return response.json()
+    except ValueError as error:
+        raise ServerAnswerInvalid(f"{method} {path} was not answered with JSON.") from error
+
+
+def _refusal(method: str, what: str, response: requests.Response) -> ServerRefused:
+    try:
+        problem: Any = response.json()
+    except (ValueError, requests.RequestException):
+        problem = None
+    if not isinstance(problem, Mapping):
+        problem = {}
+    refusal, detail = str(problem.get("code", "")), str(problem.get("detail", ""))
+    return ServerRefused(
+        f"{method} {what}: {response.status_code} {refusal} {detail}".rstrip()[:500],
+        status=response.status_code,
+        refusal=refusal,
+    )
+
+
+def _checked(parse: Callable[[object], T], answer: object) -> T:
+    try:
+        return parse(answer)
+    except Invalid as error:
+        raise ServerAnswerInvalid(error.detail) from error
+
+
+def _needles(value: object) -> frozenset[int]:
+    if not isinstance(value, list):
+        raise ServerAnswerInvalid("A list of needles was expected.")
+    try:
+        return frozenset(int(text, 16) for text in value)
+    except (TypeError, ValueError) as error:
+        raise ServerAnswerInvalid("A list of needles was expected.") from error
+
+
+def _reason(error: requests.RequestException) -> str:
+    """What happened, without the URL, which may carry a signature."""
+    return type(error).__name__
+
+
+def _session() -> requests.Session:
+    """This thread's session: kept-alive connections, and no proxies from the environment."""
+    session: requests.Session | None = getattr(_local, "session", None)
+    if session is None:
+        session = requests.Session()
+        session.trust_env = False
+        _local.session = session
+    return session

@@ -1,0 +1,150 @@
+"""What can go wrong with servers, volumes and placement.
+
+WarehouseError
+├── Unauthenticated ── SignatureInvalid, ClockSkew, ServerUnknown
+├── PermissionDenied ── JoinRefused
+├── NotFound ── VolumeNotFound, ServerNotFound
+├── Conflict ── WrongStore, MasterBehind, ServerKnown, ServerRunning, Superseded, IllegalTransition
+├── NoSpace ── NoRoom
+└── Unavailable ── NoServers, LeasesHalted
+    └── VolumeServerError ── ServerUnreachable, ServerRefused, ServerAnswerInvalid
+"""
+
+from keys.errors import Conflict, NoSpace, NotFound, PermissionDenied, Unauthenticated, Unavailable
+
+
+class SignatureInvalid(Unauthenticated):
+    """A signed request whose headers are missing, malformed, or signed with another secret."""
+
+    code = "signature_invalid"
+    title = "The request is not signed by this server"
+
+
+class ClockSkew(Unauthenticated):
+    """Genuine, but timed too far from the master's clock; carries ``now_ms``, the master's own time."""
+
+    code = "clock_skew"
+    title = "The request's time is too far from the master's"
+
+
+class ServerUnknown(Unauthenticated):
+    """A signed request under an id that never registered here."""
+
+    code = "server_unknown"
+    title = "No server has this id"
+
+
+class JoinRefused(PermissionDenied):
+    """The join token is missing or wrong."""
+
+    code = "join_refused"
+    title = "The join token is not this store's"
+
+
+class VolumeNotFound(NotFound):
+    code = "volume_unknown"
+    title = "There is no such volume"
+
+
+class ServerNotFound(NotFound):
+    code = "server_not_found"
+    title = "There is no such server"
+
+
+class WrongStore(Conflict):
+    """The server belongs to another store."""
+
+    code = "wrong_store"
+    title = "This server belongs to another store"
+
+
+class MasterBehind(Conflict):
+    """The server has seen commits that this database does not know: it is an old copy, or another one."""
+
+    code = "master_behind"
+    title = "The master's database is older than what this server has seen"
+
+
+class ServerKnown(Conflict):
+    """An id that has proved its secret once is never again admitted by the token alone."""
+
+    code = "server_known"
+    title = "This server id is known and must sign its registration"
+
+
+class ServerRunning(Conflict):
+    """Another process of the same id is alive: a data directory was cloned, or the old process still runs."""
+
+    code = "server_running"
+    title = "A server with this id is already running"
+
+
+class Superseded(Conflict):
+    """Another instance has taken this id, or this one has deregistered; the process that hears it stops."""
+
+    code = "superseded"
+    title = "This instance is no longer the server's"
+
+
+class IllegalTransition(Conflict):
+    """A volume is not in a state from which it may go to the wanted one."""
+
+    code = "illegal_transition"
+    title = "The volume's state does not allow this"
+
+
+class NoRoom(NoSpace):
+    """Servers are there, but none has the space that was asked for."""
+
+    code = "no_space"
+    title = "No server has room for this"
+
+
+class NoServers(Unavailable):
+    """No server can take a write at this moment."""
+
+    code = "no_servers"
+    title = "No volume server can take this now"
+
+
+class LeasesHalted(Unavailable):
+    """A server knows commits that this database lacks: nothing is handed out or deleted until that is resolved."""
+
+    code = "leases_halted"
+    title = "The database is older than what the volume servers have seen"
+
+
+class VolumeServerError(Unavailable):
+    """A call from the master to a volume server did not succeed."""
+
+    code = "volume_server_error"
+    title = "A volume server did not do what it was asked"
+
+
+class ServerUnreachable(VolumeServerError):
+    """No answer: whether the call took effect is not known."""
+
+    code = "server_unreachable"
+    title = "A volume server does not answer"
+
+
+class ServerRefused(VolumeServerError):
+    """The server answered with a refusal; ``status`` and ``refusal`` (its code) are attributes.
+
+    Answers of 500 and above are refusals too, and leave open whether the call took effect.
+    """
+
+    code = "server_refused"
+    title = "A volume server refused"
+
+    def __init__(self, detail: str = "", *, status: int, refusal: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.refusal = refusal
+
+
+class ServerAnswerInvalid(VolumeServerError):
+    """The server answered something that the protocol does not know; nothing is concluded from it."""
+
+    code = "server_answer_invalid"
+    title = "A volume server answered nonsense"

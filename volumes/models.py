@@ -1,0 +1,246 @@
+"""The store's own row, its servers, its volumes and where their copies are."""
+
+import uuid
+from datetime import datetime, timedelta
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Length
+from django.db.models.lookups import Exact
+from django.utils import timezone
+
+MAX_VOLUME = (1 << 32) - 1
+"""Volume numbers are u32 on disk."""
+MAX_LEASE = (1 << 47) - 1
+"""Lease numbers use 47 of their 48 bits, so that a needle id fits a signed 64-bit column."""
+SALT_BYTES = 16
+OFFLINE_AFTER = timedelta(seconds=10)
+"""A server that has not been heard for this long is offline; it speaks every 2 s."""
+RESERVE_MAX_BYTES = 1 << 30
+
+
+class Store(models.Model):
+    """The one row that says which store this database is, and holds the numbers that are never given twice."""
+
+    ONLY_ID: ClassVar[int] = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=ONLY_ID, editable=False)
+    uuid = models.UUIDField(default=uuid.uuid4, editable=False)
+    sequence = models.BigIntegerField(default=0, help_text="Number of the latest commit.")
+    lease_high = models.BigIntegerField(default=0, help_text="The highest lease number that was set aside.")
+    volume_high = models.BigIntegerField(default=0, help_text="The highest volume number that was given.")
+    behind_of = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="A commit that a server has seen and this database has not. While set, no lease is handed out "
+        "and nothing is deleted.",
+    )
+    cors_origins = models.JSONField(
+        default=list, blank=True, help_text="Origins that volume servers answer, besides the master's own."
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        verbose_name_plural = "store"
+        constraints = [
+            models.CheckConstraint(condition=Q(id=1), name="store_is_single"),
+            models.CheckConstraint(condition=Q(sequence__gte=0), name="store_sequence_not_negative"),
+            models.CheckConstraint(condition=Q(lease_high__gte=0, lease_high__lte=MAX_LEASE), name="store_lease_range"),
+            models.CheckConstraint(
+                condition=Q(volume_high__gte=0, volume_high__lte=MAX_VOLUME), name="store_volume_range"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.uuid)
+
+
+class Server(models.Model):
+    """One volume server: a process with a data directory."""
+
+    class AdminState(models.TextChoices):
+        """What the operator wants of it; whether it is alive is another matter."""
+
+        ACTIVE = "active"
+        DRAINING = "draining"
+        MAINTENANCE = "maintenance"
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    node = models.CharField(max_length=64, help_text="Failure domain: servers of one node fail together.")
+    public_url = models.CharField(max_length=200, help_text="Where clients reach it.")
+    internal_url = models.CharField(max_length=200, help_text="Where the master reaches it.")
+    version = models.CharField(max_length=32, blank=True)
+    instance = models.CharField(max_length=64, help_text="Made anew at each start of the process.")
+    kid = models.PositiveIntegerField(default=1, help_text="Which of its secrets is in force.")
+    proven = models.BooleanField(default=False, help_text="It has signed with its secret; the join token is spent.")
+    admin_state = models.CharField(max_length=16, choices=AdminState.choices, default=AdminState.ACTIVE)
+    capacity_bytes = models.BigIntegerField(default=0)
+    free_bytes = models.BigIntegerField(default=0)
+    used_bytes = models.BigIntegerField(default=0, help_text="Held by its volume files.")
+    stray_volumes = models.JSONField(
+        default=list, blank=True, help_text="Volumes found on it that are not assigned to it; never used."
+    )
+    registered_at = models.DateTimeField(default=timezone.now, editable=False)
+    last_seen_at = models.DateTimeField(null=True, blank=True)
+    stopped_at = models.DateTimeField(null=True, blank=True, help_text="It said good-bye then.")
+    last_checked_at = models.DateTimeField(null=True, blank=True)
+    check_error = models.CharField(max_length=300, blank=True, help_text="What the last health check met.")
+
+    class Meta:
+        ordering = ["node", "registered_at", "id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(admin_state__in=["active", "draining", "maintenance"]), name="server_admin_state_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(free_bytes__gte=0, capacity_bytes__gte=models.F("free_bytes")),
+                name="server_free_in_capacity",
+            ),
+            models.CheckConstraint(condition=Q(used_bytes__gte=0), name="server_used_not_negative"),
+            models.CheckConstraint(condition=Q(kid__gte=1), name="server_kid_positive"),
+            models.CheckConstraint(
+                condition=~Q(node="") & ~Q(public_url="") & ~Q(internal_url="") & ~Q(instance=""),
+                name="server_is_described",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.node} {str(self.id)[:8]}"
+
+    def is_alive(self, *, now: datetime | None = None) -> bool:
+        """Heard lately and not stopped. From the row alone, so it is right with no worker running."""
+        if self.last_seen_at is None or self.stopped_at is not None:
+            return False
+        return self.last_seen_at > (now or timezone.now()) - OFFLINE_AFTER
+
+    @property
+    def status(self) -> str:
+        """``online``, ``offline``, ``draining`` or ``maintenance``.
+
+        Maintenance is announced, so its silence is no news; a draining server that falls silent is.
+        """
+        if self.admin_state == self.AdminState.MAINTENANCE:
+            return "maintenance"
+        if not self.is_alive():
+            return "offline"
+        return "draining" if self.admin_state == self.AdminState.DRAINING else "online"
+
+    @property
+    def usable_bytes(self) -> int:
+        """Free space less the disk reserve: min(1 %, 1 GiB) of the disk stays free."""
+        return usable_bytes(capacity_bytes=self.capacity_bytes, free_bytes=self.free_bytes)
+
+
+def usable_bytes(*, capacity_bytes: int, free_bytes: int) -> int:
+    """What may still be written to a disk of this size; never negative."""
+    return max(0, free_bytes - min(capacity_bytes // 100, RESERVE_MAX_BYTES))
+
+
+class Volume(models.Model):
+    """A logical append-only log of needles; its copies are `Replica` rows."""
+
+    class State(models.TextChoices):
+        CREATING = "creating"
+        WRITABLE = "writable"
+        FULL = "full"
+        SEALED = "sealed"
+
+    TRANSITIONS: ClassVar[dict[str, frozenset[str]]] = {
+        State.CREATING: frozenset({State.WRITABLE, State.SEALED}),
+        State.WRITABLE: frozenset({State.FULL, State.SEALED}),
+        State.FULL: frozenset({State.WRITABLE, State.SEALED}),
+        State.SEALED: frozenset(),
+    }
+    """From where to where a volume may go. Full is a matter of size and may pass; sealed (by an operator,
+    or by the server after a failed fsync) takes no record again."""
+
+    id = models.PositiveBigIntegerField(primary_key=True, editable=False)
+    salt = models.BinaryField(max_length=SALT_BYTES, editable=False)
+    created_ms = models.BigIntegerField(editable=False)
+    epoch = models.PositiveBigIntegerField(default=1)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.CREATING)
+    state_changed_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(id__gte=1, id__lte=MAX_VOLUME), name="volume_id_is_u32"),
+            models.CheckConstraint(condition=Q(epoch__gte=1, epoch__lte=MAX_VOLUME), name="volume_epoch_is_u32"),
+            models.CheckConstraint(condition=Exact(Length("salt"), SALT_BYTES), name="volume_salt_length"),
+            models.CheckConstraint(
+                condition=Q(state__in=["creating", "writable", "full", "sealed"]), name="volume_state_known"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["id"], condition=Q(state__in=["creating", "writable"]), name="volume_open"),
+        ]
+
+    def __str__(self) -> str:
+        return f"volume {self.pk}"
+
+    @property
+    def created_at(self) -> datetime:
+        return datetime.fromtimestamp(self.created_ms / 1000, tz=timezone.get_current_timezone())
+
+
+class Replica(models.Model):
+    """One physical copy of a volume on one server, with the figures that the server last told."""
+
+    class Role(models.TextChoices):
+        PRIMARY = "primary"
+        SECONDARY = "secondary"
+
+    class State(models.TextChoices):
+        EXPECTED = "expected"
+        OPEN = "open"
+        SEALED = "sealed"
+        MISSING = "missing"
+
+    volume = models.ForeignKey(Volume, on_delete=models.PROTECT, related_name="replicas")
+    server = models.ForeignKey(Server, on_delete=models.PROTECT, related_name="replicas")
+    role = models.CharField(max_length=16, choices=Role.choices, default=Role.PRIMARY)
+    state = models.CharField(
+        max_length=16,
+        choices=State.choices,
+        default=State.EXPECTED,
+        help_text="Expected: not made yet. Missing: the server had it and no longer lists it.",
+    )
+    epoch = models.PositiveBigIntegerField(default=0)
+    revision = models.PositiveBigIntegerField(default=0, help_text="Goes up by one at each compaction.")
+    size_bytes = models.BigIntegerField(default=0)
+    garbage_bytes = models.BigIntegerField(default=0)
+    live_count = models.BigIntegerField(default=0)
+    tombstone_count = models.BigIntegerField(default=0)
+    damaged_count = models.BigIntegerField(default=0)
+    reported_at = models.DateTimeField(null=True, blank=True, help_text="When these figures last changed.")
+
+    class Meta:
+        ordering = ["volume", "role", "server"]
+        constraints = [
+            models.UniqueConstraint(fields=["volume", "server"], name="replica_once_per_server"),
+            models.UniqueConstraint(fields=["volume"], condition=Q(role="primary"), name="replica_one_primary"),
+            models.CheckConstraint(condition=Q(role__in=["primary", "secondary"]), name="replica_role_known"),
+            models.CheckConstraint(
+                condition=Q(state__in=["expected", "open", "sealed", "missing"]), name="replica_state_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(garbage_bytes__gte=0, size_bytes__gte=models.F("garbage_bytes")),
+                name="replica_garbage_in_size",
+            ),
+            models.CheckConstraint(
+                condition=Q(live_count__gte=0, tombstone_count__gte=0, damaged_count__gte=0),
+                name="replica_counts_not_negative",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="expected") | Q(reported_at__isnull=False), name="replica_seen_has_report"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"volume {self.volume_id} on {self.server_id}"
+
+    @property
+    def garbage_ratio(self) -> float:
+        """Share of the file that compaction would give back, 0 to 1."""
+        return self.garbage_bytes / self.size_bytes if self.size_bytes else 0.0

@@ -1,0 +1,257 @@
+"""What volume servers say of themselves: JSON in, typed values out.
+
+Nothing here is believed for being signed: every field is checked for type and range, so that a faulty server
+gets a named refusal instead of a database error. Errors are `keys.errors.Invalid`, with the fields by name.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from keys.errors import Invalid
+from volumes.models import MAX_VOLUME
+
+MAX_BYTES = (1 << 53) - 1
+"""Sizes and counts stay below this, the largest integer that every JSON reader keeps exact."""
+MAX_VOLUMES = 100_000
+U32 = (1 << 32) - 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One volume as a server sees it."""
+
+    volume: int
+    epoch: int
+    revision: int
+    is_sealed: bool
+    size_bytes: int
+    garbage_bytes: int
+    live_count: int
+    tombstone_count: int
+    damaged_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerReport:
+    """What each heartbeat says. ``store`` is None, and ``sequence`` 0, while the server knows no store."""
+
+    server: UUID
+    instance: str
+    capacity_bytes: int
+    free_bytes: int
+    store: UUID | None
+    sequence: int
+    volumes: tuple[Figures, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a server says at its start: a report, and how it is reached."""
+
+    report: ServerReport
+    node: str
+    public_url: str
+    internal_url: str
+    version: str
+    token: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """A server's answer to ``GET /usage``."""
+
+    server: UUID
+    instance: str
+    capacity_bytes: int
+    free_bytes: int
+    volumes: tuple[Figures, ...]
+
+
+def parse_heartbeat(body: object) -> ServerReport:
+    fields = _Fields(body)
+    report = _report(fields)
+    fields.done()
+    return report
+
+
+def parse_registration(body: object) -> Registration:
+    fields = _Fields(body)
+    registration = Registration(
+        report=_report(fields),
+        node=fields.take("node", _text(64)),
+        public_url=fields.take("public_url", _url),
+        internal_url=fields.take("internal_url", _url),
+        version=fields.take("version", _text(32, may_be_empty=True), default=""),
+        token=fields.take("token", _text(256), default=None),
+    )
+    fields.done()
+    return registration
+
+
+def parse_deregistration(body: object) -> tuple[UUID, str]:
+    """Server id and instance."""
+    fields = _Fields(body)
+    named = fields.take("server", _uuid), fields.take("instance", _text(64))
+    fields.done()
+    return named
+
+
+def parse_usage(body: object) -> Usage:
+    fields = _Fields(body)
+    usage = Usage(
+        server=fields.take("server", _uuid),
+        instance=fields.take("instance", _text(64)),
+        capacity_bytes=fields.take("capacity_bytes", _integer(0, MAX_BYTES)),
+        free_bytes=fields.take("free_bytes", _integer(0, MAX_BYTES)),
+        volumes=fields.take("volumes", _volumes),
+    )
+    fields.done()
+    return usage
+
+
+def parse_figures(body: object) -> Figures:
+    fields = _Fields(body)
+    figures = Figures(
+        volume=fields.take("volume", _integer(1, MAX_VOLUME)),
+        epoch=fields.take("epoch", _integer(0, U32)),
+        revision=fields.take("revision", _integer(0, U32)),
+        is_sealed=fields.take("state", _volume_state),
+        size_bytes=fields.take("size_bytes", _integer(0, MAX_BYTES)),
+        garbage_bytes=fields.take("garbage_bytes", _integer(0, MAX_BYTES)),
+        live_count=fields.take("live_count", _integer(0, MAX_BYTES)),
+        tombstone_count=fields.take("tombstone_count", _integer(0, MAX_BYTES)),
+        damaged_count=fields.take("damaged_count", _integer(0, MAX_BYTES)),
+    )
+    fields.done()
+    if figures.garbage_bytes > figures.size_bytes:
+        raise Invalid(
+            "A volume cannot hold more garbage than bytes.", errors={"garbage_bytes": ["is larger than size_bytes"]}
+        )
+    return figures
+
+
+def _report(fields: "_Fields") -> ServerReport:
+    report = ServerReport(
+        server=fields.take("server", _uuid),
+        instance=fields.take("instance", _text(64)),
+        capacity_bytes=fields.take("capacity_bytes", _integer(0, MAX_BYTES)),
+        free_bytes=fields.take("free_bytes", _integer(0, MAX_BYTES)),
+        store=fields.take("store", _store, default=None),
+        sequence=fields.take("sequence", _integer(0, MAX_BYTES), default=0),
+        volumes=fields.take("volumes", _volumes),
+    )
+    if not fields.errors and report.free_bytes > report.capacity_bytes:
+        fields.errors["free_bytes"] = ["is larger than capacity_bytes"]
+    return report
+
+
+class _Fields:
+    """Takes values out of a JSON object and gathers what is wrong with them, field by field."""
+
+    def __init__(self, body: object) -> None:
+        if not isinstance(body, Mapping):
+            raise Invalid("A JSON object is expected.")
+        self._body: Mapping[str, Any] = body
+        self.errors: dict[str, list[str]] = {}
+
+    _REQUIRED: Any = object()
+
+    def take(self, name: str, read: Callable[[object], T], *, default: Any = _REQUIRED) -> T:
+        """The value read by ``read``; after an error a value that is of no use, which `done` never lets out."""
+        value = self._body.get(name)
+        if value is None:
+            if default is self._REQUIRED:
+                self.errors[name] = ["is required"]
+            return default  # type: ignore[no-any-return]
+        try:
+            return read(value)
+        except Invalid as error:
+            self.errors[name] = [error.detail]
+        except ValueError as error:
+            self.errors[name] = [str(error)]
+        return None  # type: ignore[return-value]
+
+    def done(self) -> None:
+        """Raises Invalid when anything was wrong."""
+        if self.errors:
+            name, messages = next(iter(self.errors.items()))
+            raise Invalid(f"{name} {messages[0]}", errors=self.errors)
+
+
+def _integer(low: int, high: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise ValueError(f"must be an integer from {low} to {high}")
+        return value
+
+    return read
+
+
+def _text(longest: int, *, may_be_empty: bool = False) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if not isinstance(value, str) or len(value) > longest or not (value or may_be_empty):
+            raise ValueError(f"must be text of {0 if may_be_empty else 1} to {longest} characters")
+        if not value.isprintable():
+            raise ValueError("must be printable text")
+        return value
+
+    return read
+
+
+def _uuid(value: object) -> UUID:
+    if isinstance(value, str):
+        try:
+            parsed = UUID(value)
+        except ValueError:
+            pass
+        else:
+            if str(parsed) == value:
+                return parsed
+    raise ValueError("must be a UUID in lower case")
+
+
+def _store(value: object) -> UUID | None:
+    return None if value == "" else _uuid(value)
+
+
+def _url(value: object) -> str:
+    """``http(s)://host[:port]``, a base that paths are put behind."""
+    text = _text(200)(value)
+    parts = urlsplit(text)
+    try:
+        has_good_port = parts.port is None or parts.port > 0
+    except ValueError:
+        has_good_port = False
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or not has_good_port
+        or parts.username is not None
+        or parts.path not in {"", "/"}
+        or parts.query
+        or parts.fragment
+        or not text.isascii()
+        or " " in text
+    ):
+        raise ValueError("must be http://host:port or https://host:port, without a path")
+    return text.rstrip("/")
+
+
+def _volume_state(value: object) -> bool:
+    if value not in {"open", "sealed"}:
+        raise ValueError('must be "open" or "sealed"')
+    return value == "sealed"
+
+
+def _volumes(value: object) -> tuple[Figures, ...]:
+    if not isinstance(value, list) or len(value) > MAX_VOLUMES:
+        raise ValueError(f"must be a list of at most {MAX_VOLUMES} volumes")
+    figures = tuple(parse_figures(one) for one in value)
+    if len({one.volume for one in figures}) != len(figures):
+        raise ValueError("names a volume twice")
+    return figures

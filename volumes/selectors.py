@@ -1,0 +1,109 @@
+"""Reading servers and volumes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from django.db.models import Count, Prefetch, Q, QuerySet, Sum
+from django.utils import timezone
+
+from volumes.models import OFFLINE_AFTER, Replica, Server, Volume
+
+_PARAMETERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeState:
+    """What a confirm needs to know of a volume; ``primary`` is the one server that may confirm its needles."""
+
+    epoch: int
+    primary: UUID
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """All servers and volumes in one row. Space is that of the servers that are online."""
+
+    servers: int
+    servers_online: int
+    capacity_bytes: int
+    free_bytes: int
+    volumes: int
+    used_bytes: int
+    garbage_bytes: int
+    live_count: int
+
+
+def volumes_for_confirm(volume_ids: Iterable[int]) -> dict[int, VolumeState]:
+    """States by volume number; volumes that do not exist are left out. One query per 500 volumes."""
+    wanted = sorted(set(volume_ids))
+    states: dict[int, VolumeState] = {}
+    for start in range(0, len(wanted), _PARAMETERS):
+        rows = Replica.objects.filter(
+            volume__in=wanted[start : start + _PARAMETERS], role=Replica.Role.PRIMARY
+        ).values_list("volume_id", "volume__epoch", "server_id", "volume__state")
+        for volume_id, epoch, primary, state in rows:
+            states[volume_id] = VolumeState(epoch=epoch, primary=primary, state=state)
+    return states
+
+
+def primary_servers(volume_ids: Iterable[int]) -> dict[int, Server]:
+    """The server that holds each volume's primary replica; volumes that do not exist are left out."""
+    wanted = sorted(set(volume_ids))
+    servers: dict[int, Server] = {}
+    for start in range(0, len(wanted), _PARAMETERS):
+        replicas = Replica.objects.filter(
+            volume__in=wanted[start : start + _PARAMETERS], role=Replica.Role.PRIMARY
+        ).select_related("server")
+        servers.update((replica.volume_id, replica.server) for replica in replicas)
+    return servers
+
+
+def list_servers() -> QuerySet[Server]:
+    """All servers by node, each with ``volume_count``."""
+    return Server.objects.annotate(volume_count=Count("replicas"))
+
+
+def online_servers() -> QuerySet[Server]:
+    """Servers heard within the last 10 s that have not said good-bye, whatever the operator wants of them."""
+    return Server.objects.filter(last_seen_at__gt=timezone.now() - OFFLINE_AFTER, stopped_at=None)
+
+
+def count_online_servers() -> int:
+    return online_servers().count()
+
+
+def list_volumes() -> QuerySet[Volume]:
+    """All volumes by number, replicas and their servers along, the primary first."""
+    replicas = Replica.objects.select_related("server").order_by("volume", "role", "server")
+    return Volume.objects.prefetch_related(Prefetch("replicas", queryset=replicas))
+
+
+def totals(*, now: datetime | None = None) -> Totals:
+    """Figures of the whole store, garbage and bytes counted over all replicas. Two queries."""
+    cutoff = (now or timezone.now()) - OFFLINE_AFTER
+    online = Q(last_seen_at__gt=cutoff, stopped_at=None)
+    servers = Server.objects.aggregate(
+        count=Count("pk"),
+        online=Count("pk", filter=online),
+        capacity=Sum("capacity_bytes", filter=online, default=0),
+        free=Sum("free_bytes", filter=online, default=0),
+    )
+    volumes = Replica.objects.aggregate(
+        count=Count("volume", distinct=True),
+        size=Sum("size_bytes", default=0),
+        garbage=Sum("garbage_bytes", default=0),
+        live=Sum("live_count", filter=Q(role=Replica.Role.PRIMARY), default=0),
+    )
+    return Totals(
+        servers=servers["count"],
+        servers_online=servers["online"],
+        capacity_bytes=servers["capacity"],
+        free_bytes=servers["free"],
+        volumes=volumes["count"],
+        used_bytes=int(volumes["size"]),
+        garbage_bytes=int(volumes["garbage"]),
+        live_count=int(volumes["live"]),
+    )

@@ -1,0 +1,158 @@
+"""Signed URLs: leases to write, and GETs to read.
+
+Absolute URLs on a volume server's public address; formats in `volume_server.signing` and `volume_server.intent`.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from keys.errors import Invalid
+from volume_server.intent import Intent, IntentInvalid, pack, to_text
+from volume_server.signing import presign_get, presign_put
+from volumes.derived_secrets import CURRENT_INTENT_SECRET_ID, intent_secret, server_secret
+from volumes.models import OFFLINE_AFTER, Replica
+from volumes.services.placement import Target
+
+__all__ = ["CURRENT_INTENT_SECRET_ID", "GetItem", "intent_secret", "put_url", "sign_gets"]
+
+_PLACES_LIVE_S = 1.0
+_PLACES_KEPT = 100_000
+_PARAMETERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class GetItem:
+    """One needle to be read, and what its answer's headers shall say; ``etag`` unquoted."""
+
+    volume_id: int
+    needle: int
+    etag: str
+    content_type: str | None = None
+    inline: bool = False
+    filename: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a replica can be read."""
+
+    public_url: str
+    kid: int
+    secret: bytes = field(repr=False)
+    good_until: float
+    """Unix seconds; 0 when it is not to be expected there."""
+
+
+_lock = threading.Lock()
+_places: dict[int, tuple[float, tuple[_Place, ...]]] = {}
+"""By volume: when it was read (monotonic seconds), and its replicas, the primary first."""
+
+
+def put_url(*, target: Target, intent: Intent) -> str:
+    """A lease's absolute URL with the literal ``{needle}``; the intent says all that the lease allows.
+
+    Raises Invalid when the intent does not fit into a URL (key, metadata and preconditions are too long together).
+    """
+    try:
+        packed = to_text(pack(intent, intent_secret(intent.secret_id)))
+    except IntentInvalid as error:
+        raise Invalid(f"This cannot be put into a signed URL: {error}.") from error
+    return target.public_url + presign_put(
+        target.secret, kid=target.kid, volume=target.volume_id, expires_at=intent.expires_at, intent=packed
+    )
+
+
+def sign_gets(items: Iterable[GetItem], *, api_key: int, generation: int, expires_at: int) -> list[list[str]]:
+    """For each item the absolute URLs of all its replicas, those that are online first; in the items' order.
+
+    ``expires_at`` in Unix seconds; ``api_key`` 0 for what anybody may read. At most one query for all items
+    (but for the database's parameter limit), none while the cached table of the volumes is fresh.
+    """
+    wanted = list(items)
+    places = _places_of({item.volume_id for item in wanted})
+    now = time.time()
+    return [
+        [
+            place.public_url
+            + presign_get(
+                place.secret,
+                kid=place.kid,
+                volume=item.volume_id,
+                needle=item.needle,
+                expires_at=expires_at,
+                etag=item.etag,
+                api_key=api_key,
+                generation=generation,
+                content_type=item.content_type,
+                inline=item.inline,
+                filename=item.filename,
+            )
+            for place in _in_order(places.get(item.volume_id, ()), item.needle, now)
+        ]
+        for item in wanted
+    ]
+
+
+def _in_order(places: Sequence[_Place], needle: int, now: float) -> list[_Place]:
+    """Online ones first, beginning with another one for each needle, so that replicas share the reads."""
+    if len(places) < 2:
+        return list(places)
+    turn = (needle ^ (needle >> 16)) % len(places)
+    turned = [*places[turn:], *places[:turn]]
+    return sorted(turned, key=lambda place: now >= place.good_until)
+
+
+def _places_of(volume_ids: Iterable[int]) -> dict[int, tuple[_Place, ...]]:
+    now = time.monotonic()
+    found: dict[int, tuple[_Place, ...]] = {}
+    unknown: list[int] = []
+    with _lock:
+        for volume_id in volume_ids:
+            kept = _places.get(volume_id)
+            if kept is not None and now - kept[0] <= _PLACES_LIVE_S:
+                found[volume_id] = kept[1]
+            else:
+                unknown.append(volume_id)
+    if unknown:
+        read = _read_places(unknown)
+        with _lock:
+            if len(_places) > _PLACES_KEPT:
+                _places.clear()
+            _places.update((volume_id, (now, places)) for volume_id, places in read.items())
+        found.update(read)
+    return found
+
+
+def _read_places(volume_ids: Sequence[int]) -> dict[int, tuple[_Place, ...]]:
+    places: dict[int, list[_Place]] = {volume_id: [] for volume_id in volume_ids}
+    for start in range(0, len(volume_ids), _PARAMETERS):
+        replicas = (
+            Replica.objects.filter(volume__in=volume_ids[start : start + _PARAMETERS])
+            .exclude(state=Replica.State.EXPECTED)
+            .select_related("server")
+            .order_by("volume", "role", "server")
+        )
+        for replica in replicas:
+            places[replica.volume_id].append(_place(replica))
+    return {volume_id: tuple(found) for volume_id, found in places.items()}
+
+
+def _place(replica: Replica) -> _Place:
+    server = replica.server
+    good_until = 0.0
+    if server.last_seen_at is not None and server.stopped_at is None and replica.state != Replica.State.MISSING:
+        good_until = (server.last_seen_at + OFFLINE_AFTER).timestamp()
+    return _Place(
+        public_url=server.public_url,
+        kid=server.kid,
+        secret=server_secret(server.pk, server.kid),
+        good_until=good_until,
+    )
+
+
+def forget_places() -> None:
+    """Lets the next signature look at the database."""
+    with _lock:
+        _places.clear()

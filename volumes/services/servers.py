@@ -1,0 +1,200 @@
+"""Servers join, report and leave."""
+
+import hmac
+import logging
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from keys.secrets import secret
+from keys.selectors import revoked_generations
+from volumes import client
+from volumes.derived_secrets import server_secret
+from volumes.errors import JoinRefused, MasterBehind, ServerKnown, ServerRunning, Superseded, WrongStore
+from volumes.models import Server, Store
+from volumes.reports import Registration, ServerReport
+from volumes.services import placement
+from volumes.services.figures import CreateVolume, record_figures, volumes_to_make
+from volumes.services.store import current_store, note_behind
+
+log = logging.getLogger(__name__)
+
+REVOKED_MARGIN = timedelta(minutes=5)
+"""How much longer than any URL lives the revoked keys are told."""
+
+_REPORTED = ("capacity_bytes", "free_bytes", "used_bytes", "last_seen_at", "proven", "stray_volumes")
+"""What a report changes in a server's row; an operator may change the rest at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the master tells a server in return for a report.
+
+    ``revoked``: API key id to the first generation that is still good.
+    """
+
+    store: str
+    sequence: int
+    now_ms: int
+    cors_origins: tuple[str, ...]
+    revoked: dict[int, int]
+    instructions: tuple[CreateVolume, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What a server gets when it joins: the secret it signs with from now on, and its first orders."""
+
+    kid: int
+    secret: bytes
+    orders: Orders
+
+
+def register_server(*, registration: Registration, is_proven: bool) -> Welcome:
+    """Lets a server join, new or back again; ``is_proven``: the request was signed with the server's secret.
+
+    The join token admits ids that are new, or that never got to use their secret (the answer was lost).
+    Raises JoinRefused, ServerKnown, ServerRunning, WrongStore, MasterBehind.
+    """
+    report = registration.report
+    known = Server.objects.filter(pk=report.server).first()
+    if not is_proven:
+        if known is not None and known.proven:
+            raise ServerKnown(f"Server {report.server} has proved its secret before; the token alone is not enough.")
+        _require_token(registration.token)
+    store = _require_same_store(report)
+    if known is not None:
+        _refuse_clone(known, report)
+
+    now = timezone.now()
+    described = {
+        "node": registration.node,
+        "public_url": registration.public_url,
+        "internal_url": registration.internal_url,
+        "version": registration.version,
+        "instance": report.instance,
+        "capacity_bytes": report.capacity_bytes,
+        "free_bytes": report.free_bytes,
+        "used_bytes": _used_bytes(report),
+        "last_seen_at": now,
+        "stopped_at": None,
+        "check_error": "",
+    }
+    with transaction.atomic():
+        if known is None:
+            server, is_new = Server.objects.get_or_create(pk=report.server, defaults={**described, "proven": is_proven})
+            if not is_new:
+                raise ServerRunning(f"Another process has just registered as server {report.server}.")
+        else:
+            # Conditional on the instance that was asked for above: of two newcomers at once one is refused.
+            taken = Server.objects.filter(pk=report.server, instance=known.instance).update(
+                **described, proven=is_proven or known.proven
+            )
+            if taken != 1:
+                raise ServerRunning(f"Another process has just registered as server {report.server}.")
+            server = Server.objects.get(pk=report.server)
+        orders = _take_report(server=server, report=report, store=store, now=now)
+        server.save(update_fields=_REPORTED)
+        transaction.on_commit(placement.forget_table)
+    log.info("server %s has joined from %s (node %s)", server.pk, server.internal_url, server.node)
+    return Welcome(kid=server.kid, secret=server_secret(server.pk, server.kid), orders=orders)
+
+
+def record_heartbeat(*, report: ServerReport) -> Orders:
+    """Takes over a server's figures and tells it what to do. Raises Superseded, WrongStore, MasterBehind."""
+    store = _require_same_store(report)
+    now = timezone.now()
+    with transaction.atomic():
+        # Locked, so that two reports of one server are taken one after the other.
+        server = (
+            Server.objects.select_for_update()
+            .filter(pk=report.server, instance=report.instance, stopped_at=None)
+            .first()
+        )
+        if server is None:
+            raise Superseded(f"Instance {report.instance} of server {report.server} is not the registered one.")
+        was_alive = server.is_alive(now=now)
+        server.capacity_bytes = report.capacity_bytes
+        server.free_bytes = report.free_bytes
+        server.used_bytes = _used_bytes(report)
+        server.last_seen_at = now
+        server.proven = True
+        orders = _take_report(server=server, report=report, store=store, now=now)
+        server.save(update_fields=_REPORTED)
+        if not was_alive:
+            transaction.on_commit(placement.forget_table)
+    return orders
+
+
+def deregister_server(*, server_id: UUID, instance: str) -> None:
+    """A clean stop: offline at once. An instance that is not the current one changes nothing."""
+    stopped = Server.objects.filter(pk=server_id, instance=instance, stopped_at=None).update(stopped_at=timezone.now())
+    if stopped:
+        log.info("server %s has said good-bye", server_id)
+        transaction.on_commit(placement.forget_table)
+
+
+def _take_report(*, server: Server, report: ServerReport, store: Store, now: datetime) -> Orders:
+    """Records the volumes and gives the orders; ``server`` is changed and left to the caller to save."""
+    recorded = record_figures(server=server, volumes=report.volumes, now=now)
+    strays = list(recorded.strays)
+    if strays and strays != server.stray_volumes:
+        log.error("server %s holds volumes that are not assigned to it, they are not used: %s", server.pk, strays)
+    server.stray_volumes = strays
+    instructions = volumes_to_make(server=server, replicas=recorded.replicas)
+    return Orders(
+        store=str(store.uuid),
+        sequence=store.sequence,
+        now_ms=int(time.time() * 1000),
+        cors_origins=_cors_origins(store),
+        revoked=revoked_generations(now - _longest_url_life()),
+        instructions=instructions,
+    )
+
+
+def _require_token(token: str | None) -> None:
+    if token is None or not hmac.compare_digest(token.encode(), secret("join.token")):
+        raise JoinRefused("The join token is missing or not this store's.")
+
+
+def _require_same_store(report: ServerReport) -> Store:
+    """The fail-safe: a database that is another one, or an old copy, gives this server no orders."""
+    store = current_store()
+    if report.store is not None and report.store != store.uuid:
+        raise WrongStore(f"The server belongs to store {report.store}, this is {store.uuid}.")
+    if report.sequence > store.sequence:
+        note_behind(seen_sequence=report.sequence)
+        raise MasterBehind(f"The server has seen commit {report.sequence}, this database has {store.sequence}.")
+    return store
+
+
+def _refuse_clone(known: Server, report: ServerReport) -> None:
+    """Asks at the old address whether another process of this id is alive; before any lock is held."""
+    if known.instance == report.instance or known.stopped_at is not None:
+        return
+    health = client.probe(known.internal_url)
+    if health is not None and health.server == report.server and health.instance == known.instance:
+        raise ServerRunning(f"Server {report.server} still runs at {known.internal_url}.")
+
+
+def _used_bytes(report: ServerReport) -> int:
+    return sum(figures.size_bytes for figures in report.volumes)
+
+
+def _cors_origins(store: Store) -> tuple[str, ...]:
+    parts = urlsplit(settings.WAREHOUSE_PUBLIC_URL)
+    own = f"{parts.scheme}://{parts.netloc}"
+    return (own, *(origin for origin in store.cors_origins if origin != own))
+
+
+def _longest_url_life() -> timedelta:
+    longest_s = max(
+        settings.WAREHOUSE_LEASE_SECONDS, settings.WAREHOUSE_CHUNK_URL_SECONDS, settings.WAREHOUSE_GET_SECONDS
+    )
+    return timedelta(seconds=longest_s) + REVOKED_MARGIN

@@ -1,0 +1,102 @@
+"""The store's own numbers: identity, the sequence of commits, and the fail-safe against an old database."""
+
+import logging
+from collections.abc import Iterable
+from typing import Literal
+
+from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Greatest
+
+from volumes.errors import LeasesHalted
+from volumes.models import Store
+
+log = logging.getLogger(__name__)
+
+LEASE_JUMP = 1 << 30
+"""How far lease numbers jump when an older database is taken as the truth: above any that it may have given
+after it was copied, and small enough for a hundred thousand such jumps."""
+VOLUME_JUMP = 1 << 16
+
+
+def current_store() -> Store:
+    """The store's row, made at the first call on a new database."""
+    store = Store.objects.filter(pk=Store.ONLY_ID).first()
+    return store or Store.objects.get_or_create(pk=Store.ONLY_ID)[0]
+
+
+def store_id() -> str:
+    return str(current_store().uuid)
+
+
+def next_sequence() -> int:
+    """The number of the commit that the caller's transaction is.
+
+    The row stays locked until that transaction ends, so commits become visible in the order of their numbers;
+    therefore it is called as late as possible.
+    """
+    return raise_number("sequence", by=1)
+
+
+def raise_number(column: Literal["sequence", "lease_high", "volume_high"], *, by: int) -> int:
+    """Adds to one of the row's numbers in one statement and gives the new value."""
+    statement = f"UPDATE volumes_store SET {column} = {column} + %s WHERE id = %s RETURNING {column}"  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [by, Store.ONLY_ID])
+        row = cursor.fetchone()
+        if row is None:
+            current_store()
+            cursor.execute(statement, [by, Store.ONLY_ID])
+            row = cursor.fetchone()
+    return int(row[0])
+
+
+def note_behind(*, seen_sequence: int) -> None:
+    """Halts leases and deletions, because a server has seen a commit that this database does not have.
+
+    It stays so, even if new commits bring the own number above the seen one: they would be other commits.
+    """
+    store = current_store()
+    if store.behind_of is not None and store.behind_of >= seen_sequence:
+        return
+    Store.objects.filter(pk=Store.ONLY_ID).update(behind_of=seen_sequence)
+    log.error(
+        "this database is behind its volume servers (commit %d here, %d seen there): leases and deletions are halted",
+        store.sequence,
+        seen_sequence,
+    )
+
+
+def require_not_behind() -> None:
+    """Raises LeasesHalted while the database is known to be older than what a server has seen."""
+    refuse_if_behind(current_store())
+
+
+def refuse_if_behind(store: Store) -> None:
+    if store.behind_of is not None:
+        raise LeasesHalted(
+            f"A volume server has seen commit {store.behind_of}, this database has {store.sequence}. "
+            "Restore the newer database, or accept this one in the admin site."
+        )
+
+
+@transaction.atomic
+def accept_store() -> None:
+    """An operator's word that this database is the truth although a server has seen later commits.
+
+    Numbers jump above all that the lost time may have given out, so that no needle id is used twice.
+    """
+    changed = Store.objects.filter(pk=Store.ONLY_ID, behind_of__isnull=False).update(
+        sequence=Greatest(F("sequence"), F("behind_of")),
+        lease_high=F("lease_high") + LEASE_JUMP,
+        volume_high=F("volume_high") + VOLUME_JUMP,
+        behind_of=None,
+    )
+    if changed:
+        log.warning("an operator has accepted this database as the truth")
+
+
+def set_cors_origins(*, origins: Iterable[str]) -> None:
+    """The origins, besides the master's own, that volume servers allow from their next heartbeat on."""
+    current_store()
+    Store.objects.filter(pk=Store.ONLY_ID).update(cors_origins=sorted(set(origins)))
