@@ -10,6 +10,7 @@ REQUIRED_MODULES = (
     "rest_framework",
     "rest_framework_simplejwt",
     "django_htmx",
+    "django_stubs_ext",
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "whitenoise",
@@ -29,10 +30,10 @@ def main() -> None:
         )
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "warehouse_site.settings")
 
-    from django.core.exceptions import ImproperlyConfigured  # noqa: PLC0415 - only after the look for it above
-    from django.core.management import execute_from_command_line  # noqa: PLC0415
+    from django.core.exceptions import ImproperlyConfigured
+    from django.core.management import execute_from_command_line
 
-    from warehouse_site.up_options import export_options  # noqa: PLC0415
+    from warehouse_site.up_options import export_options
 
     export_options(sys.argv)  # before the settings are read, which these options change
     try:

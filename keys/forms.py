@@ -15,7 +15,9 @@ class KeySignInForm(forms.Form):
     key = forms.CharField(
         label="API key",
         max_length=200,
-        widget=forms.PasswordInput(attrs={"autofocus": True, "autocomplete": "current-password", "spellcheck": "false"}),
+        widget=forms.PasswordInput(
+            attrs={"autofocus": True, "autocomplete": "current-password", "spellcheck": "false"}
+        ),
         help_text="It begins with whk_.",
     )
 

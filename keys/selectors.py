@@ -73,7 +73,11 @@ def rights_of_row(key: ApiKey) -> KeyRights:
         id=key.pk,
         generation=key.generation,
         permissions=key.permissions,
-        grants=tuple(GrantRow(grant.bucket, grant.prefix, grant.permissions) for grant in key.grants.all()),
+        # Sorted here: the database's own order of texts differs from one to the other.
+        grants=tuple(
+            GrantRow(*row)
+            for row in sorted((grant.bucket, grant.prefix, grant.permissions) for grant in key.grants.all())
+        ),
         expires_at=key.expires_at,
         is_active=key.is_active,
     )

@@ -1,7 +1,7 @@
 """Access and refresh tokens: simplejwt's token classes with our key, `kid`, issuer and audience.
 
-    access:  sub = key id, gen = the key's generation
-    refresh: the same, and fam = refresh family, ser = serial within it
+access:  sub = key id, gen = the key's generation
+refresh: the same, and fam = refresh family, ser = serial within it
 """
 
 import base64

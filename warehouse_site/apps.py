@@ -8,7 +8,7 @@ class WarehouseSiteConfig(AppConfig):
 
     def ready(self) -> None:
         # Registers the system checks, and makes the worker's application the one that tasks belong to.
-        from warehouse_site import celery, checks  # noqa: F401, PLC0415
+        from warehouse_site import celery, checks  # noqa: F401
 
 
 class WarehouseAdminConfig(AdminConfig):

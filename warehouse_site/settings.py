@@ -12,11 +12,14 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import dj_database_url
+import django_stubs_ext
 from django.utils.functional import SimpleLazyObject
 
 from keys.secrets import secret
 from warehouse_site import logs
 from warehouse_site.environment import Environment
+
+django_stubs_ext.monkeypatch()  # lets Django's own generic classes be written with their types: ModelAdmin[ApiKey]
 
 BASE_DIR: Final = Path(__file__).resolve().parent.parent
 

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
-from volumes.selectors import online_server_count
+from volumes.selectors import count_online_servers
 
 
 def landing(request: HttpRequest) -> HttpResponse:
@@ -46,7 +46,7 @@ class Health(APIView):
     def get(self, request: Request) -> Response:
         try:
             connection.ensure_connection()
-            online = online_server_count()
+            online = count_online_servers()
         except DatabaseError:
             return Response({"status": "unavailable", "database": "unavailable", "servers_online": 0}, status=503)
         return Response({"status": "ok", "database": "ok", "servers_online": online})

@@ -81,7 +81,7 @@ def update_key(
     description: str | Unset = UNSET,
     permissions: int | Unset = UNSET,
     grants: Iterable[GrantRow] | Unset = UNSET,
-    expires_at: datetime | None | Unset = UNSET,
+    expires_at: datetime | Unset | None = UNSET,
 ) -> ApiKey:
     """Change what is given and leave the rest.
 
