@@ -49,7 +49,7 @@ def volumes_for_confirm(volume_ids: Iterable[int]) -> dict[int, VolumeState]:
     return states
 
 
-def primary_servers(volume_ids: Iterable[int]) -> dict[int, Server]:
+def primaries_of(volume_ids: Iterable[int]) -> dict[int, Server]:
     """The server that holds each volume's primary replica; volumes that do not exist are left out."""
     wanted = sorted(set(volume_ids))
     servers: dict[int, Server] = {}
