@@ -1,0 +1,373 @@
+"""The client: buckets and objects of one store under one key."""
+
+import builtins
+import mimetypes
+import os
+import posixpath
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
+from io import BufferedReader
+from itertools import islice
+from types import TracebackType
+from typing import Any, TypeVar, overload
+from urllib.parse import quote
+
+from warehouse._downloads import LOOKUP_KEYS, Downloader, Located, missing
+from warehouse._http import Wire
+from warehouse._leases import LeasePool, LeaseTooLarge
+from warehouse._master import Master, bucket_path, key_path
+from warehouse._needles import NewNeedle, put_needle
+from warehouse._parallel import as_done
+from warehouse._retry import Backoff
+from warehouse._sources import PutSource, Source, open_source
+from warehouse._uploads import Uploader
+from warehouse._version import __version__
+from warehouse.errors import WarehouseError
+from warehouse.transfer import Progress, TransferConfig
+from warehouse.types import Bucket, ObjectInfo, Prefix
+
+__all__ = ["Client"]
+
+_PAGE = 1000
+_META_NAME = re.compile(r"[a-z0-9-]{1,64}")
+_USER_AGENT = f"warehouse-sdk/{__version__}"
+
+T = TypeVar("T")
+Item = TypeVar("Item")
+OnError = Callable[[str, Exception], None]
+
+
+class Client:
+    """A store, as one API key sees it.
+
+        with Client("http://localhost:8000", "whk_…") as store:
+            store.put("photos", "2024/cat.jpg", Path("cat.jpg"))
+            data = store.get("photos", "2024/cat.jpg")
+
+    Any number of threads may use one client at the same time; it keeps connections, a token and leases for them.
+    Every method raises `warehouse.errors.WarehouseError` or one below it, and OSError for local files.
+    """
+
+    def __init__(self, url: str, key: str, *, transfer: TransferConfig | None = None) -> None:
+        self._config = transfer or TransferConfig()
+        self._master = Master(url, key, self._config, user_agent=_USER_AGENT)
+        self._wire = Wire(self._config, user_agent=_USER_AGENT)
+        self._leases = LeasePool(self._master)
+        self._uploader = Uploader(self._master, self._wire, self._config, self._chunk_threads)
+        self._downloader = Downloader(self._master, self._wire, self._config, self._chunk_threads)
+        self._lease_limit = self._config.small_put_bytes
+        # Two sets of threads: an object's thread waits for its chunks' threads, never the other way round.
+        self._threads: dict[str, ThreadPoolExecutor] = {}
+        self._threads_lock = threading.Lock()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections and end threads. Transfers in flight are waited for."""
+        with self._threads_lock:
+            threads, self._threads = self._threads, {}
+        for name in ("objects", "chunks"):
+            if name in threads:
+                threads[name].shutdown(cancel_futures=True)
+        self._wire.close()
+        self._master.close()
+
+    # Buckets
+
+    def create_bucket(self, name: str, **settings: Any) -> Bucket:
+        """Make a bucket. ``settings``: replication, visibility, quota_bytes, quota_objects, cors_origins."""
+        body = {"name": name, **settings}
+        return Bucket.from_json(self._master.call("POST", "buckets", body=body, repeatable=False))
+
+    def bucket(self, name: str) -> Bucket:
+        return Bucket.from_json(self._master.call("GET", bucket_path(name)))
+
+    def list_buckets(self) -> Iterator[Bucket]:
+        """All buckets that the key may see, by name."""
+        for page in self._pages("buckets", {}):
+            for row in page["results"]:
+                yield Bucket.from_json(row)
+
+    def delete_bucket(self, name: str) -> None:
+        """Delete an empty bucket; Conflict for any other."""
+        self._master.call("DELETE", bucket_path(name), repeatable=False)
+
+    # Putting
+
+    def put(
+        self,
+        bucket: str,
+        key: str,
+        source: PutSource,
+        *,
+        size: int | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """Put an object, whole or not at all; one of that key is overwritten.
+
+        ``source`` is bytes, a path, or a binary file or stream, which is read from where it stands to its end;
+        ``size`` need only be given for a large stream that should not go through a temporary file.
+        ``content_type`` is guessed from the key when not given. ``metadata`` names are of a-z, 0-9 and `-`.
+        ``if_match`` (an etag) puts only over that version, ``if_none_match`` only where there is no object;
+        PreconditionFailed otherwise.
+        """
+        metadata = dict(metadata or {})
+        for name in metadata:
+            if not _META_NAME.fullmatch(name):
+                raise ValueError(f"metadata names are 1 to 64 of a-z, 0-9 and '-', not {name!r}")
+        content_type = content_type or guess_content_type(key)
+        with ExitStack() as stack:
+            opened = open_source(source, size=size, config=self._config, stack=stack)
+            verdict: Mapping[str, Any] | None
+            if opened.size <= self._lease_limit:
+                headers = {"Warehouse-Key": quote(key, safe=""), "Content-Type": content_type}
+                headers |= {f"Warehouse-Meta-{name}": quote(value, safe="") for name, value in metadata.items()}
+                if if_match is not None:
+                    headers["If-Match"] = if_match if if_match == "*" else f'"{if_match}"'
+                if if_none_match:
+                    headers["If-None-Match"] = "*"
+                try:
+                    verdict = self._put_small(bucket, key, opened, headers, progress)
+                except LeaseTooLarge:
+                    # The store's chunks are smaller than what this client takes for a small object.
+                    self._lease_limit = min(self._lease_limit, opened.size - 1)
+                else:
+                    return ObjectInfo.from_json(verdict, content_type=content_type, metadata=metadata)
+            attributes: dict[str, Any] = {"content_type": content_type}
+            if metadata:
+                attributes["metadata"] = metadata
+            if if_match is not None:
+                attributes["if_match"] = if_match
+            if if_none_match:
+                attributes["if_none_match"] = True
+            verdict = self._uploader.put(bucket, key, opened, attributes=attributes, progress=progress)
+        if verdict is None:
+            return self.stat(bucket, key)
+        return ObjectInfo.from_json(verdict, content_type=content_type, metadata=metadata)
+
+    def put_many(
+        self,
+        bucket: str,
+        items: Iterable[tuple[str, PutSource]],
+        *,
+        progress: Progress | None = None,
+        on_error: OnError | None = None,
+    ) -> Iterator[ObjectInfo]:
+        """Put (key, source) pairs in parallel; yields each object as it is done, in no order.
+
+        Nothing happens until the iterator is asked. The first failure ends it, unless ``on_error`` takes failures:
+        it is called with the key and the exception, and the rest goes on.
+        """
+
+        def put(item: tuple[str, PutSource]) -> ObjectInfo:
+            return self.put(bucket, *item, progress=progress)
+
+        return self._many(put, items, key_of=lambda item: item[0], on_error=on_error)
+
+    # Getting
+
+    def get(self, bucket: str, key: str, *, progress: Progress | None = None) -> bytes:
+        """All bytes of an object. For large ones see `download`, `open` and `iter_bytes`."""
+        return self._downloader.read(bucket, self._downloader.locate(bucket, key), progress=progress)
+
+    def get_many(
+        self, bucket: str, keys: Iterable[str], *, on_error: OnError | None = None
+    ) -> Iterator[tuple[str, bytes | None]]:
+        """(key, bytes) in no order, read in parallel and looked up a thousand at a time; None where there is none."""
+
+        def get(item: tuple[str, Located | None]) -> tuple[str, bytes | None]:
+            key, located = item
+            return key, None if located is None else self._downloader.read(bucket, located)
+
+        return self._many(get, self._located(bucket, keys), key_of=lambda item: item[0], on_error=on_error)
+
+    def download(
+        self, bucket: str, key: str, path: str | os.PathLike[str], *, progress: Progress | None = None
+    ) -> ObjectInfo:
+        """Write an object to a file, its chunks in parallel. The file takes its name when all of it is there and
+        checked; until then, and when anything fails, what stood there before stays."""
+        return self._downloader.download(bucket, self._downloader.locate(bucket, key), path, progress=progress)
+
+    def download_many(
+        self,
+        bucket: str,
+        items: Iterable[tuple[str, str | os.PathLike[str]]],
+        *,
+        progress: Progress | None = None,
+        on_error: OnError | None = None,
+    ) -> Iterator[ObjectInfo]:
+        """Write (key, path) pairs in parallel, as `download` does; yields each object as it is done, in no order.
+
+        Directories must exist. Failures as in `put_many`; an object that is not there is one.
+        """
+
+        def download(item: tuple[tuple[str, Located | None], str | os.PathLike[str]]) -> ObjectInfo:
+            (key, located), path = item
+            if located is None:
+                raise missing(bucket, key)
+            return self._downloader.download(bucket, located, path, progress=progress)
+
+        def located() -> Iterator[tuple[tuple[str, Located | None], str | os.PathLike[str]]]:
+            for batch in _batches(items, LOOKUP_KEYS):
+                yield from zip(
+                    self._located(bucket, [key for key, _ in batch]), [path for _, path in batch], strict=True
+                )
+
+        return self._many(download, located(), key_of=lambda item: item[0][0], on_error=on_error)
+
+    def iter_bytes(self, bucket: str, key: str) -> Iterator[bytes]:
+        """The bytes of one version of an object, in pieces of up to 1 MiB; every chunk is checked before any of it
+        is given. Raises ObjectChanged when the object is overwritten and gone before the end."""
+        return self._downloader.iter_bytes(bucket, self._downloader.locate(bucket, key))
+
+    def open(self, bucket: str, key: str) -> BufferedReader:
+        """A seekable binary file over one version of an object, which reads whole chunks."""
+        return self._downloader.open(bucket, self._downloader.locate(bucket, key))
+
+    # Looking
+
+    def stat(self, bucket: str, key: str) -> ObjectInfo:
+        """What is known of an object. (``updated_at`` is None for keys with `.` or `..` segments.)"""
+        path = key_path(key)
+        if path is None:
+            return self._downloader.locate(bucket, key).info
+        return ObjectInfo.from_json(self._master.call("GET", bucket_path(bucket, "objects", path)))
+
+    @overload
+    def list(self, bucket: str, prefix: str = "", *, delimiter: None = None) -> Iterator[ObjectInfo]: ...
+    @overload
+    def list(self, bucket: str, prefix: str = "", *, delimiter: str) -> Iterator[ObjectInfo | Prefix]: ...
+    def list(
+        self, bucket: str, prefix: str = "", *, delimiter: str | None = None
+    ) -> Iterator[ObjectInfo] | Iterator[ObjectInfo | Prefix]:
+        """All objects whose keys begin with ``prefix``, in byte order of their keys.
+
+        With a delimiter, keys that have it after the prefix are folded into one `Prefix` each.
+        """
+        return self._list(bucket, prefix, delimiter)
+
+    # Deleting
+
+    def delete(self, bucket: str, key: str) -> bool:
+        """Delete an object; False when there is none."""
+        return key in self.delete_many(bucket, [key])
+
+    def delete_many(self, bucket: str, keys: Iterable[str]) -> set[str]:
+        """Delete objects, a thousand a call; gives the keys that were there."""
+        deleted: set[str] = set()
+        for batch in _batches(keys, _PAGE):
+            answer = self._master.call("POST", bucket_path(bucket, "delete"), body={"keys": batch})
+            deleted.update(answer["deleted"])
+        return deleted
+
+    def _put_small(
+        self, bucket: str, key: str, source: Source, headers: Mapping[str, str], progress: Progress | None
+    ) -> Mapping[str, Any]:
+        body = None
+        backoff = Backoff(self._config)
+        while True:
+            url, lease = self._leases.take(bucket, key, source.size)
+            if body is None:
+                body = source.body(0, source.size)
+            try:
+                return put_needle(self._wire, url, headers, body, config=self._config, progress=progress)
+            except NewNeedle as failure:
+                self._leases.drop(lease)
+                if not backoff.pause():
+                    raise failure.error from failure
+                if failure.code in ("key_revoked", "signature_invalid"):
+                    self._master.renew_token()
+
+    def _located(self, bucket: str, keys: Iterable[str]) -> Iterator[tuple[str, Located | None]]:
+        for batch in _batches(keys, LOOKUP_KEYS):
+            found = self._downloader.locate_many(bucket, batch)
+            yield from ((key, found.get(key)) for key in batch)
+
+    def _list(self, bucket: str, prefix: str, delimiter: str | None) -> Iterator[ObjectInfo | Prefix]:
+        params: dict[str, Any] = {"limit": _PAGE}
+        if prefix:
+            params["prefix"] = prefix
+        if delimiter:
+            params["delimiter"] = delimiter
+        for page in self._pages(bucket_path(bucket, "objects"), params):
+            entries: builtins.list[ObjectInfo | Prefix] = [ObjectInfo.from_json(row) for row in page["results"]]
+            if folders := page.get("prefixes"):
+                entries += [Prefix(folder) for folder in folders]
+                entries.sort(key=lambda entry: entry.key.encode())
+            yield from entries
+
+    def _pages(self, path: str, params: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        after = None
+        while True:
+            page = self._master.call("GET", path, params={**params, "after": after} if after else params)
+            yield page
+            after = page.get("next_after")
+            if not after:
+                return
+
+    def _many(
+        self,
+        job: Callable[[Item], T],
+        items: Iterable[Item],
+        *,
+        key_of: Callable[[Item], str],
+        on_error: OnError | None,
+    ) -> Iterator[T]:
+        def guarded(item: Item) -> T | Exception:
+            try:
+                return job(item)
+            except (WarehouseError, OSError, ValueError) as error:
+                if on_error is None:
+                    raise
+                on_error(key_of(item), error)
+                return error
+
+        done = as_done(
+            self._executor("objects", self._config.many_concurrency),
+            guarded,
+            items,
+            limit=self._config.many_concurrency * 4,
+            stop=threading.Event(),
+        )
+        for result in done:
+            if not isinstance(result, Exception):
+                yield result
+
+    def _chunk_threads(self) -> Executor:
+        return self._executor("chunks", self._config.concurrency)
+
+    def _executor(self, name: str, count: int) -> ThreadPoolExecutor:
+        with self._threads_lock:
+            if name not in self._threads:
+                self._threads[name] = ThreadPoolExecutor(count, thread_name_prefix=f"warehouse-{name}")
+            return self._threads[name]
+
+
+def guess_content_type(key: str) -> str:
+    """The media type that a key's extension stands for."""
+    extension = posixpath.splitext(key)[1]
+    kind, encoding = mimetypes.guess_type("file" + extension)
+    if encoding is not None:
+        return {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}.get(
+            encoding, "application/octet-stream"
+        )
+    return kind or "application/octet-stream"
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[builtins.list[T]]:
+    iterator = iter(items)
+    while batch := builtins.list(islice(iterator, size)):
+        yield batch
