@@ -1,0 +1,165 @@
+"""What can go wrong with buckets, objects and uploads."""
+
+from keys.errors import (
+    Conflict,
+    Invalid,
+    NoSpace,
+    NotFound,
+    PermissionDenied,
+    PreconditionFailed,
+    TooLarge,
+    Unavailable,
+    WarehouseError,
+)
+
+
+class BucketUnknown(NotFound):
+    code = "bucket_unknown"
+    title = "There is no such bucket"
+
+
+class ObjectUnknown(NotFound):
+    code = "object_unknown"
+    title = "There is no such object"
+
+
+class UploadUnknown(NotFound):
+    code = "upload_unknown"
+    title = "There is no such upload"
+
+
+class BucketTaken(Conflict):
+    code = "bucket_taken"
+    title = "A bucket of this name exists"
+
+
+class BucketNotEmpty(Conflict):
+    code = "bucket_not_empty"
+    title = "The bucket is not empty"
+
+
+class UploadOver(Conflict):
+    """The upload is completed, aborted or expired, and takes no more."""
+
+    code = "upload_over"
+    title = "The upload takes no more chunks"
+
+
+class ObjectChanged(PreconditionFailed):
+    """A precondition of the request does not hold."""
+
+
+class ObjectTooLarge(TooLarge):
+    code = "object_too_large"
+    title = "The object is larger than the store takes"
+
+
+class QuotaExceeded(NoSpace):
+    code = "quota_exceeded"
+    title = "The bucket's quota is used up"
+
+
+class BatchInvalid(Invalid):
+    """A confirm that does not follow the protocol."""
+
+
+class DeadlinePassed(Unavailable):
+    """The confirm's deadline was over before its locks were held: nothing of it was committed, nor will be."""
+
+    code = "deadline_passed"
+    title = "The deadline of the confirm has passed"
+
+
+class Busy(Unavailable):
+    """All threads that may stream bytes are streaming."""
+
+    code = "busy"
+    title = "Too many objects are being streamed"
+
+
+class NeedleUnreadable(Unavailable):
+    """No replica gave a chunk's bytes whole."""
+
+    code = "chunk_unreadable"
+    title = "A chunk of the object can't be read now"
+
+
+class IntentForged(PermissionDenied):
+    """The intent is none that this master signed."""
+
+    code = "signature_invalid"
+    title = "The signature is not good"
+
+
+class LeaseExpired(PermissionDenied):
+    code = "expired"
+    title = "The lease has expired"
+
+
+class NotPrimary(Conflict):
+    """The confirming server does not speak for the volume."""
+
+    code = "not_primary"
+    title = "The server is not the volume's primary"
+
+
+class EpochStale(Conflict):
+    code = "epoch_stale"
+    title = "The volume has a newer epoch"
+
+
+class KeyRevoked(PermissionDenied):
+    code = "key_revoked"
+    title = "The API key is no longer valid"
+
+
+class NeedleOutsideLease(PermissionDenied):
+    code = "needle_outside_lease"
+    title = "The needle is outside of the lease"
+
+
+class KeyOutsideLease(PermissionDenied):
+    code = "key_outside_lease"
+    title = "The key is outside of the lease"
+
+
+class KeyInvalid(Invalid):
+    code = "key_invalid"
+    title = "The object key is not valid"
+
+
+class MetadataInvalid(Invalid):
+    code = "metadata_invalid"
+    title = "The object's attributes are not valid"
+
+
+class SizeMismatch(Invalid):
+    code = "size_mismatch"
+    title = "The size is not the one agreed on"
+
+
+class PayloadTooLarge(TooLarge):
+    code = "payload_too_large"
+    title = "The needle is larger than its lease allows"
+
+
+REFUSALS: tuple[type[WarehouseError], ...] = (
+    IntentForged,
+    LeaseExpired,
+    NotPrimary,
+    EpochStale,
+    KeyRevoked,
+    PermissionDenied,
+    BucketUnknown,
+    NeedleOutsideLease,
+    PayloadTooLarge,
+    SizeMismatch,
+    KeyInvalid,
+    KeyOutsideLease,
+    MetadataInvalid,
+    ObjectChanged,
+    QuotaExceeded,
+    UploadUnknown,
+    UploadOver,
+)
+"""Every error that a confirm can refuse a needle with."""

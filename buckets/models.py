@@ -1,0 +1,204 @@
+"""Rows of buckets, objects, chunks, uploads and the outbox. Fields and constraints only.
+
+Who writes: `buckets.services`. All of its writers lock the bucket's row first (see `buckets.services.locks`).
+"""
+
+import uuid
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from buckets.fields import ByteOrderedField, OctetLength
+from buckets.names import MAX_CONTENT_TYPE_CHARS, MAX_IF_MATCH_CHARS, MAX_KEY_BYTES
+
+MAX_CRC32 = (1 << 32) - 1
+
+
+class Bucket(models.Model):
+    class Visibility(models.TextChoices):
+        PRIVATE = "private", "private"
+        PUBLIC_READ = "public-read", "public read"
+
+    name = ByteOrderedField(max_length=63, unique=True)
+    visibility = models.CharField(max_length=16, choices=Visibility, default=Visibility.PRIVATE)
+    replication = models.PositiveSmallIntegerField(default=1, help_text="Copies of each needle, on different nodes.")
+    quota_bytes = models.PositiveBigIntegerField(null=True, blank=True, help_text="Empty: no limit.")
+    quota_objects = models.PositiveBigIntegerField(null=True, blank=True, help_text="Empty: no limit.")
+    cors_origins = models.JSONField(default=list, blank=True, help_text="Origins whose pages may read and write here.")
+    # Kept by every commit, so that nobody has to count.
+    object_count = models.BigIntegerField(default=0, editable=False)
+    total_bytes = models.BigIntegerField(default=0, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        ordering = ("name",)
+        constraints = [
+            models.CheckConstraint(condition=~Q(name=""), name="bucket_named"),
+            models.CheckConstraint(condition=Q(visibility__in=["private", "public-read"]), name="bucket_visibility"),
+            models.CheckConstraint(condition=Q(replication__gte=1), name="bucket_replicated"),
+            models.CheckConstraint(
+                condition=Q(object_count__gte=0, total_bytes__gte=0), name="bucket_counts_not_negative"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Object(models.Model):
+    """The current version of a key."""
+
+    # The unique constraint's index serves look-ups by bucket as well.
+    bucket = models.ForeignKey(Bucket, on_delete=models.PROTECT, related_name="+", db_index=False)
+    key = ByteOrderedField(max_length=MAX_KEY_BYTES)
+    size = models.BigIntegerField(help_text="Bytes.")
+    etag = models.CharField(max_length=64, help_text="Opaque, and this version's alone.")
+    content_type = models.CharField(max_length=MAX_CONTENT_TYPE_CHARS)
+    metadata = models.JSONField(default=dict)
+    created_at = models.DateTimeField(help_text="When the key came to be.")
+    updated_at = models.DateTimeField(help_text="When this version was committed.")
+    sequence = models.BigIntegerField(help_text="The master's commit that made this version.")
+
+    class Meta:
+        ordering = ("bucket_id", "key")
+        constraints = [
+            models.UniqueConstraint(fields=["bucket", "key"], name="object_key_unique"),
+            models.CheckConstraint(condition=~Q(key=""), name="object_key_not_empty"),
+            models.CheckConstraint(
+                condition=models.lookups.LessThanOrEqual(OctetLength("key"), MAX_KEY_BYTES), name="object_key_bytes"
+            ),
+            models.CheckConstraint(condition=Q(size__gte=0), name="object_size_not_negative"),
+            models.CheckConstraint(condition=~Q(etag=""), name="object_has_etag"),
+            models.CheckConstraint(condition=Q(sequence__gt=0), name="object_committed"),
+        ]
+        indexes = [models.Index(fields=["bucket", "-sequence", "-id"], name="object_newest_first")]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Upload(models.Model):
+    """An object on its way in, by chunks that are confirmed one by one."""
+
+    class State(models.TextChoices):
+        OPEN = "open", "open"
+        COMPLETED = "completed", "completed"
+        ABORTED = "aborted", "aborted"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    bucket = models.ForeignKey(Bucket, on_delete=models.PROTECT, related_name="uploads")
+    key = ByteOrderedField(max_length=MAX_KEY_BYTES)
+    size = models.BigIntegerField(help_text="Bytes of the whole object.")
+    chunk_size = models.BigIntegerField(help_text="Bytes of each chunk but the last.")
+    chunk_count = models.PositiveIntegerField()
+    content_type = models.CharField(max_length=MAX_CONTENT_TYPE_CHARS)
+    metadata = models.JSONField(default=dict)
+    if_match = models.CharField(max_length=MAX_IF_MATCH_CHARS, blank=True, default="")
+    if_none_match = models.BooleanField(default=False)
+    # The key that asked for it may be deleted, so no foreign key.
+    api_key = models.BigIntegerField()
+    generation = models.BigIntegerField()
+    state = models.CharField(max_length=16, choices=State, default=State.OPEN)
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        ordering = ("-created_at",)
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=["open", "completed", "aborted"]), name="upload_state"),
+            models.CheckConstraint(
+                condition=Q(size__gte=0, chunk_size__gt=0, chunk_count__gte=1), name="upload_sizes_sound"
+            ),
+            # ceil(size / chunk_size), and one chunk of nothing for an empty object.
+            models.CheckConstraint(
+                condition=Q(size__lte=models.F("chunk_count") * models.F("chunk_size"))
+                & (Q(chunk_count=1) | Q(size__gt=(models.F("chunk_count") - 1) * models.F("chunk_size"))),
+                name="upload_chunks_cover_size",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    def chunk_bytes(self, index: int) -> int:
+        """The length of chunk ``index``."""
+        return min(self.chunk_size, self.size - index * self.chunk_size)
+
+
+class Chunk(models.Model):
+    """One piece of an object, and the needle that holds it; of an open upload until it is complete."""
+
+    object = models.ForeignKey(
+        Object, on_delete=models.CASCADE, related_name="chunks", null=True, blank=True, db_index=False
+    )
+    upload = models.ForeignKey(
+        Upload, on_delete=models.CASCADE, related_name="chunks", null=True, blank=True, db_index=False
+    )
+    index = models.PositiveIntegerField()
+    volume = models.ForeignKey("volumes.Volume", on_delete=models.PROTECT, related_name="+", db_index=False)
+    needle = models.BigIntegerField(db_index=True, help_text="Chunks of two objects may name one needle.")
+    size = models.BigIntegerField(help_text="Bytes.")
+    crc32 = models.BigIntegerField(help_text="Of the bytes, as clients check them.")
+    committed_at = models.DateTimeField(help_text="When its needle was first judged.")
+    verdict = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="The needle's first verdict. Empty: committed, as all of this row's object, under its key.",
+    )
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["object", "index"], name="chunk_of_object_unique"),
+            models.UniqueConstraint(
+                fields=["upload", "index"], condition=Q(upload__isnull=False), name="chunk_of_upload_unique"
+            ),
+            models.CheckConstraint(
+                condition=Q(object__isnull=False, upload__isnull=True) | Q(object__isnull=True, upload__isnull=False),
+                name="chunk_has_one_owner",
+            ),
+            models.CheckConstraint(
+                condition=Q(upload__isnull=True) | Q(verdict__isnull=False), name="chunk_of_upload_has_verdict"
+            ),
+            models.CheckConstraint(condition=Q(needle__gt=0), name="chunk_needle_not_zero"),
+            models.CheckConstraint(condition=Q(size__gte=0), name="chunk_size_not_negative"),
+            models.CheckConstraint(condition=Q(crc32__gte=0, crc32__lte=MAX_CRC32), name="chunk_crc32_in_32_bits"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.needle:016x}"
+
+
+class Outbox(models.Model):
+    """A dead needle: its tombstone is still to be written, or its verdict is still to be remembered."""
+
+    class Reason(models.TextChoices):
+        OVERWRITTEN = "overwritten", "overwritten"
+        DELETED = "deleted", "deleted"
+        REFUSED = "refused", "refused"
+        UPLOAD_ABORTED = "upload_aborted", "upload aborted"
+
+    needle = models.BigIntegerField(unique=True)
+    volume = models.ForeignKey("volumes.Volume", on_delete=models.PROTECT, related_name="+", db_index=False)
+    reason = models.CharField(max_length=16, choices=Reason)
+    verdict = models.JSONField(help_text="What was first answered for the needle, and is answered again.")
+    created_at = models.DateTimeField()
+    not_before = models.DateTimeField(help_text="When the last URL that can read the needle has expired.")
+    keep_until = models.DateTimeField(help_text="When no confirm of the needle can come any more.")
+    tombstoned_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name_plural = "outbox"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(reason__in=["overwritten", "deleted", "refused", "upload_aborted"]), name="outbox_reason"
+            ),
+            models.CheckConstraint(condition=Q(needle__gt=0), name="outbox_needle_not_zero"),
+        ]
+        indexes = [
+            models.Index(fields=["volume", "not_before"], condition=Q(tombstoned_at__isnull=True), name="outbox_due"),
+            models.Index(fields=["keep_until"], condition=Q(tombstoned_at__isnull=False), name="outbox_done"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.needle:016x}"

@@ -1,0 +1,151 @@
+"""Making, changing and deleting buckets."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from buckets.errors import BucketNotEmpty, BucketTaken, BucketUnknown
+from buckets.models import Bucket, Object, Outbox, Upload
+from buckets.names import bucket_name_error
+from buckets.services.bulk import database_uuid
+from buckets.services.chunks import take_chunks_of_uploads
+from buckets.services.outbox import bury
+from keys.errors import Invalid
+from keys.services.keys import delete_bucket_grants
+from volumes.services.store import next_sequence, set_cors_origins
+
+MAX_CORS_ORIGINS = 100
+MAX_REPLICATION = 1
+"""More copies are not made yet."""
+MAX_QUOTA = (1 << 63) - 1
+
+
+class Unset:
+    """The type of `UNSET`: a setting that was not given, where None is a value."""
+
+
+UNSET: Final = Unset()
+
+
+@dataclass(frozen=True, slots=True)
+class BucketSettings:
+    """What can be set on a bucket. Quotas: None for no limit."""
+
+    visibility: str | Unset = UNSET
+    replication: int | Unset = UNSET
+    quota_bytes: int | None | Unset = UNSET
+    quota_objects: int | None | Unset = UNSET
+    cors_origins: Iterable[str] | Unset = UNSET
+
+
+def create_bucket(*, name: str, settings: BucketSettings | None = None) -> Bucket:
+    """Raises Invalid, BucketTaken."""
+    if (problem := bucket_name_error(name)) is not None:
+        raise Invalid(errors={"name": [problem]})
+    bucket = Bucket(name=name)
+    _apply(bucket, settings or BucketSettings())
+    try:
+        with transaction.atomic():
+            bucket.save(force_insert=True)
+            _tell_volume_servers(changed=bool(bucket.cors_origins))
+            next_sequence()
+    except IntegrityError:
+        if Bucket.objects.filter(name=name).exists():
+            raise BucketTaken(f"There is a bucket {name!r}.") from None
+        raise
+    bucket.refresh_from_db()
+    return bucket
+
+
+@transaction.atomic
+def update_bucket(*, name: str, settings: BucketSettings) -> Bucket:
+    """Changes what is given and leaves the rest. Raises BucketUnknown, Invalid."""
+    bucket = _locked(name)
+    origins = bucket.cors_origins
+    _apply(bucket, settings)
+    bucket.save(update_fields=("visibility", "replication", "quota_bytes", "quota_objects", "cors_origins"))
+    _tell_volume_servers(changed=bucket.cors_origins != origins)
+    next_sequence()
+    return bucket
+
+
+@transaction.atomic
+def delete_bucket(*, name: str) -> None:
+    """Deletes a bucket without objects, the uploads still open in it, and all grants on it.
+
+    Raises BucketUnknown, BucketNotEmpty.
+    """
+    bucket = _locked(name)
+    if Object.objects.filter(bucket=bucket).exists():
+        raise BucketNotEmpty(f"Bucket {name!r} holds {bucket.object_count} objects.")
+    uploads = Upload.objects.filter(bucket=bucket)
+    open_ids = uploads.filter(state=Upload.State.OPEN).values_list("pk", flat=True)
+    dead = take_chunks_of_uploads(
+        [database_uuid(upload_id) for upload_id in open_ids], reason=Outbox.Reason.UPLOAD_ABORTED
+    )
+    uploads.delete()
+    bury(dead, now=timezone.now())
+    bucket.delete()
+    delete_bucket_grants(bucket=name)
+    _tell_volume_servers(changed=bool(bucket.cors_origins))
+    next_sequence()
+
+
+def _locked(name: str) -> Bucket:
+    """As `lock_bucket`, and nothing may come to point to the row meanwhile either."""
+    bucket = Bucket.objects.select_for_update().filter(name=name).first()
+    if bucket is None:
+        raise BucketUnknown(f"There is no bucket {name!r}.")
+    return bucket
+
+
+def _apply(bucket: Bucket, settings: BucketSettings) -> None:
+    """Sets what is given. Raises Invalid, which names every field that is wrong."""
+    errors: dict[str, list[str]] = {}
+    if not isinstance(settings.visibility, Unset):
+        bucket.visibility = settings.visibility
+        if bucket.visibility not in Bucket.Visibility:
+            errors["visibility"] = [f"One of {', '.join(Bucket.Visibility.values)}."]
+    if not isinstance(settings.replication, Unset):
+        bucket.replication = settings.replication
+        if not 1 <= bucket.replication <= MAX_REPLICATION:
+            errors["replication"] = [f"Only {MAX_REPLICATION} copy of each needle can be kept yet."]
+    for name, quota in (("quota_bytes", settings.quota_bytes), ("quota_objects", settings.quota_objects)):
+        if not isinstance(quota, Unset):
+            setattr(bucket, name, quota)
+            if quota is not None and not 0 <= quota <= MAX_QUOTA:
+                errors[name] = [f"A number from 0 to {MAX_QUOTA}, or null for no limit."]
+    if not isinstance(settings.cors_origins, Unset):
+        bucket.cors_origins = sorted(set(settings.cors_origins))
+        if len(bucket.cors_origins) > MAX_CORS_ORIGINS:
+            errors["cors_origins"] = [f"At most {MAX_CORS_ORIGINS} origins."]
+        elif wrong := [origin for origin in bucket.cors_origins if not _is_origin(origin)]:
+            errors["cors_origins"] = [f"{wrong[0][:100]!r} is no origin: * or scheme://host[:port], in lower case."]
+    if errors:
+        raise Invalid(errors=errors)
+
+
+def _is_origin(text: str) -> bool:
+    """``*``, or an origin as browsers send it (RFC 6454 section 6.2)."""
+    if text == "*":
+        return True
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return False
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return text.isascii() and text == f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+
+
+def _tell_volume_servers(*, changed: bool) -> None:
+    """Volume servers know no buckets: they answer the origins of all of them."""
+    if changed:
+        lists = Bucket.objects.exclude(cors_origins=[]).values_list("cors_origins", flat=True)
+        set_cors_origins(origins={origin for origins in lists for origin in origins})

@@ -1,0 +1,42 @@
+"""The one lock that every writer takes.
+
+    buckets, in the order of their ids ── store (the commit's sequence), last
+
+Whoever changes objects, chunks, uploads or counts of a bucket holds that bucket's row first. Since the counts and
+the quota have to be exact, a commit must have the row anyway; held from the start it also keeps two creators of an
+absent key apart and the objects and uploads inside still, so these need no locks (and absent keys no placeholder
+rows) of their own. Ids in order: no deadlock. On SQLite the transaction itself is the lock (BEGIN IMMEDIATE).
+"""
+
+from collections.abc import Iterable
+
+from django.db import connection
+
+from buckets.errors import BucketUnknown
+from buckets.models import Bucket
+
+
+def lock_bucket(name: str) -> Bucket:
+    """The bucket, locked until the caller's transaction ends. Raises BucketUnknown."""
+    # NO KEY UPDATE: rows that merely point to the bucket (a new upload) may come in meanwhile.
+    bucket = Bucket.objects.select_for_update(no_key=True).filter(name=name).first()
+    if bucket is None:
+        raise BucketUnknown(f"There is no bucket {name!r}.")
+    return bucket
+
+
+def lock_buckets(bucket_ids: Iterable[int]) -> list[Bucket]:
+    """Those of the buckets that exist, locked in the order of their ids."""
+    return list(Bucket.objects.select_for_update(no_key=True).filter(pk__in=set(bucket_ids)).order_by("pk"))
+
+
+def add_to_counts(changes: Iterable[tuple[int, int, int]]) -> None:
+    """Adds to the kept counts of locked buckets: (bucket id, objects, bytes) each. One statement for a few buckets."""
+    changes = [change for change in changes if change[1] or change[2]]
+    if not changes:
+        return
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "UPDATE buckets_bucket SET object_count = object_count + %s, total_bytes = total_bytes + %s WHERE id = %s",
+            [(objects, size_bytes, bucket_id) for bucket_id, objects, size_bytes in changes],
+        )

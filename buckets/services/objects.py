@@ -1,0 +1,95 @@
+"""Changing objects without new bytes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.utils import timezone
+
+from buckets.errors import MetadataInvalid, ObjectUnknown
+from buckets.models import Object, Outbox
+from buckets.names import content_type_error, etag_of_change, if_match_error, metadata_error
+from buckets.services.bulk import run_in
+from buckets.services.chunks import Owner, take_chunks_of_objects
+from buckets.services.conditions import require_conditions
+from buckets.services.confirm import select_versions
+from buckets.services.locks import add_to_counts, lock_bucket
+from buckets.services.outbox import bury
+from keys.errors import Invalid
+from volumes.services.store import next_sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """The keys that were asked for, each once and in their order, by what became of them."""
+
+    deleted: list[str]
+    missing: list[str]
+
+
+@transaction.atomic
+def delete_objects(*, bucket: str, keys: Iterable[str], if_match: str = "") -> Deleted:
+    """Deletes objects, all in one commit. ``if_match`` is judged for each that there is.
+
+    Raises BucketUnknown, Invalid, ObjectChanged; then nothing is deleted.
+    """
+    _require_if_match(if_match)
+    wanted = list(dict.fromkeys(keys))
+    row = lock_bucket(bucket)
+    found = select_versions({row.pk: set(wanted)}) if wanted else []
+    if not found:
+        return Deleted(deleted=[], missing=wanted)
+    for _, _, _, _, etag in found:
+        require_conditions(etag=etag, if_match=if_match)
+    owners = {object_id: Owner(bucket, key, size) for object_id, _, key, size, _ in found}
+    dead = take_chunks_of_objects(owners, reason=Outbox.Reason.DELETED)
+    run_in("DELETE FROM buckets_object WHERE id IN {in}", owners)
+    bury(dead, now=timezone.now())
+    add_to_counts([(row.pk, -len(owners), -sum(owner.size for owner in owners.values()))])
+    next_sequence()
+    gone = {owner.key for owner in owners.values()}
+    return Deleted(
+        deleted=[key for key in wanted if key in gone], missing=[key for key in wanted if key not in gone]
+    )
+
+
+@transaction.atomic
+def update_object(
+    *,
+    bucket: str,
+    key: str,
+    content_type: str | None = None,
+    metadata: dict[str, str] | None = None,
+    if_match: str = "",
+) -> Object:
+    """Gives an object other attributes (None: as they are), and by that a new version of the same bytes.
+
+    Raises BucketUnknown, ObjectUnknown, MetadataInvalid, Invalid, ObjectChanged.
+    """
+    _require_if_match(if_match)
+    errors = {}
+    if content_type is not None and (problem := content_type_error(content_type)) is not None:
+        errors["content_type"] = [problem]
+    if metadata is not None and (problem := metadata_error(metadata)) is not None:
+        errors["metadata"] = [problem]
+    if errors:
+        raise MetadataInvalid(errors=errors)
+    row = lock_bucket(bucket)
+    found = Object.objects.filter(bucket=row, key=key).first()
+    if found is None:
+        raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
+    require_conditions(etag=found.etag, if_match=if_match)
+    if content_type is not None:
+        found.content_type = content_type
+    if metadata is not None:
+        found.metadata = metadata
+    found.updated_at = timezone.now()
+    found.sequence = next_sequence()
+    found.etag = etag_of_change(found.etag, found.sequence)
+    found.save(update_fields=("content_type", "metadata", "updated_at", "sequence", "etag"))
+    return found
+
+
+def _require_if_match(if_match: str) -> None:
+    if (problem := if_match_error(if_match)) is not None:
+        raise Invalid(errors={"if_match": [problem]})

@@ -1,0 +1,116 @@
+"""Dead needles: how they enter the outbox, and how they leave it."""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
+
+from buckets.models import Chunk, Outbox
+from buckets.services.bulk import insert_rows, run_in
+from buckets.verdicts import Verdict
+from volumes.errors import LeasesHalted, VolumeNotFound, VolumeServerError
+from volumes.services.needles import delete_needles
+
+log = logging.getLogger(__name__)
+
+READ_MARGIN = timedelta(seconds=60)
+"""A reader may sign a URL while the commit that kills the needle is under way; none takes as long as this."""
+NEEDLES_A_CALL = 1000
+
+_COLUMNS = ("needle", "volume_id", "reason", "verdict", "created_at", "not_before", "keep_until")
+
+
+class DeadNeedle(NamedTuple):
+    """A needle that no row names any more, or never will. ``judged_at``: when it got its first verdict."""
+
+    needle: int
+    volume_id: int
+    reason: str
+    verdict: Verdict
+    judged_at: datetime
+    was_readable: bool
+
+
+def bury(dead: Sequence[DeadNeedle], *, now: datetime) -> None:
+    """Puts needles into the outbox; inside the transaction that kills them, after their chunk rows are gone."""
+    if not dead:
+        return
+    adapt = connection.ops.adapt_datetimefield_value
+    read_until = now + timedelta(seconds=settings.WAREHOUSE_GET_SECONDS) + READ_MARGIN
+    rows = [
+        (
+            one.needle,
+            one.volume_id,
+            str(one.reason),
+            json.dumps(one.verdict.as_json(), ensure_ascii=False),
+            adapt(now),
+            adapt(read_until if one.was_readable else now),
+            adapt(one.judged_at + _confirms_last()),
+        )
+        for one in dead
+    ]
+    insert_rows(into="buckets_outbox", columns=_COLUMNS, rows=rows)
+
+
+def _confirms_last() -> timedelta:
+    """How long after its first verdict a needle can be confirmed again: its lease was good then or in its grace."""
+    lease_s = max(settings.WAREHOUSE_LEASE_SECONDS, settings.WAREHOUSE_CHUNK_URL_SECONDS)
+    return timedelta(seconds=lease_s + settings.WAREHOUSE_CONFIRM_GRACE_SECONDS)
+
+
+def still_named(needles: Iterable[int]) -> set[int]:
+    """Those of the needles that some chunk row names: a copy keeps its source's needles alive."""
+    rows = run_in("SELECT DISTINCT needle FROM buckets_chunk WHERE needle IN {in}", needles)  # noqa: S608
+    return {needle for (needle,) in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """How many needles got their tombstones, and how many rows had nothing left to tell."""
+
+    tombstoned: int
+    dropped: int
+
+
+def collect_outbox() -> Collected:
+    """Has tombstones written for dead needles that nobody can be reading any more.
+
+    Unknown is not absent: only a volume server's own answer that a needle is tombstoned, or was never stored, settles
+    its row; after any error the row stays and is tried again. A settled row is kept until no confirm of its needle can
+    come any more. May run twice at a time: a second tombstone for a needle changes nothing.
+    """
+    now = timezone.now()
+    tombstoned = 0
+    waiting = Outbox.objects.filter(tombstoned_at=None, not_before__lte=now)
+    for volume_id in list(waiting.order_by("volume_id").values_list("volume_id", flat=True).distinct()):
+        try:
+            tombstoned += _collect_volume(volume_id, now)
+        except LeasesHalted as error:
+            log.warning("nothing is deleted: %s", error.detail)
+            break
+        except (VolumeServerError, VolumeNotFound) as error:
+            log.warning("needles of volume %d wait for their tombstones: %s", volume_id, error.detail)
+    dropped, _ = Outbox.objects.filter(tombstoned_at__isnull=False, keep_until__lt=now).delete()
+    return Collected(tombstoned=tombstoned, dropped=dropped)
+
+
+def _collect_volume(volume_id: int, now: datetime) -> int:
+    due = Outbox.objects.filter(
+        # Named after all: a bug somewhere, and no reason to delete what an object still has.
+        ~Exists(Chunk.objects.filter(needle=OuterRef("needle"))),
+        volume=volume_id,
+        tombstoned_at=None,
+        not_before__lte=now,
+    ).order_by("not_before")
+    tombstoned = 0
+    while needles := list(due.values_list("needle", flat=True)[:NEEDLES_A_CALL]):
+        delete_needles(volume_id=volume_id, needles=needles)
+        tombstoned += Outbox.objects.filter(needle__in=needles).update(tombstoned_at=timezone.now())
+    return tombstoned

@@ -1,0 +1,210 @@
+"""Uploads: large objects, chunk by chunk. What completes them is `buckets.services.confirm`."""
+
+import logging
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from buckets.errors import KeyInvalid, MetadataInvalid, ObjectTooLarge, UploadOver, UploadUnknown
+from buckets.models import Outbox, Upload
+from buckets.names import DEFAULT_CONTENT_TYPE, content_type_error, if_match_error, key_error, metadata_error
+from buckets.selectors import current_etag, get_bucket, missing_chunks
+from buckets.services.bulk import database_uuid
+from buckets.services.chunks import take_chunks_of_uploads
+from buckets.services.conditions import require_conditions, require_quota
+from buckets.services.leases import SLOT_BITS
+from buckets.services.locks import lock_bucket
+from buckets.services.outbox import bury
+from keys.errors import Invalid
+from keys.rights import KeyRights
+from volume_server.intent import Intent
+from volume_server.record import MAX_DATA_BYTES
+from volumes.services.leases import reserve_lease_number
+from volumes.services.placement import pick
+from volumes.services.presign import put_url
+from volumes.services.store import next_sequence
+
+log = logging.getLogger(__name__)
+
+MAX_CHUNKS = 10_000
+"""Objects that would have more get larger chunks instead, up to what a needle holds: 2.4 TiB in all."""
+UPLOADS_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSlot:
+    """A chunk that is still to be sent: ``size`` bytes from ``offset`` of the object, to ``url``."""
+
+    index: int
+    offset: int
+    size: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """An upload and those of its chunks that are missing."""
+
+    upload: Upload
+    chunks: list[ChunkSlot]
+
+
+def create_upload(
+    *,
+    bucket: str,
+    holder: KeyRights,
+    key: str,
+    size: int,
+    content_type: str | None = None,
+    metadata: dict[str, str] | None = None,
+    if_match: str = "",
+    if_none_match: bool = False,
+) -> Slots:
+    """An upload of ``size`` bytes, and a signed URL for each of its chunks, spread over volumes.
+
+    Preconditions and quota are judged when it completes; what is hopeless already is refused here.
+    Raises BucketUnknown, Invalid, ObjectTooLarge, ObjectChanged, QuotaExceeded, NoRoom, NoServers.
+    """
+    content_type = content_type or DEFAULT_CONTENT_TYPE
+    _require_valid(key=key, size=size, content_type=content_type, metadata=metadata or {}, if_match=if_match)
+    chunk_size = _chunk_size(size)
+    row = get_bucket(bucket)
+    etag = current_etag(bucket_id=row.pk, key=key)
+    require_conditions(etag=etag, if_match=if_match, if_none_match=if_none_match)
+    require_quota(
+        row,
+        objects=row.object_count + 1,
+        size_bytes=size,  # the version that goes may be as large as all that is there
+        grows_objects=etag is None,
+        grows_bytes=size > 0,
+    )
+    upload = Upload(
+        id=uuid.uuid4(),
+        bucket=row,
+        key=key,
+        size=size,
+        chunk_size=chunk_size,
+        chunk_count=max(1, -(-size // chunk_size)),
+        content_type=content_type,
+        metadata=metadata or {},
+        if_match=if_match,
+        if_none_match=if_none_match,
+        api_key=holder.id,
+        generation=holder.generation,
+        expires_at=timezone.now() + timedelta(seconds=settings.WAREHOUSE_UPLOAD_SECONDS),
+    )
+    # Signed before it is written: what can't be signed, or has no room, leaves no trace.
+    chunks = _sign(upload, range(upload.chunk_count), holder)
+    with transaction.atomic():
+        lock_bucket(bucket)
+        upload.save(force_insert=True)
+    return Slots(upload=upload, chunks=chunks)
+
+
+def resume_upload(*, upload: Upload, holder: KeyRights) -> Slots:
+    """The chunks that are missing, with fresh URLs; none once the upload is over. Raises NoRoom, NoServers."""
+    return Slots(upload=upload, chunks=_sign(upload, missing_chunks(upload), holder))
+
+
+@transaction.atomic
+def abort_upload(*, upload_id: uuid.UUID) -> None:
+    """Ends an open upload; its chunks die. Raises UploadUnknown, UploadOver."""
+    upload = Upload.objects.select_related("bucket").filter(pk=upload_id).first()
+    if upload is None:
+        raise UploadUnknown(f"There is no upload {upload_id}.")
+    lock_bucket(upload.bucket.name)
+    _abort([upload])
+    next_sequence()
+
+
+def expire_uploads() -> int:
+    """Ends uploads whose time and grace are over, and forgets those that have been over for as long; how many ended."""
+    cutoff = timezone.now() - timedelta(seconds=settings.WAREHOUSE_CONFIRM_GRACE_SECONDS)
+    ended = 0
+    for upload in Upload.objects.filter(state=Upload.State.OPEN, expires_at__lt=cutoff)[:UPLOADS_AT_ONCE]:
+        try:
+            abort_upload(upload_id=upload.pk)
+        except (UploadOver, UploadUnknown):
+            continue  # somebody else was quicker
+        ended += 1
+    Upload.objects.filter(expires_at__lt=cutoff).exclude(state=Upload.State.OPEN).delete()
+    return ended
+
+
+def _abort(uploads: Sequence[Upload]) -> None:
+    """Inside a transaction that holds the buckets' locks."""
+    for upload in uploads:
+        ended = Upload.objects.filter(pk=upload.pk, state=Upload.State.OPEN).update(state=Upload.State.ABORTED)
+        if ended != 1:
+            raise UploadOver(f"Upload {upload.pk} is over already.")
+    dead = take_chunks_of_uploads(
+        [database_uuid(upload.pk) for upload in uploads], reason=Outbox.Reason.UPLOAD_ABORTED
+    )
+    bury(dead, now=timezone.now())
+
+
+def _sign(upload: Upload, indexes: Iterable[int], holder: KeyRights) -> list[ChunkSlot]:
+    indexes = list(indexes)
+    if not indexes:
+        return []
+    targets = pick(needed_bytes=min(upload.chunk_size, max(1, upload.size)), count=len(indexes))
+    expires_at = min(int(time.time()) + settings.WAREHOUSE_CHUNK_URL_SECONDS, int(upload.expires_at.timestamp()))
+    slots = []
+    for index, target in zip(indexes, targets, strict=True):
+        needle = reserve_lease_number() << SLOT_BITS
+        size = upload.chunk_bytes(index)
+        intent = Intent(
+            volume=target.volume_id,
+            first=needle,
+            count=1,
+            epoch=target.epoch,
+            max_bytes=size,
+            exact=True,
+            bucket_id=upload.bucket_id,
+            bucket=upload.bucket.name,
+            api_key=holder.id,
+            generation=holder.generation,
+            expires_at=expires_at,
+            key=upload.key,
+            key_fixed=True,
+            if_match=upload.if_match,
+            if_none_match=upload.if_none_match,
+            upload=upload.pk,
+            chunk_index=index,
+            chunk_count=upload.chunk_count,
+            total_bytes=upload.size,
+            content_type=upload.content_type,
+            metadata=upload.metadata,
+        )
+        url = put_url(target=target, intent=intent).replace("{needle}", f"{needle:016x}")
+        slots.append(ChunkSlot(index=index, offset=index * upload.chunk_size, size=size, url=url))
+    return slots
+
+
+def _chunk_size(size: int) -> int:
+    """The configured size, or larger where there would be too many chunks. Raises ObjectTooLarge."""
+    chunk_size: int = settings.WAREHOUSE_CHUNK_SIZE
+    if size > MAX_CHUNKS * chunk_size:
+        chunk_size = -(-size // MAX_CHUNKS)
+    if chunk_size > MAX_DATA_BYTES:
+        raise ObjectTooLarge(f"An object has at most {MAX_CHUNKS * MAX_DATA_BYTES} bytes.")
+    return chunk_size
+
+
+def _require_valid(*, key: str, size: int, content_type: str, metadata: dict[str, str], if_match: str) -> None:
+    if (problem := key_error(key)) is not None:
+        raise KeyInvalid(errors={"key": [problem]})
+    if size < 0:
+        raise Invalid(errors={"size": ["A number of bytes, 0 or more."]})
+    if (problem := content_type_error(content_type)) is not None:
+        raise MetadataInvalid(errors={"content_type": [problem]})
+    if (problem := metadata_error(metadata)) is not None:
+        raise MetadataInvalid(errors={"metadata": [problem]})
+    if (problem := if_match_error(if_match)) is not None:
+        raise Invalid(errors={"if_match": [problem]})
