@@ -67,6 +67,11 @@ class Part:
         """`--port` of a volume server."""
         return int(self.argv[self.argv.index("--port") + 1])
 
+    def identity(self) -> tuple[int, bytes, str]:
+        """Secret id, secret and server id of a volume server, from where it keeps them."""
+        known = json.loads((self.data / "server.json").read_text())
+        return known["kid"], bytes.fromhex(known["secrets"][str(known["kid"])]), known["server"]
+
 
 class Store:
     """`manage.py up --json` and its children; a context manager.
@@ -186,10 +191,10 @@ class Store:
 
     def signed_get(self, server: Part, *, volume: int, needle: int) -> str:
         """A GET URL signed with the secret that the volume server keeps: good for a needle that no row names."""
-        known = json.loads((server.data / "server.json").read_text())
+        kid, secret, _ = server.identity()
         path = presign_get(
-            bytes.fromhex(known["secret"]),
-            kid=known["kid"],
+            secret,
+            kid=kid,
             volume=volume,
             needle=needle,
             expires_at=int(time.time()) + MAX_GET_SECONDS - 60,
