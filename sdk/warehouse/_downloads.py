@@ -3,12 +3,12 @@
 import io
 import os
 import secrets
-import stat
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from warehouse._http import LocalFault, Wire
@@ -264,14 +264,10 @@ class _NewFile:
 
     def __init__(self, path: str | os.PathLike[str], *, fsync: bool) -> None:
         # Through a symbolic link the file it points to is replaced, not the link.
-        self._target = os.path.realpath(path)
-        try:
-            if not stat.S_ISREG(os.stat(self._target).st_mode):
-                raise FileExistsError(f"{os.fspath(path)!r} is no regular file, so it cannot be replaced by one")
-        except FileNotFoundError:
-            pass
-        self._directory = os.path.dirname(self._target)
-        self._temporary = os.path.join(self._directory, f".warehouse-{secrets.token_hex(8)}.part")
+        self._target = Path(path).resolve()
+        if self._target.exists() and not self._target.is_file():
+            raise FileExistsError(f"{os.fspath(path)!r} is no regular file, so it cannot be replaced by one")
+        self._temporary = self._target.with_name(f".warehouse-{secrets.token_hex(8)}.part")
         self._fsync = fsync
         self._fd = -1
 
@@ -292,16 +288,14 @@ class _NewFile:
             finally:
                 os.close(self._fd)
             if kind is None:
-                os.replace(self._temporary, self._target)
-                self._temporary = ""
+                self._temporary.replace(self._target)
         finally:
-            if self._temporary:
-                os.unlink(self._temporary)
+            self._temporary.unlink(missing_ok=True)
         if kind is None and self._fsync:
-            _sync_directory(self._directory)
+            _sync_directory(self._target.parent)
 
 
-def _sync_directory(path: str) -> None:
+def _sync_directory(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

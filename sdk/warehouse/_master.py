@@ -71,9 +71,10 @@ class Master:
         """
         token = self._current_token()
         try:
-            return self._repeat(method, path, token, body, params, headers, repeatable)
+            return self._repeat(method, path, token, body, params=params, headers=headers, repeatable=repeatable)
         except Unauthorized:
-            return self._repeat(method, path, self._renewed_token(token), body, params, headers, repeatable)
+            token = self._renewed_token(token)
+            return self._repeat(method, path, token, body, params=params, headers=headers, repeatable=repeatable)
 
     def close(self) -> None:
         while self._idle:
@@ -93,7 +94,9 @@ class Master:
         with self._token_lock:
             if self._token != stale and time.monotonic() < self._renew_at:
                 return self._token
-            answer = self._repeat("POST", "tokens", None, {"key": self._key}, None, None, True)
+            answer = self._repeat(
+                "POST", "tokens", None, {"key": self._key}, params=None, headers=None, repeatable=True
+            )
             try:
                 token, life_s = str(answer["access"]), float(answer["expires_in"])
             except (TypeError, KeyError, ValueError) as error:
@@ -108,6 +111,7 @@ class Master:
         path: str,
         token: str | None,
         body: Mapping[str, Any] | None,
+        *,
         params: Mapping[str, Any] | None,
         headers: Mapping[str, str] | None,
         repeatable: bool,

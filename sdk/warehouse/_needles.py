@@ -48,6 +48,12 @@ NOTHING_KEPT = frozenset(
 """Refusals after which the same bytes may be put under a needle of a new lease."""
 
 
+_NO_ANSWER = frozenset({500, 502, 503, 504})
+"""Statuses that leave open whether the needle was committed, or will be."""
+_LATER = frozenset({408, 429})
+"""Statuses after which the same request may do better."""
+
+
 class NewNeedle(Exception):
     """Nothing was kept; another needle may be tried. ``error`` says why, for when patience ends."""
 
@@ -80,12 +86,11 @@ def put_needle(
     uncertain = damaged = False
     while True:
         counter = _Counter(progress)
+        signed = {**headers, "Warehouse-CRC32": f"{crc:08x}"}
         pause_s = 0.0
         error: WarehouseError
         try:
-            answer = wire.put(
-                url, {**headers, "Warehouse-CRC32": f"{crc:08x}"}, body, progress=counter.count, stop=stop
-            )
+            answer = wire.put(url, signed, body, progress=counter.count, stop=stop)
         except NotConnected as failure:
             error = ConnectionFailed(str(failure))
             if not uncertain:
@@ -98,24 +103,30 @@ def put_needle(
                 return _verdict(answer, size=body.size, object_size=object_size, crc=crc)
             error = refusal = problem_of(answer)
             pause_s = retry_after_s(answer.headers.get("retry-after"))
-            if refusal.code in NOTHING_KEPT:
-                counter.undo()
-                if uncertain:
-                    raise OutcomeUnknown(f"an answer was lost, and then: {refusal}") from refusal
-                raise NewNeedle(refusal)
             if refusal.code == "crc_mismatch" and not damaged:
                 damaged, crc = True, body.crc32()
-            elif refusal.code == "crc_mismatch":
-                raise ChecksumMismatch(f"the volume server got other bytes than were sent: {refusal}") from refusal
-            elif refusal.status in (500, 502, 503, 504):
+            elif refusal.status in _NO_ANSWER and refusal.code not in NOTHING_KEPT:
                 uncertain = True
-            elif refusal.status not in (408, 429):
-                raise refusal
+            elif refusal.status not in _LATER:
+                counter.undo()
+                raise _final(refusal, uncertain=uncertain) from None
         counter.undo()
         if not backoff.pause(at_least_s=pause_s):
             if uncertain:
                 raise OutcomeUnknown(f"no definite answer in {config.retry_s:g} s: {error}") from error
             raise error
+
+
+def _final(refusal: ApiError, *, uncertain: bool) -> Exception:
+    """What a refusal that will not change comes to."""
+    if refusal.code == "crc_mismatch":
+        return ChecksumMismatch(f"the volume server got other bytes than were sent: {refusal}")
+    if refusal.code not in NOTHING_KEPT:
+        return refusal
+    if uncertain:
+        # An earlier try of the same needle may have been committed before its lease came to this end.
+        return OutcomeUnknown(f"an answer was lost, and then: {refusal}")
+    return NewNeedle(refusal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +170,9 @@ def read_chunk(chunk: ChunkRef, fetch: Fetch, *, config: TransferConfig, stop: t
             except ProtocolError as failure:
                 failures.append(failure)
                 continue
-            if answer.status == 200 and crc == chunk.crc32:
-                return answer
             if answer.status == 200:
+                if crc == chunk.crc32:
+                    return answer
                 failures.append(
                     ChecksumMismatch(f"chunk {chunk.index} has CRC-32 {crc:08x} instead of {chunk.crc32:08x}")
                 )

@@ -25,13 +25,12 @@ class Backoff:
 
     def pause(self, *, at_least_s: float = 0.0) -> bool:
         """Wait for the next turn; False, without waiting, when there is none any more."""
-        delay_s = max(at_least_s, self._delay_s * random.uniform(0.5, 1.0))
+        delay_s = max(at_least_s, self._delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter is no secret
         self._delay_s = min(self._delay_s * 2, self._max_s)
-        if time.monotonic() + delay_s > self._deadline:
-            return False
-        if self._stop.wait(delay_s):
+        ends = time.monotonic() + delay_s > self._deadline
+        if self._stop.wait(0.0 if ends else delay_s):
             raise Cancelled
-        return True
+        return not ends
 
 
 def retry_after_s(text: str | None) -> float:

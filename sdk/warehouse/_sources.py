@@ -202,7 +202,7 @@ def _from_stream(stream: BinaryIO, size: int | None, config: TransferConfig, sta
         if not piece:
             return BufferSource(memoryview(start))
         start += piece
-    spool = stack.enter_context(tempfile.TemporaryFile(prefix="warehouse-"))
+    spool = stack.enter_context(tempfile.TemporaryFile(prefix="warehouse-"))  # noqa: SIM115 - the stack closes it
     spool.write(start)
     del start
     while piece := _read(stream, _COPY_BYTES):

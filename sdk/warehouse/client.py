@@ -163,17 +163,29 @@ class Client:
         bucket: str,
         items: Iterable[tuple[str, PutSource]],
         *,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        if_none_match: bool = False,
         progress: Progress | None = None,
         on_error: OnError | None = None,
     ) -> Iterator[ObjectInfo]:
-        """Put (key, source) pairs in parallel; yields each object as it is done, in no order.
+        """Put (key, source) pairs in parallel, as `put` does; yields each object as it is done, in no order.
 
         Nothing happens until the iterator is asked. The first failure ends it, unless ``on_error`` takes failures:
-        it is called with the key and the exception, and the rest goes on.
+        it is called with the key and the exception, from several threads, and the rest goes on.
         """
 
         def put(item: tuple[str, PutSource]) -> ObjectInfo:
-            return self.put(bucket, *item, progress=progress)
+            key, source = item
+            return self.put(
+                bucket,
+                key,
+                source,
+                content_type=content_type,
+                metadata=metadata,
+                if_none_match=if_none_match,
+                progress=progress,
+            )
 
         return self._many(put, items, key_of=lambda item: item[0], on_error=on_error)
 
