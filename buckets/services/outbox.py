@@ -15,8 +15,11 @@ from django.utils import timezone
 from buckets.models import Chunk, Outbox
 from buckets.services.bulk import insert_rows, run_in
 from buckets.verdicts import Verdict
-from volumes.errors import LeasesHalted, VolumeNotFound, VolumeServerError
-from volumes.services.needles import delete_needles
+from volumes import client
+from volumes.errors import LeasesHalted, VolumeServerError
+from volumes.models import Server
+from volumes.selectors import primaries_of
+from volumes.services.store import require_not_behind
 
 log = logging.getLogger(__name__)
 
@@ -89,19 +92,22 @@ def collect_outbox() -> Collected:
     now = timezone.now()
     tombstoned = 0
     waiting = Outbox.objects.filter(tombstoned_at=None, not_before__lte=now)
-    for volume_id in list(waiting.order_by("volume_id").values_list("volume_id", flat=True).distinct()):
+    volume_ids = list(waiting.order_by("volume_id").values_list("volume_id", flat=True).distinct())
+    for volume_id, server in sorted(primaries_of(volume_ids).items()):
+        if not server.is_alive():
+            continue  # asked again when it is back
         try:
-            tombstoned += _collect_volume(volume_id, now)
+            tombstoned += _collect_volume(server, volume_id, now)
         except LeasesHalted as error:
             log.warning("nothing is deleted: %s", error.detail)
             break
-        except (VolumeServerError, VolumeNotFound) as error:
+        except VolumeServerError as error:
             log.warning("needles of volume %d wait for their tombstones: %s", volume_id, error.detail)
     dropped, _ = Outbox.objects.filter(tombstoned_at__isnull=False, keep_until__lt=now).delete()
     return Collected(tombstoned=tombstoned, dropped=dropped)
 
 
-def _collect_volume(volume_id: int, now: datetime) -> int:
+def _collect_volume(server: Server, volume_id: int, now: datetime) -> int:
     due = Outbox.objects.filter(
         # Named after all: a bug somewhere, and no reason to delete what an object still has.
         ~Exists(Chunk.objects.filter(needle=OuterRef("needle"))),
@@ -111,6 +117,7 @@ def _collect_volume(volume_id: int, now: datetime) -> int:
     ).order_by("not_before")
     tombstoned = 0
     while needles := list(due.values_list("needle", flat=True)[:NEEDLES_A_CALL]):
-        delete_needles(volume_id=volume_id, needles=needles)
+        require_not_behind()  # asked each time: nothing dies by an old database's word
+        client.delete_needles(server, volume_id, needles)
         tombstoned += Outbox.objects.filter(needle__in=needles).update(tombstoned_at=timezone.now())
     return tombstoned

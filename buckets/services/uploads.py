@@ -1,9 +1,8 @@
 """Uploads: large objects, chunk by chunk. What completes them is `buckets.services.confirm`."""
 
-import logging
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -29,8 +28,6 @@ from volumes.services.leases import reserve_lease_number
 from volumes.services.placement import pick
 from volumes.services.presign import put_url
 from volumes.services.store import next_sequence
-
-log = logging.getLogger(__name__)
 
 MAX_CHUNKS = 10_000
 """Objects that would have more get larger chunks instead, up to what a needle holds: 2.4 TiB in all."""
@@ -119,7 +116,11 @@ def abort_upload(*, upload_id: uuid.UUID) -> None:
     if upload is None:
         raise UploadUnknown(f"There is no upload {upload_id}.")
     lock_bucket(upload.bucket.name)
-    _abort([upload])
+    ended = Upload.objects.filter(pk=upload_id, state=Upload.State.OPEN).update(state=Upload.State.ABORTED)
+    if ended != 1:
+        raise UploadOver(f"Upload {upload_id} is over already.")
+    dead = take_chunks_of_uploads([database_uuid(upload_id)], reason=Outbox.Reason.UPLOAD_ABORTED)
+    bury(dead, now=timezone.now())
     next_sequence()
 
 
@@ -135,18 +136,6 @@ def expire_uploads() -> int:
         ended += 1
     Upload.objects.filter(expires_at__lt=cutoff).exclude(state=Upload.State.OPEN).delete()
     return ended
-
-
-def _abort(uploads: Sequence[Upload]) -> None:
-    """Inside a transaction that holds the buckets' locks."""
-    for upload in uploads:
-        ended = Upload.objects.filter(pk=upload.pk, state=Upload.State.OPEN).update(state=Upload.State.ABORTED)
-        if ended != 1:
-            raise UploadOver(f"Upload {upload.pk} is over already.")
-    dead = take_chunks_of_uploads(
-        [database_uuid(upload.pk) for upload in uploads], reason=Outbox.Reason.UPLOAD_ABORTED
-    )
-    bury(dead, now=timezone.now())
 
 
 def _sign(upload: Upload, indexes: Iterable[int], holder: KeyRights) -> list[ChunkSlot]:

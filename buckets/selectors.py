@@ -1,0 +1,254 @@
+"""Reading buckets, objects and uploads."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import Q, QuerySet
+
+from buckets.errors import BucketUnknown, ObjectUnknown, UploadUnknown
+from buckets.models import Bucket, Chunk, Object, Upload
+from buckets.names import successor
+from keys.errors import Invalid
+
+MAX_PAGE = 1000
+
+_AFTER_KEY = "\x01"
+"""A key and this is the very next text in byte order, since no key holds a NUL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Objects, and what common prefixes stand for, in the order asked for; ``next_after`` None: there is no more."""
+
+    objects: list[Object]
+    prefixes: list[str]
+    next_after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object and its chunks in order."""
+
+    object: Object
+    chunks: list[Chunk]
+
+
+def get_bucket(name: str) -> Bucket:
+    """Raises BucketUnknown."""
+    bucket = Bucket.objects.filter(name=name).first()
+    if bucket is None:
+        raise BucketUnknown(f"There is no bucket {name!r}.")
+    return bucket
+
+
+def list_buckets(*, names: Iterable[str] | None = None, after: str = "", limit: int = MAX_PAGE) -> QuerySet[Bucket]:
+    """Up to ``limit`` buckets behind the name ``after``, by name; ``names`` None: any of them."""
+    buckets = Bucket.objects.filter(name__gt=after).order_by("name")
+    if names is not None:
+        buckets = buckets.filter(name__in=list(names))
+    return buckets[:limit]
+
+
+def get_object(*, bucket: str, key: str) -> Object:
+    """One query where the object exists. Raises BucketUnknown, ObjectUnknown."""
+    found = Object.objects.select_related("bucket").filter(bucket__name=bucket, key=key).first()
+    if found is None:
+        get_bucket(bucket)
+        raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
+    return found
+
+
+def current_etag(*, bucket_id: int, key: str) -> str | None:
+    """The ETag of what a key holds; None where it holds nothing."""
+    return Object.objects.filter(bucket=bucket_id, key=key).values_list("etag", flat=True).first()
+
+
+def find_objects(*, bucket_id: int, keys: Iterable[str]) -> dict[str, Found]:
+    """Those of the keys that exist, chunks along; three queries, more only for keys that change meanwhile.
+
+    An object and its chunks are of one version: whether the object is still the same is asked after its chunks were
+    read, and what was overwritten in between is read again.
+    """
+    found: dict[str, Found] = {}
+    wanted = set(keys)
+    while wanted:
+        objects = {row.pk: row for row in Object.objects.filter(bucket=bucket_id, key__in=wanted)}
+        chunks: dict[int, list[Chunk]] = {}
+        for chunk in Chunk.objects.filter(object__in=objects).order_by("object", "index"):
+            assert chunk.object_id is not None  # the query says so
+            chunks.setdefault(chunk.object_id, []).append(chunk)
+        now = dict(Object.objects.filter(pk__in=objects).values_list("pk", "sequence"))
+        wanted = set()
+        for pk, row in objects.items():
+            if now.get(pk) == row.sequence:
+                found[row.key] = Found(object=row, chunks=chunks.get(pk, []))
+            else:
+                wanted.add(row.key)
+    return found
+
+
+def get_upload(upload_id: UUID) -> Upload:
+    """Raises UploadUnknown."""
+    upload = Upload.objects.select_related("bucket").filter(pk=upload_id).first()
+    if upload is None:
+        raise UploadUnknown(f"There is no upload {upload_id}.")
+    return upload
+
+
+def missing_chunks(upload: Upload) -> list[int]:
+    """The indexes of the chunks that an open upload lacks; none of one that is over."""
+    if upload.state != Upload.State.OPEN:
+        return []
+    stored = set(Chunk.objects.filter(upload=upload).values_list("index", flat=True))
+    return [index for index in range(upload.chunk_count) if index not in stored]
+
+
+# --- listing ---
+
+
+def list_newest(
+    *, bucket_id: int, within: Sequence[str] | None, prefix: str = "", after: str = "", limit: int = MAX_PAGE
+) -> Page:
+    """Objects by the commit that made them, newest first. ``within``: only keys that start with one of these.
+
+    ``after`` is an earlier page's ``next_after`` and means nothing else. Raises Invalid.
+    """
+    rows = Object.objects.filter(bucket=bucket_id).order_by("-sequence", "-pk")
+    ranges = _ranges(prefix, within)
+    if ranges != [("", None)]:
+        matches = Q(pk__in=())
+        for low, high in ranges:
+            matches |= Q(key__gte=low) if high is None else Q(key__gte=low, key__lt=high)
+        rows = rows.filter(matches)
+    if after:
+        sequence, pk = _newest_cursor(after)
+        rows = rows.filter(Q(sequence__lt=sequence) | Q(sequence=sequence, pk__lt=pk), sequence__lte=sequence)
+    page = list(rows[: limit + 1])
+    shown = page[:limit]
+    last = shown[-1] if len(page) > limit else None
+    return Page(objects=shown, prefixes=[], next_after=f"{last.sequence}.{last.pk}" if last else None)
+
+
+def _newest_cursor(after: str) -> tuple[int, int]:
+    sequence, dot, pk = after.partition(".")
+    if not (dot and sequence.isascii() and sequence.isdecimal() and pk.isascii() and pk.isdecimal() and len(after) < 40):
+        raise Invalid(errors={"after": ["This is not the next_after of an earlier page of this order."]})
+    return min(int(sequence), (1 << 63) - 1), min(int(pk), (1 << 63) - 1)
+
+
+def list_objects(
+    *,
+    bucket_id: int,
+    within: Sequence[str] | None,
+    prefix: str = "",
+    delimiter: str = "",
+    after: str = "",
+    limit: int = MAX_PAGE,
+) -> Page:
+    """Objects by key in byte order. ``within``: only keys that start with one of these (None: all).
+
+    With a delimiter, keys that have it behind ``prefix`` are shown as their common prefix, up to and with the
+    delimiter, which counts as one entry of the page. ``after`` is a key or a common prefix.
+
+    A page costs what it returns: from a common prefix the listing steps right behind the last key that starts with
+    it (a skip scan), and reads none of those between. Two queries, and one more for each entry of ``within``.
+    """
+    bound = _first_bound(prefix=prefix, delimiter=delimiter, after=after)
+    entries: list[tuple[str, int | None]] = []  # key and object id, or common prefix and None
+    for low, high in _ranges(prefix, within):
+        if len(entries) > limit:
+            break
+        start = max(low, bound)
+        if high is not None and start >= high:
+            continue
+        entries += _walk(
+            bucket_id, start=start, end=high, prefix=prefix, delimiter=delimiter, limit=limit + 1 - len(entries)
+        )
+        if entries:
+            bound = _bound_behind(entries[-1], delimiter)
+    shown = entries[:limit]
+    rows = Object.objects.in_bulk([pk for _, pk in shown if pk is not None])
+    return Page(
+        # Rows that were deleted since the walk are no longer there.
+        objects=[rows[pk] for _, pk in shown if pk is not None and pk in rows],
+        prefixes=[text for text, pk in shown if pk is None],
+        next_after=shown[-1][0] if len(entries) > limit else None,
+    )
+
+
+def _ranges(prefix: str, within: Sequence[str] | None) -> list[tuple[str, str | None]]:
+    """The key ranges, from low to below high, where ``prefix`` and one of ``within`` meet; sorted, disjoint."""
+    if within is None or any(prefix.startswith(outer) for outer in within):
+        return [(prefix, successor(prefix))]
+    return [(inner, successor(inner)) for inner in sorted(within) if inner.startswith(prefix)]
+
+
+def _first_bound(*, prefix: str, delimiter: str, after: str) -> str:
+    """The first text that may be listed."""
+    if not after:
+        return ""
+    if delimiter and after.startswith(prefix):
+        at = after.find(delimiter, len(prefix))
+        if at >= 0 and at + len(delimiter) == len(after):
+            return _bound_behind((after, None), delimiter)
+    return after + _AFTER_KEY
+
+
+def _bound_behind(entry: tuple[str, int | None], delimiter: str) -> str:
+    """The first text behind a key, or behind all keys with a common prefix."""
+    text, pk = entry
+    if pk is not None:
+        return text + _AFTER_KEY
+    return text[: -len(delimiter)] + _delimiter_successor(delimiter)
+
+
+def _delimiter_successor(delimiter: str) -> str:
+    behind = successor(delimiter)
+    # The last code point has nothing behind it; it is no character, and as a delimiter it is refused.
+    if behind is None or len(behind) != len(delimiter):
+        raise Invalid(errors={"delimiter": ["This can't be a delimiter."]})
+    return behind
+
+
+def _walk(
+    bucket_id: int, *, start: str, end: str | None, prefix: str, delimiter: str, limit: int
+) -> list[tuple[str, int | None]]:
+    """Up to ``limit`` entries from ``start`` to below ``end``, in one statement."""
+    if not delimiter:
+        rows = Object.objects.filter(bucket=bucket_id, key__gte=start).order_by("key")
+        if end is not None:
+            rows = rows.filter(key__lt=end)
+        return list(rows.values_list("key", "pk")[:limit])
+    position = "instr" if connection.vendor == "sqlite" else "strpos"
+    below = "AND o.key < %s" if end is not None else ""
+    # Each step of the recursion is one seek in the index of (bucket, key): the first key at or behind the bound that
+    # the entry before has left. `at` is where the delimiter is in what follows the prefix, 0 for a plain key.
+    seek = f"SELECT o.id FROM buckets_object o WHERE o.bucket_id = %s AND o.key >= {{bound}} {below} ORDER BY o.key LIMIT 1"
+    statement = f"""
+        WITH RECURSIVE walk (id, key, at, n) AS (
+            SELECT o.id, o.key, {position}(substr(o.key, %s), %s), 1
+            FROM buckets_object o WHERE o.id = ({seek.format(bound="%s")})
+          UNION ALL
+            SELECT o.id, o.key, {position}(substr(o.key, %s), %s), walk.n + 1
+            FROM walk, buckets_object o
+            WHERE walk.n < %s AND o.id = (
+                {seek.format(bound="CASE walk.at WHEN 0 THEN walk.key || %s ELSE substr(walk.key, 1, walk.at + %s) || %s END")}
+            )
+        )
+        SELECT id, key, at FROM walk ORDER BY n
+    """  # noqa: S608 - only the names above are put in
+    ends = [end] if end is not None else []
+    behind = len(prefix) + 1
+    # Character `at` of the rest is character `len(prefix) + at` of the key: up to right before the delimiter.
+    parameters = [
+        *(behind, delimiter, bucket_id, start, *ends),
+        *(behind, delimiter, limit, bucket_id, _AFTER_KEY, len(prefix) - 1, _delimiter_successor(delimiter), *ends),
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return [
+            (key, pk) if not at else (key[: len(prefix) + at - 1 + len(delimiter)], None)
+            for pk, key, at in cursor.fetchall()
+        ]

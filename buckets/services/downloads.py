@@ -1,0 +1,101 @@
+"""Downloads: keys in, signed chunks out."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.conf import settings
+
+from buckets.models import Bucket, Chunk, Object
+from buckets.selectors import Found, find_objects
+from keys.permissions import Permission
+from keys.rights import KeyRights
+from volume_server.signing import MAX_GET_SECONDS
+from volumes.services.presign import GetItem, sign_gets
+
+
+@dataclass(frozen=True, slots=True)
+class SignedChunk:
+    """``urls``: of every replica, those that are online first. ``offset`` and ``size`` in bytes."""
+
+    index: int
+    offset: int
+    size: int
+    crc32: int
+    urls: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    object: Object
+    chunks: list[SignedChunk]
+
+
+@dataclass(frozen=True, slots=True)
+class Downloads:
+    """The keys that were asked for, each once and in their order."""
+
+    found: list[Download]
+    missing: list[str]
+
+
+def sign_downloads(*, bucket: Bucket, reader: KeyRights, keys: Iterable[str]) -> Downloads:
+    """Signed URLs for all chunks of the objects; keys that ``reader`` may not read count as missing.
+
+    A constant number of queries (but for the database's parameter limit).
+    """
+    # Before anything is read: whoever kills a needle later knows when the last URL for it has expired.
+    expires_at = _expires_at()
+    wanted = list(dict.fromkeys(keys))
+    within = reader.prefixes(Permission.OBJECTS_READ, bucket=bucket.name)
+    allowed = wanted if within is None else [key for key in wanted if key.startswith(within)]
+    found = find_objects(bucket_id=bucket.pk, keys=allowed)
+    signed = _sign(found.values(), reader=reader, expires_at=expires_at)
+    return Downloads(
+        found=[signed[key] for key in wanted if key in signed], missing=[key for key in wanted if key not in signed]
+    )
+
+
+def sign_download(*, bucket: Bucket, reader: KeyRights, key: str) -> Download | None:
+    """As `sign_downloads`, for one key that ``reader`` may read."""
+    expires_at = _expires_at()
+    found = find_objects(bucket_id=bucket.pk, keys=[key])
+    return _sign(found.values(), reader=reader, expires_at=expires_at).get(key)
+
+
+def _expires_at() -> int:
+    return int(time.time()) + min(settings.WAREHOUSE_GET_SECONDS, MAX_GET_SECONDS)
+
+
+def _sign(found: Iterable[Found], *, reader: KeyRights, expires_at: int) -> dict[str, Download]:
+    found = list(found)
+    items = [
+        GetItem(
+            volume_id=chunk.volume_id,
+            needle=chunk.needle,
+            etag=one.object.etag,
+            content_type=one.object.content_type,
+            filename=_filename(one.object.key) if len(one.chunks) == 1 else None,
+        )
+        for one in found
+        for chunk in one.chunks
+    ]
+    urls = iter(sign_gets(items, api_key=reader.id, generation=reader.generation, expires_at=expires_at))
+    return {one.object.key: Download(object=one.object, chunks=_signed(one.chunks, urls)) for one in found}
+
+
+def _signed(chunks: list[Chunk], urls: Iterable[list[str]]) -> list[SignedChunk]:
+    signed = []
+    offset = 0
+    # The chunks come first: `zip` would take one URL too many otherwise.
+    for chunk, chunk_urls in zip(chunks, urls, strict=False):
+        signed.append(
+            SignedChunk(index=chunk.index, offset=offset, size=chunk.size, crc32=chunk.crc32, urls=chunk_urls)
+        )
+        offset += chunk.size
+    return signed
+
+
+def _filename(key: str) -> str | None:
+    """The name that a browser saves the object under: what follows the last slash."""
+    return key.rpartition("/")[2] or None
