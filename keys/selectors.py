@@ -9,6 +9,7 @@ from datetime import datetime
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from keys import secret_text
 from keys.models import ApiKey, RevokedKey
 from keys.rights import GrantRow, KeyRights
 from volume_server.signing import REVOKED_FOR_EVER
@@ -112,3 +113,15 @@ def get_key(key_id: int) -> ApiKey | None:
 def live_admin_exists() -> bool:
     """Whether somebody can still administer the store."""
     return ApiKey.objects.live().admins().exists()
+
+
+def key_works(*, key_text: str) -> bool:
+    """Whether one could sign in with this text; nothing is counted and nothing noted."""
+    parsed = secret_text.parse(key_text)
+    key = ApiKey.objects.filter(pk=parsed[0]).first() if parsed else None
+    return (
+        parsed is not None
+        and key is not None
+        and secret_text.secret_matches(parsed[1], key.secret_hash)
+        and key.is_active
+    )

@@ -94,10 +94,10 @@ def read_refresh(text: str) -> RefreshToken:
     """A genuine, unexpired refresh token; whether it was spent is not known here. Raises TokenRefused."""
     try:
         token = RefreshToken(text)  # type: ignore[arg-type]
-        if not all(name in token for name in ("sub", "gen", "fam", "ser")):
-            raise TokenError("a claim is missing")
     except TokenError as error:
         raise TokenRefused("The refresh token is invalid or has expired.") from error
+    if not all(name in token for name in ("sub", "gen", "fam", "ser")):
+        raise TokenRefused("This is no refresh token of this store.")
     return token
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
+from django.core import checks
+from django.core.checks import CheckMessage, Tags, register
 from django.db import connections
 
 from keys.secrets import missing_secrets
@@ -13,7 +14,7 @@ from keys.secrets import missing_secrets
 @register()
 def environment_is_understood(**_: Any) -> list[CheckMessage]:
     return [
-        Error(
+        checks.Error(
             f"{finding.name}={finding.value!r} cannot be used: {finding.reason}.",
             hint="Every variable is explained in warehouse_site/settings.py.",
             id="warehouse.E001",
@@ -25,7 +26,7 @@ def environment_is_understood(**_: Any) -> list[CheckMessage]:
 @register(Tags.security, deploy=True)
 def secrets_are_there(**_: Any) -> list[CheckMessage]:
     return [
-        Warning(
+        checks.Warning(
             f"The secret {name} is missing.",
             hint="Run `manage.py up --init`, which makes all secrets, or set its variable (see keys/secrets.py).",
             id="warehouse.W001",
@@ -54,10 +55,10 @@ def sqlite_journal_is_safe(databases: Sequence[str] | None = None, **_: Any) -> 
                 if wanted == "WAL"
                 else "it lacks the fix of the WAL-reset bug (3.51.3, 3.50.7 or 3.44.6), so WAL is not used"
             )
-            messages.append(Info(f"SQLite {version} keeps a {mode} journal: {why}.", id="warehouse.I001"))
+            messages.append(checks.Info(f"SQLite {version} keeps a {mode} journal: {why}.", id="warehouse.I001"))
         else:
             messages.append(
-                Warning(
+                checks.Warning(
                     f"SQLite {version} keeps a {mode} journal, {wanted} was asked for.",
                     hint="Another process may hold the database open in its own mode, or its file system cannot do it.",
                     id="warehouse.W002",

@@ -81,7 +81,7 @@ def problem(error: errors.WarehouseError) -> dict[str, object]:
 def problem_response(error: errors.WarehouseError, request: HttpRequest | None = None) -> HttpResponse:
     """The answer of a plain Django view to a domain error."""
     body = problem(error)
-    status = cast(int, body["status"])
+    status = cast("int", body["status"])
     _log(request, status, error)
     response = JsonResponse(body, status=status, content_type=CONTENT_TYPE)
     for name, value in _headers(status, error.extra).items():
@@ -96,7 +96,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     elif isinstance(error, DjangoPermissionDenied):
         error = drf.PermissionDenied()
     elif isinstance(error, OperationalError):
-        logger.exception("the database failed")
+        logger.error("the database failed", exc_info=error)
         error = DatabaseBusy()
     request = context.get("request")
     if isinstance(error, errors.WarehouseError):
@@ -105,7 +105,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
         body, extra = _from_drf(error)
     else:
         return None
-    status = cast(int, body["status"])
+    status = cast("int", body["status"])
     _log(request, status, error)
     response = Response(body, status=status, headers=_headers(status, extra))
     renderer = getattr(request, "accepted_renderer", None)
@@ -115,17 +115,17 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     return response
 
 
-def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:  # noqa: ARG001
     """Django's handler400."""
     return _page_or_problem(request, 400, "bad_request", "The request cannot be understood")
 
 
-def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:  # noqa: ARG001
     """Django's handler403."""
     return _page_or_problem(request, 403, "permission_denied", "This is not allowed")
 
 
-def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:  # noqa: ARG001
     """Django's handler404."""
     return _page_or_problem(request, 404, "not_found", "There is nothing here")
 

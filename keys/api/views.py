@@ -28,7 +28,7 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 
 @require_safe
-def jwks(request: HttpRequest) -> JsonResponse:
+def jwks(_request: HttpRequest) -> JsonResponse:
     """The public keys that access tokens are verified with (RFC 7517)."""
     return JsonResponse(tokens.jwks(), headers={"Cache-Control": "public, max-age=60"})
 

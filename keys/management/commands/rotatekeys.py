@@ -1,0 +1,20 @@
+"""Invalidate every token at once."""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from keys.services.keys import rotate_keys
+
+
+class Command(BaseCommand):
+    help = (
+        "Invalidate every token, session, lease and signed URL at once. The keys themselves stay good: "
+        "clients sign in again with them."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        replaced = rotate_keys()
+        self.stdout.write("Every token is invalid now.")
+        if not replaced:
+            self.stdout.write("The key that signs tokens comes from WAREHOUSE_JWT_KEY: change it there.")
