@@ -25,14 +25,15 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
         return self.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now()))
 
     def admins(self) -> "ApiKeyQuerySet":
+        """Keys with the ADMIN bit."""
         return self.annotate(admin_bit=F("permissions").bitand(int(Permission.ADMIN))).filter(admin_bit__gt=0)
 
-
-class ApiKeyManager(models.Manager.from_queryset(ApiKeyQuerySet)):  # type: ignore[misc]
-    """What `django.contrib.auth` asks of a user model's manager."""
-
     def get_by_natural_key(self, username: str) -> "ApiKey":
-        return self.get(pk=username)  # type: ignore[no-any-return]
+        """What `django.contrib.auth` asks of a user model."""
+        return self.get(pk=username)
+
+
+ApiKeyManager = models.Manager.from_queryset(ApiKeyQuerySet)
 
 
 class ApiKey(models.Model):

@@ -154,8 +154,8 @@ def _from_drf(error: drf.APIException) -> tuple[dict[str, object], dict[str, obj
         code = next((known for kind, known in _DRF_CODES.items() if isinstance(error, kind)), "error")
         title = HTTPStatus(error.status_code).phrase
         detail = str(error.detail)
-        if isinstance(error, drf.Throttled) and error.wait is not None:
-            extra["retry_after_s"] = max(1, round(error.wait))
+        if (wait_s := getattr(error, "wait", None)) is not None:
+            extra["retry_after_s"] = max(1, round(wait_s))
     document = _document(status=error.status_code, code=code, title=title, detail=detail, extra=extra)
     return document, extra
 

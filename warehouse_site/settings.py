@@ -131,7 +131,7 @@ for _name, _meaning in (
     _env.text(_name, "", _meaning)
 
 
-class LazySecretKey(SimpleLazyObject):
+class LazySecretKey(SimpleLazyObject[str]):
     """Django's SECRET_KEY, read when something is first signed with it.
 
     It counts as set without a look at it, so that the settings can be read where no secrets exist yet.

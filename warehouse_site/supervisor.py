@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -94,15 +95,14 @@ class Supervisor:
 
     def start(self, part: Part) -> None:
         command = [sys.executable, "-m", "warehouse_site.with_parent", str(os.getpid()), *part.command]
-        output = contextlib.nullcontext(None) if part.log is None else _fresh_log(part.log)
-        with output as log:
+        with _output(part.log) as output:
             part.process = subprocess.Popen(
                 command,
                 cwd=self.folder,
                 env=dict(part.environment),
                 stdin=subprocess.DEVNULL,
-                stdout=sys.stderr if log is None else log,
-                stderr=sys.stderr if log is None else log,
+                stdout=output,
+                stderr=output,
                 process_group=0,
             )
         self.parts.append(part)
@@ -142,8 +142,11 @@ def _send(part: Part, number: signal.Signals) -> None:
 
 
 @contextlib.contextmanager
-def _fresh_log(path: Path) -> Iterator[object]:
-    """An empty log file; the one of the run before is kept beside it."""
+def _output(path: Path | None) -> Iterator[IO[bytes]]:
+    """An empty log file, the one of the run before being kept beside it; our stderr where there is no path."""
+    if path is None:
+        yield sys.stderr.buffer
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         path.replace(path.with_suffix(".old.log"))

@@ -11,7 +11,7 @@ from keys.forms import KeySignInForm
 from warehouse_site import views
 
 sign_in = LoginView.as_view(
-    authentication_form=KeySignInForm,  # type: ignore[arg-type]
+    authentication_form=KeySignInForm,
     template_name="sign_in.html",
     redirect_authenticated_user=True,
 )

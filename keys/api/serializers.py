@@ -73,7 +73,7 @@ class NewKeySerializer(KeySerializer):
     key = serializers.CharField(read_only=True, help_text="Shown here and never again.")
 
     class Meta(KeySerializer.Meta):
-        fields = (*KeySerializer.Meta.fields, "key")
+        fields = (*KeySerializer.Meta.fields, "key")  # type: ignore[assignment]
 
 
 class KeyListSerializer(serializers.Serializer[Any]):
