@@ -1,0 +1,204 @@
+"""From "written" to "answered": group fdatasync, then the batched confirm, each by whoever is waiting.
+
+    appended ──> waits for the volume's sync ──> waits for the confirm lane ──> verdict
+                 (one fdatasync at a time,       (one request at a time,        committed, stored: answered
+                  for all that came meanwhile)    for all that came meanwhile)  refused: tombstone, sync, answered
+
+Acknowledged is durable: the data's fdatasync comes before the confirm, the master's commit before the answer.
+A sync that fails is never tried again: the volume is sealed and everybody who waited gets 503.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from volume_server.clock import Clock
+from volume_server.errors import StoreError, VolumeSealed
+from volume_server.leases import Lease
+from volume_server.responses import problem
+from volume_server.volume import Claim, Volume
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[int, dict[str, object]], None]
+"""Called once with the status and the body."""
+
+
+@dataclass(slots=True, eq=False)
+class Put:
+    """One PUT of a needle on its way."""
+
+    volume: Volume
+    lease: Lease
+    needle: int
+    size_bytes: int
+    meta: bytes
+    appended_ms: int
+    answer: Answer
+    key: str | None = None
+    content_type: str | None = None
+    metadata: dict[str, str] | None = None
+    if_match: str | None = None
+    if_none_match: bool = False
+    declared_crc: int | None = None
+    data_crc: int = 0
+
+    def refuse(self, error: StoreError) -> None:
+        self.answer(error.status, problem(error.status, error.code, error.detail))
+
+
+class Confirmer(Protocol):
+    """Tells the master (`volume_server.master.ConfirmLane`), or in a bench decides on the spot."""
+
+    def confirm(self, put: Put, done: Callable[[Put, dict[str, object]], None]) -> None:
+        """Call ``done`` on the loop with the verdict, later or at once."""
+
+
+@dataclass(slots=True)
+class SyncQueue:
+    """What waits for one volume's next fdatasync."""
+
+    waiting: list[tuple[Claim, Callable[[StoreError | None], None]]] = field(default_factory=list)
+    running: bool = False
+
+
+class Committer:
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: Executor, confirmer: Confirmer, clock: Clock) -> None:
+        self.loop = loop
+        self.threads = threads
+        self.confirmer = confirmer
+        self.clock = clock
+        self.sync_count = 0
+        self._queues: dict[Volume, SyncQueue] = {}
+
+    def call_soon(self, call: Callable[..., None], *arguments: object) -> None:
+        self.loop.call_soon(call, *arguments)
+
+    def commit(self, put: Put, claim: Claim) -> None:
+        """A record was written whole: make it durable, confirm it, answer."""
+
+        def synced(error: StoreError | None) -> None:
+            if error is not None:
+                put.refuse(error)
+            else:
+                self.confirm(put)
+
+        self.sync(put.volume, claim, synced)
+
+    def confirm(self, put: Put) -> None:
+        """A durable needle is confirmed (again, for a repeated PUT)."""
+        self.confirmer.confirm(put, self._judged)
+
+    def sync(self, volume: Volume, claim: Claim, done: Callable[[StoreError | None], None]) -> None:
+        """Call ``done`` once the claim is settled by a successful fdatasync, or with the error."""
+        queue = self._queues.get(volume)
+        if queue is None:
+            queue = self._queues[volume] = SyncQueue()
+        queue.waiting.append((claim, done))
+        if not queue.running:
+            self._start(volume, queue)
+
+    def _start(self, volume: Volume, queue: SyncQueue) -> None:
+        batch, queue.waiting = queue.waiting, []
+        queue.running = True
+        self.sync_count += 1
+        self.threads.submit(self._sync_in_thread, volume, queue, batch)
+
+    def _sync_in_thread(
+        self, volume: Volume, queue: SyncQueue, batch: list[tuple[Claim, Callable[[StoreError | None], None]]]
+    ) -> None:
+        failure: OSError | None = None
+        try:
+            volume.sync_log()
+        except OSError as error:
+            failure = error
+        self.loop.call_soon_threadsafe(self._synced, volume, queue, batch, failure)
+
+    def _synced(
+        self,
+        volume: Volume,
+        queue: SyncQueue,
+        batch: list[tuple[Claim, Callable[[StoreError | None], None]]],
+        failure: OSError | None,
+    ) -> None:
+        queue.running = False
+        if failure is not None:
+            volume.seal(f"an fdatasync failed: {failure}")
+            error = VolumeSealed(f"volume {volume.number} is sealed: {volume.sealed}")
+            batch += queue.waiting
+            queue.waiting = []
+            for claim, _ in batch:
+                volume.abort(claim)
+            for _, done in batch:
+                done(error)
+            return
+        volume.settle([claim for claim, _ in batch])
+        if queue.waiting:
+            self._start(volume, queue)
+        for _, done in batch:
+            done(None)
+        if volume.checkpoint_is_due:
+            self._checkpoint(volume)
+
+    def _checkpoint(self, volume: Volume) -> None:
+        job = volume.begin_checkpoint()
+
+        def write() -> None:
+            places: list[int] | None = None
+            failure: OSError | None = None
+            try:
+                places = volume.write_checkpoint(job)
+            except OSError as error:
+                failure = error
+            self.loop.call_soon_threadsafe(end, places, failure)
+
+        def end(places: list[int] | None, failure: OSError | None) -> None:
+            volume.end_checkpoint(job, places)
+            if failure is not None:
+                log.error("volume %d: no checkpoint: %s", volume.number, failure)
+
+        self.threads.submit(write)
+
+    def _judged(self, put: Put, verdict: dict[str, object]) -> None:
+        state = verdict["state"]
+        if state == "committed" or state == "stored":
+            status = 201 if state == "committed" else 202
+            put.answer(status, {**verdict, "crc32": f"{put.data_crc:08x}"})
+        elif state == "refused":
+            self._bury(put, verdict)
+        else:  # unknown, with the status and code to tell the client
+            put.answer(503, problem(503, str(verdict["code"]), str(verdict["detail"])))
+
+    def _bury(self, put: Put, verdict: dict[str, object]) -> None:
+        """A refused needle gets its tombstone, durable before the refusal is answered."""
+        status, code = int(str(verdict["status"])), str(verdict["code"])
+
+        def answer() -> None:
+            detail, title = str(verdict.get("detail", "")), verdict.get("title")
+            put.answer(status, problem(status, code, detail, title=str(title) if title else None))
+
+        def buried(error: StoreError | None) -> None:
+            if error is not None:
+                put.refuse(error)
+            else:
+                answer()
+
+        known = put.volume.claims.get(put.needle)
+        if known is not None:  # a repeated PUT was refused at the same time: its tombstone is on the way
+            known.waiters.append(partial(self.call_soon, self._bury, put, verdict))
+            return
+        if not put.volume.stored_length(put.needle):
+            answer()  # dead already, and durably so
+            return
+        try:
+            claim = put.volume.tombstone(
+                put.needle, verdict=f"{status} {code}", appended_ms=self.clock.now_ms()
+            )  # fmt: skip
+        except StoreError as error:
+            put.refuse(error)
+            return
+        self.sync(put.volume, claim, buried)

@@ -1,0 +1,130 @@
+"""A strict HTTP/1.1 request parser (RFC 9112) for the subset that this server speaks. Bytes in, values out, no I/O.
+
+Where the RFC lets a server be lenient, this one is not: two programs that read one request differently
+are how requests are smuggled. Lines end in CRLF exactly, there is no obs-fold, no bare CR or LF,
+no Transfer-Encoding (411), one Host, at most one Content-Length of ASCII digits, and limits on everything.
+"""
+
+import re
+from dataclasses import dataclass
+
+MAX_REQUEST_LINE_BYTES = 8190
+MAX_HEADER_BYTES = 16 * 1024
+MAX_HEADER_COUNT = 64
+MAX_HEAD_BYTES = MAX_REQUEST_LINE_BYTES + 2 + MAX_HEADER_BYTES
+MAX_LENGTH_DIGITS = 15
+
+_REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[!-~]*) HTTP/1\.1\Z")
+_HEADER_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t \x21-\x7e\x80-\xff]*\r\n)*\Z")
+_BARE_LINE_BREAK = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+_DIGITS = re.compile(rb"[0-9]+\Z")
+_LIST_HEADERS = frozenset({b"accept", b"accept-encoding", b"accept-language", b"cache-control", b"connection", b"via"})
+"""Headers that may come more than once (as a list) and that nothing here depends on, but for Connection."""
+
+
+class HttpError(Exception):
+    """A request that is answered with a refusal, after which the connection is closed."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderBlock:
+    fields: dict[bytes, bytes]
+    """Lower-case names, values without the white space around them."""
+    content_length: int | None
+    keep_alive: bool
+    expect_continue: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: bytes
+    target: bytes
+    block: HeaderBlock
+
+    def header(self, name: bytes) -> bytes | None:
+        return self.block.fields.get(name)
+
+
+class RequestParser:
+    """Parses the requests of one connection. Remembers the last header block, which clients like to repeat."""
+
+    def __init__(self) -> None:
+        self._last_raw: bytes | None = None
+        self._last_block: HeaderBlock | None = None
+
+    def parse(self, buffer: bytearray) -> tuple[Request, int] | None:
+        """The request whose head starts ``buffer`` and the length of that head; None: more bytes are needed.
+
+        Raises HttpError as soon as it is certain that no more bytes can make it a good request.
+        """
+        end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
+        line_end = buffer.find(b"\r\n", 0, MAX_REQUEST_LINE_BYTES + 2)
+        if line_end < 0 and len(buffer) > MAX_REQUEST_LINE_BYTES + 1:
+            raise HttpError(414, "uri_too_long", f"a request line may have {MAX_REQUEST_LINE_BYTES} bytes")
+        if end < 0:
+            if line_end >= 0 and len(buffer) - line_end > MAX_HEADER_BYTES:
+                raise HttpError(431, "headers_too_large", f"headers may have {MAX_HEADER_BYTES} bytes in all")
+            if _BARE_LINE_BREAK.search(buffer):
+                raise HttpError(400, "bad_request", "a line that does not end in CRLF")
+            return None
+        if line_end < 0:
+            raise HttpError(414, "uri_too_long", f"a request line may have {MAX_REQUEST_LINE_BYTES} bytes")
+        if end - line_end > MAX_HEADER_BYTES:
+            raise HttpError(431, "headers_too_large", f"headers may have {MAX_HEADER_BYTES} bytes in all")
+        method, target = parse_request_line(bytes(buffer[:line_end]))
+        raw = bytes(buffer[line_end + 2 : end + 2])
+        if raw != self._last_raw or self._last_block is None:
+            self._last_block = parse_header_block(raw)
+            self._last_raw = raw
+        return Request(method, target, self._last_block), end + 4
+
+
+def parse_request_line(line: bytes) -> tuple[bytes, bytes]:
+    """Method and target (origin form only). Raises HttpError."""
+    match = _REQUEST_LINE.match(line)
+    if match is not None:
+        return match[1], match[2]
+    if re.match(rb"[A-Z]+ [!-~]+ HTTP/\d\.\d\Z", line) and not line.endswith(b"HTTP/1.1"):
+        raise HttpError(505, "http_version_unknown", "HTTP/1.1 is spoken here")
+    raise HttpError(400, "bad_request", "not a request line of HTTP/1.1 with a target in origin form")
+
+
+def parse_header_block(raw: bytes) -> HeaderBlock:
+    """The header lines, each with its CRLF. Raises HttpError."""
+    if not _HEADER_LINES.match(raw):
+        raise HttpError(400, "bad_request", "a header line that is none")
+    fields: dict[bytes, bytes] = {}
+    lines = raw.split(b"\r\n")
+    if len(lines) - 1 > MAX_HEADER_COUNT:
+        raise HttpError(431, "headers_too_large", f"{MAX_HEADER_COUNT} header lines are allowed")
+    for line in lines[:-1]:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        if name in fields:
+            if name not in _LIST_HEADERS:
+                raise HttpError(400, "bad_request", f"{name.decode()} stands twice")
+            value = fields[name] + b", " + value
+        fields[name] = value
+    if b"host" not in fields:
+        raise HttpError(400, "bad_request", "no Host")
+    if b"transfer-encoding" in fields:
+        raise HttpError(411, "length_required", "Transfer-Encoding is not taken; send a Content-Length")
+    length = fields.get(b"content-length")
+    if length is not None and (not _DIGITS.match(length) or len(length) > MAX_LENGTH_DIGITS):
+        raise HttpError(400, "bad_request", "Content-Length is not a number")
+    expect = fields.get(b"expect")
+    if expect is not None and expect.lower() != b"100-continue":
+        raise HttpError(417, "expectation_failed", "only 100-continue can be expected")
+    connection = {token.strip() for token in fields.get(b"connection", b"").lower().split(b",")}
+    return HeaderBlock(
+        fields,
+        None if length is None else int(length),
+        b"close" not in connection,
+        expect is not None,
+    )

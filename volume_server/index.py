@@ -1,0 +1,165 @@
+"""The index of one volume: needle id -> where its record lies, 16 bytes a slot.
+
+A slot is two u64: the needle id (0: empty) and ``offset / 8 << 28 | length``. The length is that of header, meta
+and data; 0 marks a dead needle, whose tombstone then lies at the offset. 36 bits of offset/8 reach 512 GiB.
+
+Extendible hashing (Fagin et al., TODS 1979): a directory of 2^depth entries points to segments of 4,096 slots, in
+which linear probing finds the slot. A full segment splits alone, so that growing costs two segments' worth of work
+whatever the size, and never a stall. Ids are never removed: a dead id keeps its slot.
+
+`freeze` takes a snapshot in time proportional to the number of segments: a frozen segment that is written to
+is copied first, so that a checkpoint thread can write the frozen ones out while the loop goes on.
+"""
+
+from collections.abc import Iterator
+
+SEGMENT_SLOTS = 4096
+SLOT_BYTES = 16
+SEGMENT_BYTES = SEGMENT_SLOTS * SLOT_BYTES
+MAX_USED = SEGMENT_SLOTS * 13 // 16
+LENGTH_BITS = 28
+LENGTH_MASK = (1 << LENGTH_BITS) - 1
+MAX_OFFSET = ((1 << 36) - 1) * 8
+
+_MULTIPLIER = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: Fibonacci hashing (Knuth, TAOCP 3, section 6.4)
+_MASK64 = (1 << 64) - 1
+_SLOT_MASK = SEGMENT_SLOTS - 1
+_SLOT_SHIFT = 8  # bits for the place in a segment lie well below those of the directory
+MAX_DEPTH = 64 - _SLOT_SHIFT - SEGMENT_SLOTS.bit_length()
+
+
+class Segment:
+    __slots__ = ("buffer", "depth", "frozen", "saved_at", "used", "view")
+
+    def __init__(self, depth: int, buffer: bytearray | None = None, used: int = 0, saved_at: int = -1) -> None:
+        self.buffer = bytearray(SEGMENT_BYTES) if buffer is None else buffer
+        self.view = memoryview(self.buffer).cast("Q")
+        self.depth = depth
+        self.used = used
+        self.frozen = False
+        self.saved_at = saved_at
+        """Its place in the checkpoint file, -1 while it differs from what is there."""
+
+    def insert(self, needle: int, hashed: int, value: int) -> None:
+        view, slot = self.view, hashed >> _SLOT_SHIFT & _SLOT_MASK
+        while (found := view[2 * slot]) and found != needle:
+            slot = slot + 1 & _SLOT_MASK
+        if not found:
+            self.used += 1
+            view[2 * slot] = needle
+        view[2 * slot + 1] = value
+
+
+class Index:
+    """Not thread-safe: one loop owns it; only frozen segments may be read elsewhere."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.directory: list[Segment] = [Segment(0)]
+
+    def __len__(self) -> int:
+        return sum(segment.used for segment in self.segments())
+
+    def get(self, needle: int) -> tuple[int, int] | None:
+        """(offset, length) of the needle's record; length 0: dead, its tombstone lies there. None: never stored."""
+        hashed = needle * _MULTIPLIER & _MASK64
+        view = self.directory[hashed >> 64 - self.depth].view
+        slot = hashed >> _SLOT_SHIFT & _SLOT_MASK
+        while found := view[2 * slot]:
+            if found == needle:
+                value = view[2 * slot + 1]
+                return value >> LENGTH_BITS << 3, value & LENGTH_MASK
+            slot = slot + 1 & _SLOT_MASK
+        return None
+
+    def put(self, needle: int, offset: int, length: int) -> None:
+        """Set where a needle lies. ``offset`` is a multiple of 8; ``length`` 0 for a tombstone."""
+        if not 0 < needle <= _MASK64 or offset & 7 or not 0 <= offset <= MAX_OFFSET or not 0 <= length <= LENGTH_MASK:
+            raise ValueError(f"needle {needle:#x} at {offset} of {length} bytes does not fit the index")
+        hashed = needle * _MULTIPLIER & _MASK64
+        segment = self.directory[hashed >> 64 - self.depth]
+        while segment.used >= MAX_USED:
+            self._split(hashed >> 64 - self.depth)
+            segment = self.directory[hashed >> 64 - self.depth]
+        if segment.frozen:
+            segment = self._thaw(hashed >> 64 - self.depth)
+        segment.saved_at = -1
+        segment.insert(needle, hashed, offset >> 3 << LENGTH_BITS | length)
+
+    def segments(self) -> Iterator[Segment]:
+        """Each segment once, in the directory's order."""
+        at = 0
+        while at < len(self.directory):
+            segment = self.directory[at]
+            yield segment
+            at += 1 << self.depth - segment.depth
+
+    def items(self) -> Iterator[tuple[int, int, int]]:
+        """(needle, offset, length) of all, dead ones (length 0) too."""
+        for segment in self.segments():
+            view = segment.view
+            for slot in range(SEGMENT_SLOTS):
+                if needle := view[2 * slot]:
+                    value = view[2 * slot + 1]
+                    yield needle, value >> LENGTH_BITS << 3, value & LENGTH_MASK
+
+    def freeze(self) -> list[Segment]:
+        """All segments as they are now; none of these objects changes until `release`."""
+        frozen = list(self.segments())
+        for segment in frozen:
+            segment.frozen = True
+        return frozen
+
+    def release(self, frozen: list[Segment], places: list[int] | None) -> None:
+        """End of a checkpoint: ``places`` says where in the file each is saved now, None that it failed."""
+        for number, segment in enumerate(frozen):
+            segment.frozen = False
+            if places is not None:
+                segment.saved_at = places[number]
+
+    @classmethod
+    def of_segments(cls, segments: list[Segment]) -> "Index":
+        """The index that these segments, in the directory's order, make up. Raises ValueError when they do not."""
+        index = cls()
+        index.depth = max(segment.depth for segment in segments)
+        index.directory = []
+        for segment in segments:
+            width = 1 << index.depth - segment.depth
+            if len(index.directory) % width:
+                raise ValueError("segments do not fill a directory")
+            index.directory += [segment] * width
+        if len(index.directory) != 1 << index.depth:
+            raise ValueError("segments do not fill a directory")
+        return index
+
+    def _range(self, at: int, segment: Segment) -> range:
+        """The directory entries that point to the segment found at ``at``."""
+        width = 1 << self.depth - segment.depth
+        start = at & -width
+        return range(start, start + width)
+
+    def _thaw(self, at: int) -> Segment:
+        old = self.directory[at]
+        new = Segment(old.depth, bytearray(old.buffer), old.used)
+        for entry in self._range(at, old):
+            self.directory[entry] = new
+        return new
+
+    def _split(self, at: int) -> None:
+        old = self.directory[at]
+        if old.depth == self.depth:
+            if self.depth == MAX_DEPTH:
+                raise ValueError("the index is full")
+            self.directory = [segment for segment in self.directory for _ in (0, 1)]
+            self.depth += 1
+            at *= 2
+        halves = Segment(old.depth + 1), Segment(old.depth + 1)
+        view, shift = old.view, 63 - old.depth
+        for slot in range(SEGMENT_SLOTS):
+            if needle := view[2 * slot]:
+                hashed = needle * _MULTIPLIER & _MASK64
+                halves[hashed >> shift & 1].insert(needle, hashed, view[2 * slot + 1])
+        entries = self._range(at, old)
+        half = len(entries) // 2
+        for number, entry in enumerate(entries):
+            self.directory[entry] = halves[number >= half]

@@ -1,0 +1,110 @@
+"""The record: how one needle, tombstone or filler lies in a volume file.
+
+    at  size  field
+     0   4    magic "WHRc"
+     4   1    kind: 1 live, 2 tombstone, 3 filler
+     5   1    reserved, 0
+     6   2    meta length
+     8   8    needle id
+    16   4    data length (filler: the space held after the header)
+    20   4    CRC-32 of the data, continued over meta
+    24   8    appended at, ms, by the master's clock
+    32   8    BLAKE2b-64 of bytes 0..31, keyed by the volume's salt
+    40        meta, data, zeros up to the next multiple of 8
+
+Integers are little-endian. The keyed tag is what a recovery scan trusts: a client's bytes may imitate
+all of a record but the tag, since the salt is never shown to clients.
+
+A live record's meta is `volume_server.meta`; a tombstone's is the refused PUT's status and code as ASCII
+("412 precondition_failed"), or empty for a plain delete; a filler has none. Pure module: bytes in, values out. (Haystack, OSDI 2010, section 3.5, is where
+needles come from.)
+"""
+
+import hashlib
+import struct
+import zlib
+from typing import NamedTuple
+
+MAGIC = b"WHRc"
+LIVE, TOMBSTONE, FILLER = 1, 2, 3
+ALIGNMENT = 8
+_FIELDS = struct.Struct("<4sBBHQIIQ")
+TAG_BYTES = 8
+HEADER_BYTES = 40
+MAX_RECORD_BYTES = (1 << 28) - ALIGNMENT
+"""What the index's 28 bits of length hold, header and meta included."""
+MAX_META_BYTES = 0xFFFF
+MAX_DATA_BYTES = MAX_RECORD_BYTES - HEADER_BYTES - MAX_META_BYTES
+assert _FIELDS.size + TAG_BYTES == HEADER_BYTES
+
+PADDING = tuple(bytes(n) for n in range(ALIGNMENT))
+
+
+class Header(NamedTuple):
+    kind: int
+    meta_bytes: int
+    needle: int
+    data_bytes: int
+    crc: int
+    appended_ms: int
+
+    @property
+    def stored_bytes(self) -> int:
+        """Header, meta and data, without the padding."""
+        return HEADER_BYTES + self.meta_bytes + self.data_bytes
+
+    @property
+    def record_bytes(self) -> int:
+        """The space taken in the file."""
+        return aligned(HEADER_BYTES + self.meta_bytes + self.data_bytes)
+
+
+def aligned(size_bytes: int) -> int:
+    return (size_bytes + ALIGNMENT - 1) & -ALIGNMENT
+
+
+def padding_of(size_bytes: int) -> bytes:
+    return PADDING[-size_bytes & (ALIGNMENT - 1)]
+
+
+def encode_header(
+    salt: bytes, kind: int, needle: int, *, meta_bytes: int, data_bytes: int, crc: int, appended_ms: int
+) -> bytes:
+    """The 40 bytes in front of a record. Raises struct.error where a value does not fit its field."""
+    fields = _FIELDS.pack(MAGIC, kind, 0, meta_bytes, needle, data_bytes, crc, appended_ms)
+    return fields + hashlib.blake2b(fields, digest_size=TAG_BYTES, key=salt).digest()
+
+
+def decode_header(salt: bytes, raw: bytes | memoryview, at: int = 0) -> Header | None:
+    """The header at ``raw[at:at + 40]``, or None where there is no genuine one."""
+    fields = bytes(raw[at : at + _FIELDS.size])
+    if len(raw) - at < HEADER_BYTES or fields[:4] != MAGIC:
+        return None
+    tag = hashlib.blake2b(fields, digest_size=TAG_BYTES, key=salt).digest()
+    if tag != raw[at + _FIELDS.size : at + HEADER_BYTES]:
+        return None
+    _, kind, reserved, meta_bytes, needle, data_bytes, crc, appended_ms = _FIELDS.unpack(fields)
+    if not LIVE <= kind <= FILLER or reserved or not needle:
+        return None
+    return Header(kind, meta_bytes, needle, data_bytes, crc, appended_ms)
+
+
+def encode_filler(salt: bytes, needle: int, *, record_bytes: int, appended_ms: int) -> bytes:
+    """The header of a filler that holds ``record_bytes`` in all: the provisional header of a reservation."""
+    return encode_header(
+        salt, FILLER, needle, meta_bytes=0, data_bytes=record_bytes - HEADER_BYTES, crc=0, appended_ms=appended_ms
+    )
+
+
+def encode_tombstone(salt: bytes, needle: int, *, verdict: str, appended_ms: int) -> bytes:
+    """A whole tombstone record; ``verdict`` is the refusal's status and code, empty for a plain delete."""
+    meta = verdict.encode("ascii")
+    header = encode_header(
+        salt, TOMBSTONE, needle, meta_bytes=len(meta), data_bytes=0, crc=zlib.crc32(meta), appended_ms=appended_ms
+    )
+    return header + meta + padding_of(len(meta))
+
+
+def body_is_sound(header: Header, meta: bytes | memoryview, data: bytes | memoryview) -> bool:
+    """Whether meta and data are what the header's CRC was made of (fillers hold nothing to check)."""
+    return header.kind == FILLER or zlib.crc32(meta, zlib.crc32(data)) == header.crc

@@ -1,0 +1,108 @@
+"""Reading a volume file from the front: what a crash left is told apart from what was damaged.
+
+1. At each offset a genuine header (magic and keyed tag) names its record's length; the record's CRC says whether it
+   is sound. An unsound record is reported and passed over by its length.
+2. Where there is no genuine header, the next one is searched for at every multiple of 8. Found: what lies between is a
+   damaged gap, kept and reported. Not found: it is the torn tail, the only thing that may be cut off.
+3. A record that reaches past the end of the file with no genuine record behind it is torn too.
+"""
+
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from volume_server import record
+
+WINDOW_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record with a genuine header, at ``offset``."""
+
+    offset: int
+    header: record.Header
+    sound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes that are no record. ``torn``: nothing follows, this is the tail."""
+
+    offset: int
+    size_bytes: int
+    torn: bool
+
+
+class Window:
+    """Reads a file forward through one window of memory."""
+
+    def __init__(self, fd: int, end: int) -> None:
+        self.fd = fd
+        self.end = end
+        self._start = 0
+        self._view = memoryview(b"")
+
+    def read(self, offset: int, size_bytes: int) -> memoryview:
+        """Up to ``size_bytes`` at ``offset``; fewer only at the end. ``size_bytes`` is at most the window."""
+        size_bytes = min(size_bytes, self.end - offset)
+        if not self._start <= offset or offset + size_bytes > self._start + len(self._view):
+            self._view = memoryview(os.pread(self.fd, min(WINDOW_BYTES, self.end - offset), offset))
+            self._start = offset
+        return self._view[offset - self._start : offset - self._start + size_bytes]
+
+    def crc(self, offset: int, size_bytes: int, crc: int = 0) -> int:
+        while size_bytes > 0:
+            piece = self.read(offset, min(size_bytes, WINDOW_BYTES))
+            if not piece:
+                return -1
+            crc = zlib.crc32(piece, crc)
+            offset += len(piece)
+            size_bytes -= len(piece)
+        return crc
+
+
+def scan(fd: int, salt: bytes, *, start: int, end: int) -> Iterator[Found | Gap]:
+    """All that lies in ``[start, end)``, in order. Raises OSError; nothing is then known about the rest."""
+    window = Window(fd, end)
+    at = start
+    while at < end:
+        header = record.decode_header(salt, window.read(at, record.HEADER_BYTES))
+        if header is not None and at + header.stored_bytes <= end:
+            yield Found(at, header, _is_sound(window, at, header))
+            at += header.record_bytes
+            continue
+        following = find_record(window, salt, at + record.ALIGNMENT)
+        if following is None:
+            yield Gap(at, end - at, torn=True)
+            return
+        yield Gap(at, following - at, torn=False)
+        at = following
+
+
+def find_record(window: Window, salt: bytes, start: int) -> int | None:
+    """The offset of the first genuine header at or after ``start`` whose record lies in the file."""
+    at = start
+    while at + record.HEADER_BYTES <= window.end:
+        piece = bytes(window.read(at, WINDOW_BYTES))
+        found = piece.find(record.MAGIC)
+        while found >= 0:
+            if not (at + found) % record.ALIGNMENT:
+                if found + record.HEADER_BYTES > len(piece):
+                    break
+                header = record.decode_header(salt, piece, found)
+                if header is not None and at + found + header.stored_bytes <= window.end:
+                    return at + found
+            found = piece.find(record.MAGIC, found + 1)
+        # the last bytes again, in case a header lies across the border of two windows
+        at += max(len(piece) - record.HEADER_BYTES + record.ALIGNMENT, record.ALIGNMENT)
+    return None
+
+
+def _is_sound(window: Window, at: int, header: record.Header) -> bool:
+    if header.kind == record.FILLER:
+        return True
+    data_at = at + record.HEADER_BYTES + header.meta_bytes
+    crc = window.crc(data_at, header.data_bytes)
+    return window.crc(at + record.HEADER_BYTES, header.meta_bytes, crc) == header.crc

@@ -1,0 +1,112 @@
+"""What goes back over the wire: heads, problem documents (RFC 9457), security headers. Values in, bytes out."""
+
+import json
+import time
+from collections.abc import Iterable
+from http import HTTPStatus
+
+REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+SECURITY = (
+    b"X-Content-Type-Options: nosniff\r\n"
+    b"Content-Security-Policy: sandbox; default-src 'none'; frame-ancestors 'none'\r\n"
+    b"Cross-Origin-Resource-Policy: cross-origin\r\n"
+    b"Referrer-Policy: no-referrer\r\n"
+)
+"""On everything that is served: a client's bytes never run as a page of this origin."""
+JSON = b"application/json"
+PROBLEM = b"application/problem+json"
+
+TITLES = {
+    "bad_request": "Bad request",
+    "crc_mismatch": "The bytes that arrived are not the bytes that were sent",
+    "disk_full": "The disk is full",
+    "expired": "The signature has expired",
+    "key_invalid": "Not a key",
+    "key_outside_lease": "The lease does not allow this key",
+    "key_revoked": "The API key was revoked or changed",
+    "lease_exhausted": "The lease is used up",
+    "length_required": "Content-Length is required",
+    "master_unavailable": "The master cannot be reached",
+    "metadata_invalid": "Not metadata",
+    "needle_damaged": "The needle is damaged",
+    "needle_outside_lease": "The lease does not allow this needle",
+    "needle_taken": "This needle id is taken",
+    "needle_unknown": "No such needle",
+    "outcome_unknown": "Whether it was committed is not known; repeat the same request",
+    "payload_too_large": "The body is larger than the lease allows",
+    "signature_invalid": "The signature is not good",
+    "size_mismatch": "The body has another length than the lease demands",
+    "timeout": "The request came too slowly",
+    "volume_full": "The volume is full",
+    "volume_sealed": "The volume takes no writes",
+    "volume_unknown": "No such volume",
+}
+
+
+class HttpDate:
+    """The Date header's value, made once a second."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._value = b""
+
+    def __call__(self) -> bytes:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._value = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second)).encode()
+        return self._value
+
+
+http_date = HttpDate()
+
+
+def head(
+    status: int,
+    *,
+    content_length: int | None,
+    content_type: bytes | None = None,
+    headers: Iterable[bytes] = (),
+    request_id: bytes,
+    close: bool = False,
+) -> bytes:
+    """Status line and headers, with the blank line. ``headers`` are whole lines without their CRLF."""
+    lines = [b"HTTP/1.1 %d %b\r\nDate: %b\r\n" % (status, REASONS[status], http_date()), SECURITY]
+    if content_type is not None:
+        lines.append(b"Content-Type: %b\r\n" % content_type)
+    if content_length is not None:
+        lines.append(b"Content-Length: %d\r\n" % content_length)
+    for line in headers:
+        lines.append(line + b"\r\n")
+    lines.append(b"X-Request-Id: %b\r\n" % request_id)
+    lines.append(b"Connection: close\r\n\r\n" if close else b"\r\n")
+    return b"".join(lines)
+
+
+def document(
+    status: int,
+    body: object,
+    *,
+    request_id: bytes,
+    headers: Iterable[bytes] = (),
+    content_type: bytes = JSON,
+    close: bool = False,
+    head_only: bool = False,
+) -> bytes:
+    """A whole response with a JSON body (left out, but counted, for HEAD)."""
+    raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    start = head(
+        status, content_length=len(raw), content_type=content_type, headers=headers, request_id=request_id, close=close
+    )
+    return start if head_only else start + raw
+
+
+def problem(status: int, code: str, detail: str, *, title: str | None = None) -> dict[str, object]:
+    """The body of a refusal."""
+    return {
+        "type": "about:blank",
+        "title": title or TITLES.get(code) or HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }

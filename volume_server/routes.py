@@ -1,0 +1,706 @@
+"""What a request means: presigned PUT, GET and HEAD of needles, CORS preflights, and the master's calls."""
+
+import contextlib
+import json
+import logging
+import re
+import uuid
+import zlib
+from collections.abc import Callable
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from volume_server import meta as metas
+from volume_server import record, responses, signing
+from volume_server.clock import Clock
+from volume_server.commit import Committer, Put
+from volume_server.errors import DiskFull, NeedleTaken, NeedleUnknown, StoreError, VolumeSealed
+from volume_server.http1 import HttpError, Request
+from volume_server.leases import Gate, Lease
+from volume_server.server import MAX_ADMIN_BODY_BYTES, SMALL_BODY_BYTES, Connection, Listener
+from volume_server.store import Store
+from volume_server.volume import OUT_OF_SPACE, Claim, Needle, Volume
+
+log = logging.getLogger(__name__)
+
+_NEEDLE_PATH = re.compile(rb"/[0-9]+/[^/?]+(\?|\Z)")
+_RANGE = re.compile(rb"bytes=([0-9]{0,18})-([0-9]{0,18})\Z")
+_CRC = re.compile(rb"[0-9a-f]{8}\Z")
+_CONTENT_TYPE = re.compile(rb"[\x20-\x7e]{1,255}\Z")
+_META_NAME = re.compile(r"[a-z0-9-]{1,64}\Z")
+_PERCENT = re.compile(rb"(?:[^%\x80-\xff]|%[0-9A-Fa-f]{2})*\Z")
+_META_PREFIX = b"warehouse-meta-"
+_CORS_EXPOSED = b"Access-Control-Expose-Headers: ETag, Content-Range, X-Request-Id"
+_IDENTITY_HEADERS = tuple(
+    name.lower().encode()
+    for name in (signing.HEADER_SERVER, signing.HEADER_KID, signing.HEADER_TIME, signing.HEADER_SIGNATURE)
+)
+
+
+class NeedleConnection(Connection):
+    """A connection that knows which origins may read its answers."""
+
+    __slots__ = ("origins",)
+    origins: "Origins"
+
+    def extra_headers(self) -> tuple[bytes, ...]:
+        origin = self.request.block.fields.get(b"origin") if self.request is not None else None
+        if origin is None or not self.origins.allow(origin):
+            return ()
+        return (b"Access-Control-Allow-Origin: " + origin, b"Vary: Origin", _CORS_EXPOSED)
+
+
+class Origins:
+    """The web origins whose pages may talk to this server; the master's own is always among them."""
+
+    def __init__(self, master_url: str) -> None:
+        parts = urlsplit(master_url)
+        self.master = f"{parts.scheme}://{parts.netloc}".encode()
+        self.allowed: frozenset[bytes] = frozenset()
+
+    def allow(self, origin: bytes) -> bool:
+        return origin == self.master or origin in self.allowed or b"*" in self.allowed
+
+
+class NeedleRoutes:
+    """`PUT`, `GET`, `HEAD` and `OPTIONS` of `/{volume}/{needle}`."""
+
+    def __init__(self, store: Store, gate: Gate, committer: Committer, clock: Clock, listener: Listener) -> None:
+        self.store = store
+        self.gate = gate
+        self.committer = committer
+        self.clock = clock
+        self.listener = listener
+
+    def handle(self, connection: Connection, request: Request) -> None:
+        method = request.method
+        if method == b"GET" or method == b"HEAD":
+            self._get(connection, request)
+        elif method == b"PUT":
+            self._put(connection, request)
+        elif method == b"OPTIONS":
+            self._preflight(connection, request)
+        elif _NEEDLE_PATH.match(request.target):
+            raise HttpError(403, "signature_invalid", f"no URL is ever signed for {method.decode()}")
+        else:
+            raise HttpError(404, "not_found", "nothing is here")
+
+    # -- GET and HEAD --------------------------------------------------------------------------------------------
+
+    def _get(self, connection: Connection, request: Request) -> None:
+        if not _NEEDLE_PATH.match(request.target):
+            raise HttpError(404, "not_found", "nothing is here")
+        if request.block.content_length:
+            raise HttpError(400, "bad_request", "a body is not taken here")
+        allowed = self.gate.admit_get(request.target)
+        volume = self.store.volume(allowed.volume)
+        stored = volume.stored_length(allowed.needle)
+        if not stored:
+            raise NeedleUnknown(f"no needle {allowed.needle:016x} in volume {allowed.volume}")
+        fields = request.block.fields
+        head_only = request.method == b"HEAD"
+        data: memoryview | None = None
+        if stored <= SMALL_BODY_BYTES:
+            header, _, data = volume.read(allowed.needle)
+            data_offset = 0
+        else:
+            needle = volume.look(allowed.needle)
+            header, data_offset = needle.header, needle.data_offset
+        size = header.data_bytes
+        headers = [
+            b"ETag: " + allowed.etag,
+            b"Accept-Ranges: bytes",
+            b"Content-Disposition: " + allowed.disposition,
+            *connection.extra_headers(),
+        ]
+        status, start, count = 200, 0, size
+        if not _matches(fields.get(b"if-match"), allowed.etag, absent=True):
+            raise HttpError(412, "precondition_failed", "If-Match names another version")
+        if _matches(fields.get(b"if-none-match"), allowed.etag, absent=False):
+            raw = responses.head(
+                304, content_length=None, headers=headers, request_id=connection.request_id, close=connection.closes
+            )
+            connection.respond(raw)
+            return
+        asked = fields.get(b"range")
+        if asked is not None and fields.get(b"if-range", allowed.etag) == allowed.etag:
+            found = parse_range(asked, size)
+            if found is not None:
+                start, count = found
+                if count <= 0:
+                    headers.append(b"Content-Range: bytes */%d" % size)
+                    problem = responses.problem(416, "range_invalid", f"the needle has {size} bytes")
+                    connection.respond(
+                        responses.document(
+                            416,
+                            problem,
+                            request_id=connection.request_id,
+                            headers=headers,
+                            content_type=responses.PROBLEM,
+                            close=connection.closes,
+                            head_only=head_only,
+                        )
+                    )
+                    return
+                status = 206
+                headers.append(b"Content-Range: bytes %d-%d/%d" % (start, start + count - 1, size))
+        head = responses.head(
+            status,
+            content_length=count,
+            content_type=allowed.content_type,
+            headers=headers,
+            request_id=connection.request_id,
+            close=connection.closes,
+        )
+        if head_only:
+            connection.respond(head)
+        elif data is not None:
+            connection.respond(head + data[start : start + count])
+        else:
+            task = connection.send_file(head, volume.file, data_offset + start, count)
+            self.listener.keep(self.listener.loop.create_task(task))
+
+    # -- PUT -----------------------------------------------------------------------------------------------------
+
+    def _put(self, connection: Connection, request: Request) -> None:
+        if not _NEEDLE_PATH.match(request.target):
+            raise HttpError(404, "not_found", "nothing is here")
+        lease, number = self.gate.admit_put(request.target)
+        put = self._plan(connection, request, lease, number)
+        if put.size_bytes <= SMALL_BODY_BYTES:
+            connection.expect_body(lambda body: self._put_whole(connection, put, body), limit=SMALL_BODY_BYTES)
+        else:
+            self._put_stream(connection, put)
+
+    def _plan(self, connection: Connection, request: Request, lease: Lease, number: int) -> Put:
+        """All that can be judged before the body. Raises HttpError, VolumeUnknown."""
+        intent, block = lease.intent, request.block
+        size = block.content_length
+        if size is None:
+            raise HttpError(411, "length_required", "send a Content-Length")
+        if size > intent.max_bytes:
+            raise HttpError(413, "payload_too_large", f"the lease allows {intent.max_bytes} bytes")
+        if intent.exact and size != intent.max_bytes:
+            raise HttpError(400, "size_mismatch", f"the lease demands {intent.max_bytes} bytes exactly")
+        volume = self.store.volume(intent.volume)
+        declared = block.fields.get(b"warehouse-crc32")
+        if declared is not None and not _CRC.match(declared):
+            raise HttpError(400, "bad_request", "Warehouse-CRC32 is 8 lower-case hex digits")
+        put = Put(
+            volume=volume,
+            lease=lease,
+            needle=number,
+            size_bytes=size,
+            meta=b"",
+            appended_ms=self.clock.now_ms(),
+            answer=self._answerer(connection),
+            declared_crc=None if declared is None else int(declared, 16),
+        )
+        self._attributes(request, put)
+        try:
+            put.meta = metas.encode(
+                metas.Meta(
+                    intent=lease.raw,
+                    key=put.key or "",
+                    content_type=put.content_type or "",
+                    if_match=put.if_match or "",
+                    if_none_match=put.if_none_match,
+                    metadata=put.metadata or {},
+                )
+            )
+        except metas.MetaInvalid as error:
+            raise HttpError(400, "metadata_invalid", str(error)) from error
+        return put
+
+    def _attributes(self, request: Request, put: Put) -> None:
+        """What the headers say of the object; a lease that fixes the key fixes all of it."""
+        intent, fields = put.lease.intent, request.block.fields
+        raw_key = fields.get(b"warehouse-key")
+        metadata = _metadata(fields)
+        content_type = fields.get(b"content-type")
+        if content_type is not None and not _CONTENT_TYPE.match(content_type):
+            raise HttpError(400, "metadata_invalid", "Content-Type is at most 255 characters of ASCII")
+        if intent.key_fixed:
+            if raw_key is not None:
+                raise HttpError(400, "key_invalid", "this lease fixes the key; leave Warehouse-Key away")
+            if intent.upload is not None:
+                return
+        else:
+            if raw_key is None:
+                raise HttpError(400, "key_invalid", "Warehouse-Key is missing")
+            put.key = _key(raw_key)
+            if not put.key.startswith(intent.key):
+                raise HttpError(403, "key_outside_lease", f"the lease allows keys that start with {intent.key!r}")
+        put.content_type = content_type.decode() if content_type else None
+        put.metadata = metadata or None
+        if b"if-match" in fields:
+            put.if_match = fields[b"if-match"].decode("latin-1")
+        condition = fields.get(b"if-none-match")
+        if condition is not None:
+            if condition != b"*":
+                raise HttpError(400, "bad_request", "a PUT takes If-None-Match: * only")
+            put.if_none_match = True
+
+    def _answerer(self, connection: Connection) -> Callable[[int, dict[str, object]], None]:
+        request_id = connection.request_id
+
+        def answer(status: int, body: dict[str, object]) -> None:
+            counters = self.listener.counters
+            counters.answers[status] = counters.answers.get(status, 0) + 1
+            connection.respond(
+                responses.document(
+                    status,
+                    body,
+                    request_id=request_id,
+                    headers=connection.extra_headers(),
+                    content_type=responses.JSON if status < 300 else responses.PROBLEM,
+                    close=connection.closes,
+                )
+            )
+
+        return answer
+
+    def _put_whole(self, connection: Connection, put: Put, body: bytes) -> None:
+        put.data_crc = zlib.crc32(body)
+        _check_crc(put)
+        volume = put.volume
+        claim = volume.claims.get(put.needle)
+        if claim is not None:  # the same id is on its way: wait for its sync, then look again
+            claim.waiters.append(self._later(connection, lambda: self._put_whole(connection, put, body)))
+            return
+        if volume.stored_length(put.needle) is not None:
+            found = self._standing(put)
+            if found is not None:
+                if not volume.same_data(found, body, 0):
+                    raise NeedleTaken(f"needle {put.needle:016x} holds other bytes")
+                self.committer.confirm(put)
+            return
+        put.lease.charge(put.size_bytes)
+        try:
+            claim = volume.append(
+                put.needle, put.meta, body, data_crc=put.data_crc, appended_ms=put.appended_ms
+            )  # fmt: skip
+        except StoreError:
+            put.lease.refund(put.size_bytes)
+            raise
+        self.committer.commit(put, claim)
+
+    def _put_stream(self, connection: Connection, put: Put) -> None:
+        volume = put.volume
+        claim = volume.claims.get(put.needle)
+        if claim is not None:
+            claim.waiters.append(self._later(connection, lambda: self._put_stream(connection, put)))
+            return
+        if volume.stored_length(put.needle) is not None:
+            found = self._standing(put)
+            if found is not None:
+                connection.stream_body(RepeatSink(self, connection, put, found), put.size_bytes)
+            return
+        put.lease.charge(put.size_bytes)
+        try:
+            claim = volume.reserve(put.needle, put.meta, put.size_bytes, appended_ms=put.appended_ms)
+        except StoreError:
+            put.lease.refund(put.size_bytes)
+            raise
+        connection.stream_body(AppendSink(self, connection, put, claim), put.size_bytes)
+
+    def _standing(self, put: Put) -> Needle | None:
+        """The live needle that has this PUT's id and meta; None when a dead one's verdict was answered.
+
+        Raises NeedleTaken for another one.
+        """
+        volume = put.volume
+        if not volume.stored_length(put.needle):
+            verdict = volume.verdict_of_dead(put.needle)
+            if not verdict:
+                raise NeedleTaken(f"needle {put.needle:016x} was deleted; ids are never used again")
+            status, _, code = verdict.partition(" ")
+            raise HttpError(int(status), code, "this needle was refused before")
+        found = volume.look(put.needle)
+        if found.meta != put.meta or found.header.data_bytes != put.size_bytes:
+            raise NeedleTaken(f"needle {put.needle:016x} is of another key, other attributes or another length")
+        put.appended_ms = found.header.appended_ms
+        return found
+
+    def _later(self, connection: Connection, step: Callable[[], None]) -> Callable[[], None]:
+        def again() -> None:
+            if not connection.closed:
+                self.listener.loop.call_soon(connection.resume_with, step)
+
+        return again
+
+    # -- OPTIONS -------------------------------------------------------------------------------------------------
+
+    def _preflight(self, connection: Connection, request: Request) -> None:
+        fields = request.block.fields
+        headers = list(connection.extra_headers())
+        if headers and b"access-control-request-method" in fields:
+            headers.append(b"Access-Control-Allow-Methods: GET, HEAD, PUT, OPTIONS")
+            asked = fields.get(b"access-control-request-headers")
+            if asked:
+                headers.append(b"Access-Control-Allow-Headers: " + asked)
+            headers.append(b"Access-Control-Max-Age: 600")
+        else:
+            headers.append(b"Allow: GET, HEAD, PUT, OPTIONS")
+        raw = responses.head(
+            204, content_length=None, headers=headers, request_id=connection.request_id, close=connection.closes
+        )
+        connection.respond(raw)
+
+
+class AppendSink:
+    """A large body on its way into reserved space."""
+
+    def __init__(self, routes: NeedleRoutes, connection: Connection, put: Put, claim: Claim) -> None:
+        self.routes = routes
+        self.connection = connection
+        self.put = put
+        self.claim = claim
+
+    def write(self, data: memoryview, at: int) -> None:
+        self.put.volume.write_data(self.claim, data, at)
+
+    def complete(self, crc: int) -> None:
+        self.put.data_crc = crc
+        _check_crc(self.put)
+        self.put.volume.finish(self.claim, data_crc=crc)
+
+    def done(self, crc: int) -> None:
+        self.routes.committer.commit(self.put, self.claim)
+
+    def abandoned(self, error: Exception | None) -> None:
+        put = self.put
+        if isinstance(error, OSError):
+            if error.errno in OUT_OF_SPACE:
+                error = DiskFull("the disk filled up while the body came in")
+            else:
+                put.volume.seal(f"a write failed: {error}")
+                error = VolumeSealed(f"volume {put.volume.number} is sealed: {put.volume.sealed}")
+        if put.volume.abort(self.claim):
+            put.lease.refund(put.size_bytes)
+        _answer_failure(self.connection, error)
+
+
+class RepeatSink:
+    """A large body that is compared with the needle that already stands under its id."""
+
+    def __init__(self, routes: NeedleRoutes, connection: Connection, put: Put, needle: Needle) -> None:
+        self.routes = routes
+        self.connection = connection
+        self.put = put
+        self.needle = needle
+
+    def write(self, data: memoryview, at: int) -> None:
+        if not self.put.volume.same_data(self.needle, data, at):
+            raise NeedleTaken(f"needle {self.put.needle:016x} holds other bytes")
+
+    def complete(self, crc: int) -> None:
+        self.put.data_crc = crc
+        _check_crc(self.put)
+
+    def done(self, crc: int) -> None:
+        self.routes.committer.confirm(self.put)
+
+    def abandoned(self, error: Exception | None) -> None:
+        _answer_failure(self.connection, error)
+
+
+def _answer_failure(connection: Connection, error: Exception | None) -> None:
+    if error is None:
+        return  # the client is gone
+    if isinstance(error, StoreError):
+        error = HttpError(error.status, error.code, error.detail)
+    elif not isinstance(error, HttpError):
+        log.error("request %s failed", connection.request_id.decode(), exc_info=error)
+        error = HttpError(500, "internal", "something went wrong here; the log says what")
+    connection.refuse(error)
+
+
+class InternalRoutes:
+    """`/usage`, `/admin/…`, `/healthz`, `/metrics`: for the master and the operator, not for clients."""
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        clock: Clock,
+        listener: Listener,
+        *,
+        instance: str,
+        public: NeedleRoutes | None,
+    ) -> None:
+        self.store = store
+        self.committer = committer
+        self.clock = clock
+        self.listener = listener
+        self.instance = instance
+        self.public = public
+        """Where everything else goes when there is one port for both."""
+
+    def handle(self, connection: Connection, request: Request) -> None:
+        path = request.target.partition(b"?")[0]
+        if path == b"/healthz" and request.method in (b"GET", b"HEAD"):
+            self._healthz(connection)
+        elif path == b"/metrics" and request.method in (b"GET", b"HEAD"):
+            self._metrics(connection)
+        elif path == b"/usage" or path.startswith(b"/admin/"):
+            if request.block.content_length is None:
+                self._signed(connection, request, b"")
+            else:
+                connection.expect_body(
+                    lambda body: self._signed(connection, request, body), limit=MAX_ADMIN_BODY_BYTES
+                )  # fmt: skip
+        elif self.public is not None:
+            self.public.handle(connection, request)
+        else:
+            raise HttpError(404, "not_found", "nothing is here")
+
+    def usage(self) -> dict[str, object]:
+        return {
+            "server": self.store.identity.server,
+            "instance": self.instance,
+            "capacity_bytes": self.store.capacity_bytes(),
+            "free_bytes": self.store.free_bytes(),
+            "volumes": self.store.reports(),
+        }
+
+    def _signed(self, connection: Connection, request: Request, body: bytes) -> None:
+        self._authenticate(request, body)
+        target = request.target.decode()
+        if (request.method, target) == (b"GET", "/usage"):
+            self._answer(connection, 200, self.usage())
+        elif (request.method, target) == (b"POST", "/admin/delete"):
+            self._delete(connection, _json(body))
+        elif (request.method, target) == (b"POST", "/admin/seal"):
+            self._seal(connection, _json(body))
+        else:
+            raise HttpError(404, "not_found", "nothing is here")
+
+    def _authenticate(self, request: Request, body: bytes) -> None:
+        """Raises HttpError 401 for a request that this server's master did not sign just now."""
+        values = [request.block.fields.get(name, b"").decode("latin-1") for name in _IDENTITY_HEADERS]
+        server, kid, time_text, signature = values
+        identity = self.store.identity
+        secret = identity.secrets.get(kid)
+        refusal = HttpError(401, "signature_invalid", "only the master may ask this")
+        if secret is None or server != identity.server or not time_text.isdecimal() or len(time_text) > 15:
+            raise refusal
+        genuine = signing.request_is_signed(
+            bytes.fromhex(secret),
+            signature,
+            direction=signing.TO_SERVER,
+            method=request.method.decode(),
+            target=request.target.decode(),
+            body=body,
+            server=server,
+            time_ms=int(time_text),
+        )
+        if not genuine:
+            raise refusal
+        if abs(int(time_text) - self.clock.now_ms()) > signing.REQUEST_WINDOW_MS:
+            raise HttpError(401, "clock_skew", "the request was signed at another time")
+
+    def _delete(self, connection: Connection, body: dict[str, object]) -> None:
+        """Tombstones for a batch of needles; answered once all of them are durable."""
+        volume = self._volume(body)
+        names = body.get("needles")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise HttpError(400, "bad_request", "needles is a list of 16 hex digits each")
+        batch = DeleteBatch(self, connection, volume, names)
+        batch.start()
+
+    def _seal(self, connection: Connection, body: dict[str, object]) -> None:
+        volume = self._volume(body)
+        volume.seal("by the master")
+        self._answer(connection, 200, dict(volume.report()))
+
+    def _volume(self, body: dict[str, object]) -> Volume:
+        number = body.get("volume")
+        if not isinstance(number, int):
+            raise HttpError(400, "bad_request", "volume is a number")
+        return self.store.volume(number)
+
+    def _healthz(self, connection: Connection) -> None:
+        body = {"status": "ok", "server": self.store.identity.server, "instance": self.instance}
+        self._answer(connection, 200, body)
+
+    def _metrics(self, connection: Connection) -> None:
+        counters = self.listener.counters
+        lines = [
+            f"warehouse_requests_total {counters.requests}",
+            f"warehouse_received_bytes_total {counters.bytes_in}",
+            f"warehouse_sent_bytes_total {counters.bytes_out}",
+            f"warehouse_syncs_total {self.committer.sync_count}",
+            f"warehouse_connections {len(self.listener.connections)}",
+            f"warehouse_free_bytes {self.store.free_bytes()}",
+        ]
+        for status, count in sorted(counters.answers.items()):
+            lines.append(f'warehouse_answers_total{{status="{status}"}} {count}')
+        for report in self.store.reports():
+            for name in ("size_bytes", "garbage_bytes", "live_count", "tombstone_count", "damaged_count"):
+                lines.append(f'warehouse_volume_{name}{{volume="{report["volume"]}"}} {report[name]}')
+        raw = "".join(line + "\n" for line in lines).encode()
+        head = responses.head(
+            200,
+            content_length=len(raw),
+            content_type=b"text/plain; version=0.0.4; charset=utf-8",
+            request_id=connection.request_id,
+            close=connection.closes,
+        )
+        request = connection.request
+        connection.respond(head if request is not None and request.method == b"HEAD" else head + raw)
+
+    def _answer(self, connection: Connection, status: int, body: dict[str, object]) -> None:
+        request = connection.request
+        connection.respond(
+            responses.document(
+                status,
+                body,
+                request_id=connection.request_id,
+                close=connection.closes,
+                head_only=request is not None and request.method == b"HEAD",
+            )
+        )
+
+
+class DeleteBatch:
+    """One `/admin/delete`: a tombstone for each needle that lives, one answer when all are durable.
+
+    A needle whose PUT is still on its way is in neither list: nothing is known of it yet, and the master asks again.
+    """
+
+    def __init__(self, routes: InternalRoutes, connection: Connection, volume: Volume, names: list[str]) -> None:
+        self.routes = routes
+        self.connection = connection
+        self.volume = volume
+        self.names = names
+        self.deleted: list[str] = []
+        self.absent: list[str] = []
+        self.failure: StoreError | None = None
+        self.open_count = 1
+
+    def start(self) -> None:
+        for name in self.names:
+            if len(name) != 16 or not all(digit in "0123456789abcdef" for digit in name):
+                raise HttpError(400, "bad_request", f"{name[:40]!r} is not a needle id")
+        for name in self.names:
+            self._delete(name)
+        self._closed(None)
+
+    def _delete(self, name: str) -> None:
+        needle = int(name, 16)
+        claim = self.volume.claims.get(needle)
+        if claim is not None:
+            if claim.kind == record.TOMBSTONE:
+                self.open_count += 1
+                claim.waiters.append(lambda: self.routes.listener.loop.call_soon(self._look_again, name))
+            return
+        stored = self.volume.stored_length(needle)
+        if stored is None:
+            self.absent.append(name)
+        elif stored == 0:
+            self.deleted.append(name)
+        else:
+            try:
+                claim = self.volume.tombstone(needle, appended_ms=self.routes.clock.now_ms())
+            except StoreError as error:
+                self.failure = error
+                return
+            self.open_count += 1
+
+            def synced(error: StoreError | None) -> None:
+                if error is None:
+                    self.deleted.append(name)
+                self._closed(error)
+
+            self.routes.committer.sync(self.volume, claim, synced)
+
+    def _look_again(self, name: str) -> None:
+        self._delete(name)
+        self._closed(None)
+
+    def _closed(self, error: StoreError | None) -> None:
+        self.failure = self.failure or error
+        self.open_count -= 1
+        if self.open_count:
+            return
+        if self.failure is not None:
+            _answer_failure(self.connection, self.failure)
+        else:
+            self.routes._answer(self.connection, 200, {"deleted": self.deleted, "absent": self.absent})
+
+
+def parse_range(value: bytes, size: int) -> tuple[int, int] | None:
+    """(start, count) of a single byte range (RFC 9110 section 14); count 0: unsatisfiable; None: ignore the header."""
+    match = _RANGE.match(value)
+    if match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        count = min(int(match[2]), size)
+        return size - count, count
+    start = int(match[1])
+    last = min(int(match[2]), size - 1) if match[2] else size - 1
+    if match[2] and int(match[2]) < start:
+        return None
+    return start, max(last - start + 1, 0)
+
+
+def _matches(header: bytes | None, etag: bytes, *, absent: bool) -> bool:
+    """Whether a list of entity tags holds this one (RFC 9110 section 13.1); ``absent``: the answer without header."""
+    if header is None:
+        return absent
+    if header == b"*":
+        return True
+    return any(candidate.strip().removeprefix(b"W/") == etag for candidate in header.split(b","))
+
+
+def _check_crc(put: Put) -> None:
+    if put.declared_crc is not None and put.declared_crc != put.data_crc:
+        raise HttpError(
+            400, "crc_mismatch", f"the body's CRC-32 is {put.data_crc:08x}, {put.declared_crc:08x} was declared"
+        )
+
+
+def _percent_decoded(value: bytes) -> str:
+    """Raises ValueError where it is not percent-encoded UTF-8."""
+    if not _PERCENT.match(value):
+        raise ValueError("a % that no two hex digits follow, or a byte that is not ASCII")
+    return unquote_to_bytes(value).decode()
+
+
+def _key(raw: bytes) -> str:
+    try:
+        key = _percent_decoded(raw)
+    except ValueError as error:
+        raise HttpError(400, "key_invalid", f"Warehouse-Key is percent-encoded UTF-8: {error}") from error
+    if not 1 <= len(key.encode()) <= metas.MAX_KEY_BYTES or "\0" in key:
+        raise HttpError(400, "key_invalid", f"a key has 1 to {metas.MAX_KEY_BYTES} bytes and no NUL")
+    return key
+
+
+def _metadata(fields: dict[bytes, bytes]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in fields.items():
+        if not name.startswith(_META_PREFIX):
+            continue
+        short = name[len(_META_PREFIX) :].decode("latin-1")
+        if not _META_NAME.match(short):
+            raise HttpError(400, "metadata_invalid", f"{short!r} is not a name of 1 to 64 characters a-z 0-9 -")
+        try:
+            found[short] = _percent_decoded(value)
+        except ValueError as error:
+            raise HttpError(400, "metadata_invalid", f"{short} is percent-encoded UTF-8: {error}") from error
+    if sum(len(name) + len(value.encode()) for name, value in found.items()) > metas.MAX_METADATA_BYTES:
+        raise HttpError(400, "metadata_invalid", f"metadata has at most {metas.MAX_METADATA_BYTES} bytes in all")
+    return found
+
+
+def _json(body: bytes) -> dict[str, object]:
+    with contextlib.suppress(ValueError):
+        found = json.loads(body)
+        if isinstance(found, dict):
+            return found
+    raise HttpError(400, "bad_request", "the body is a JSON object")
+
+
+def new_instance() -> str:
+    return uuid.uuid4().hex

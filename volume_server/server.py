@@ -1,0 +1,525 @@
+"""The event loop's side: connections, bodies, time limits. What a request means is `volume_server.routes`.
+
+One `asyncio.Protocol` a connection; small requests are parsed and answered inside one `data_received` with one write, no
+task or coroutine each. A large body goes through a `BufferedProtocol` into two reused buffers: one fills while a
+thread writes the other out. A connection answers its requests in order: while one is on its way, the next ones wait.
+"""
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Protocol
+
+from volume_server import responses
+from volume_server.errors import StoreError
+from volume_server.http1 import HttpError, Request, RequestParser
+
+log = logging.getLogger(__name__)
+
+SMALL_BODY_BYTES = 256 * 1024
+MAX_ADMIN_BODY_BYTES = 8 << 20
+DRAIN_BYTES = 1 << 20
+STREAM_BUFFER_BYTES = 1 << 20
+SENDFILE_PIECE_BYTES = 4 << 20
+HEAD_TIMEOUT_S = 30.0
+BODY_TIMEOUT_S = 120.0
+"""For a small body, for each buffer of a large one, and for each piece of an answer: 9 kB/s at the least."""
+IDLE_TIMEOUT_S = 120.0
+DRAIN_TIMEOUT_S = 10.0
+SWEEP_S = 1.0
+MAX_CONNECTIONS = 20_000
+NEVER = float("inf")
+"""The deadline of a connection whose answer depends on us, not on the client."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Sink(Protocol):
+    """Takes the body of one large PUT. `write` runs in a thread; the others on the loop."""
+
+    def write(self, data: memoryview, at: int) -> None: ...
+
+    def complete(self, crc: int) -> None:
+        """In a thread, after the last write."""
+
+    def done(self, crc: int) -> None:
+        """The whole body is in; answer through the connection."""
+
+    def abandoned(self, error: Exception | None) -> None:
+        """The body never came whole (None), or could not be taken (the error); answer if there is somebody."""
+
+
+class Handler(Protocol):
+    def handle(self, connection: "Connection", request: Request) -> None:
+        """Answer with `connection.respond`, or call `expect_body` or `stream_body`. Raises HttpError."""
+
+
+class Counters:
+    def __init__(self) -> None:
+        self.requests = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.answers: dict[int, int] = {}
+
+
+class Listener:
+    """What the connections of one process share."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: Executor, instance: str) -> None:
+        self.loop = loop
+        self.threads = threads
+        self.connections: set[Connection] = set()
+        self.counters = Counters()
+        self.draining = False
+        self._id_prefix = instance[:12]
+        self._id_count = 0
+        self._spare_buffers: list[bytearray] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Hold on to a task until it ends (the loop alone would let it be collected)."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def next_request_id(self) -> bytes:
+        self._id_count += 1
+        return f"{self._id_prefix}-{self._id_count:x}".encode()
+
+    def take_buffer(self) -> bytearray:
+        return self._spare_buffers.pop() if self._spare_buffers else bytearray(STREAM_BUFFER_BYTES)
+
+    def give_buffer(self, buffer: bytearray) -> None:
+        if len(self._spare_buffers) < 16:
+            self._spare_buffers.append(buffer)
+
+    def sweep(self) -> None:
+        """Close what has been waiting for too long. Called every `SWEEP_S`."""
+        now_s = self.loop.time()
+        for connection in [found for found in self.connections if found.deadline_s < now_s]:
+            connection.time_out()
+
+    def drain(self) -> None:
+        """A stop is near: idle connections are closed now, the others after the answer they are waiting for."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.close_if_idle()
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self, listener: Listener, handler: Handler) -> None:
+        self.listener = listener
+        self.handler = handler
+        self.transport: asyncio.Transport
+        self.buffer = bytearray()
+        self.parser = RequestParser()
+        self.request: Request | None = None
+        self.request_id = b""
+        self.busy = False
+        """An answer is on its way; nothing more is parsed until it is out."""
+        self.closed = False
+        self.deadline_s = 0.0
+        self._body_needed = -1
+        self._body_taker: Callable[[bytes], None] | None = None
+        self._body_begun = False
+        """The current request's body was asked for, so that what follows in the buffer is not a request."""
+        self._head_begun = False
+        """A part of a request's head is here; its time runs from the first byte."""
+        self._discard = -1
+        self._writable = True
+        self._out: list[bytes] | None = None
+
+    # -- asyncio's side ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.deadline_s = self.listener.loop.time() + HEAD_TIMEOUT_S
+        if len(self.listener.connections) >= MAX_CONNECTIONS or self.listener.draining:
+            self.closed = True
+            transport.abort()
+            return
+        self.listener.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self.listener.connections.discard(self)
+        self._body_taker = None
+
+    def data_received(self, data: bytes) -> None:
+        if self.closed:
+            return
+        if self._discard >= 0:
+            self._discard -= len(data)
+            if self._discard <= 0:
+                self.transport.abort()
+            return
+        self.listener.counters.bytes_in += len(data)
+        self.buffer += data
+        if self.busy:
+            if len(self.buffer) > SMALL_BODY_BYTES:
+                self.transport.pause_reading()
+            return
+        self.process()
+
+    def eof_received(self) -> bool:
+        # a client that half-closes still gets the answers it is waiting for
+        if not self.busy:
+            return False
+        self.deadline_s = min(self.deadline_s, self.listener.loop.time() + BODY_TIMEOUT_S)
+        return True
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        self.transport.pause_reading()
+        self.deadline_s = self.listener.loop.time() + BODY_TIMEOUT_S
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if not self.closed and not self.busy:
+            self.transport.resume_reading()
+            self.process()
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def process(self) -> None:
+        """Answer all that the buffer holds, with one write."""
+        self._out = []
+        while self.buffer and not self.busy and not self.closed and self._writable and self._discard < 0:
+            if self._body_needed >= 0:
+                if not self._take_body():
+                    break
+                continue
+            try:
+                parsed = self.parser.parse(self.buffer)
+            except HttpError as error:
+                self.request, self.request_id = None, self.listener.next_request_id()
+                self.refuse(error)
+                break
+            if parsed is None:
+                if not self._head_begun:
+                    self._head_begun = True
+                    self.deadline_s = self.listener.loop.time() + HEAD_TIMEOUT_S
+                break
+            self._head_begun = False
+            self.request, head_bytes = parsed
+            del self.buffer[:head_bytes]
+            self._begin()
+        out, self._out = self._out, None
+        if out and not self.transport.is_closing():
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if not self.buffer and not self.busy and self._body_needed < 0 and self._discard < 0:
+            self.deadline_s = self.listener.loop.time() + IDLE_TIMEOUT_S
+
+    def _begin(self) -> None:
+        request = self.request
+        assert request is not None
+        self.listener.counters.requests += 1
+        given = request.block.fields.get(b"x-request-id")
+        self.request_id = given if given and is_request_id(given) else self.listener.next_request_id()
+        self.busy = True
+        self._body_begun = False
+        self.deadline_s = NEVER
+        self._guarded(lambda: self.handler.handle(self, request))
+
+    def resume_with(self, step: Callable[[], None]) -> None:
+        """Take up a request again that had to wait for another one."""
+        if not self.closed:
+            self._guarded(step)
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Whatever a step raises is an answer."""
+        try:
+            step()
+        except HttpError as error:
+            self.refuse(error)
+        except StoreError as error:
+            self.refuse(HttpError(error.status, error.code, error.detail))
+        except Exception:
+            log.exception("request %s failed", self.request_id.decode())
+            self.refuse(HttpError(500, "internal", "something went wrong here; the log says what"))
+
+    def expect_body(self, taker: Callable[[bytes], None], *, limit: int) -> None:
+        """Call ``taker`` with the whole body once it is here. Raises HttpError 411, 413."""
+        length = self._body_length(limit)
+        self._body_begun = True
+        self._body_needed = length
+        self._body_taker = taker
+        self.busy = False
+        self.deadline_s = self.listener.loop.time() + BODY_TIMEOUT_S
+        if len(self.buffer) >= length:
+            self._take_body()
+        else:
+            self._send_continue()
+
+    def stream_body(self, sink: Sink, length: int) -> None:
+        """Hand the body over to ``sink``, piece by piece."""
+        self._body_begun = True
+        receiver = BodyReceiver(self, sink, length)
+        if len(self.buffer) < length:
+            self._send_continue()
+        receiver.start()
+
+    def _body_length(self, limit: int) -> int:
+        assert self.request is not None
+        length = self.request.block.content_length
+        if length is None:
+            raise HttpError(411, "length_required", "send a Content-Length")
+        if length > limit:
+            raise HttpError(413, "payload_too_large", f"at most {limit} bytes are taken")
+        return length
+
+    def _take_body(self) -> bool:
+        if len(self.buffer) < self._body_needed:
+            return False
+        with memoryview(self.buffer) as view:
+            body = bytes(view[: self._body_needed])
+        del self.buffer[: self._body_needed]
+        taker, self._body_taker = self._body_taker, None
+        self._body_needed = -1
+        self.busy = True
+        self.deadline_s = NEVER
+        assert taker is not None
+        self._guarded(lambda: taker(body))
+        return True
+
+    def _send_continue(self) -> None:
+        assert self.request is not None
+        if self.request.block.expect_continue:
+            self._write(CONTINUE)
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    @property
+    def closes(self) -> bool:
+        """Whether this answer is the connection's last."""
+        return self.listener.draining or self.request is None or not self.request.block.keep_alive
+
+    def respond(self, raw: bytes, *, close: bool | None = None) -> None:
+        """Send a whole answer to the current request; the next one may then come."""
+        if self.closed:
+            return
+        self._write(raw)
+        self.listener.counters.bytes_out += len(raw)
+        self.end_answer(self.closes if close is None else close)
+
+    def end_answer(self, close: bool) -> None:
+        self.busy = False
+        if close:
+            self._close_softly(0)
+        elif self._out is None:  # not inside process(): go on with what came meanwhile
+            if self._writable:
+                self.transport.resume_reading()
+            self.process()
+
+    def refuse(self, error: HttpError) -> None:
+        """Answer with a problem. Where the request's body was not read, it is drained a little, then the door closes."""
+        self.listener.counters.answers[error.status] = self.listener.counters.answers.get(error.status, 0) + 1
+        request = self.request
+        unread = 0
+        if request is None:
+            unread = DRAIN_BYTES
+        elif not self._body_begun:
+            unread = request.block.content_length or 0
+            if unread and unread <= len(self.buffer):
+                del self.buffer[:unread]
+                unread = 0
+        elif self._body_needed >= 0:
+            unread = self._body_needed
+        close = unread > 0 or self.closes
+        raw = responses.document(
+            error.status,
+            responses.problem(error.status, error.code, error.detail),
+            request_id=self.request_id,
+            content_type=responses.PROBLEM,
+            close=close,
+            head_only=request is not None and request.method == b"HEAD",
+            headers=self.extra_headers(),
+        )
+        if unread > 0:
+            self._write(raw)
+            self.busy = False
+            self._close_softly(max(min(unread - len(self.buffer), DRAIN_BYTES), 1))
+        else:
+            self.respond(raw, close=close)
+
+    def extra_headers(self) -> tuple[bytes, ...]:
+        """Headers that every answer of this connection's current request carries (CORS)."""
+        return ()
+
+    def _write(self, raw: bytes) -> None:
+        if self._out is not None:
+            self._out.append(raw)
+        elif not self.transport.is_closing():
+            self.transport.write(raw)
+
+    def _close_softly(self, discard_bytes: int) -> None:
+        """Half-close after the answer and read on for a moment, so that no reset overtakes the answer."""
+        if self._out:
+            self.transport.write(b"".join(self._out))
+            self._out.clear()
+        self.buffer.clear()
+        self._body_needed = -1
+        if discard_bytes and self.transport.can_write_eof():
+            self._discard = discard_bytes
+            self.deadline_s = self.listener.loop.time() + DRAIN_TIMEOUT_S
+            self.transport.write_eof()
+            self.transport.resume_reading()
+        else:
+            self.closed = True
+            self.transport.close()
+
+    def close_if_idle(self) -> None:
+        if not self.busy and not self.buffer and self._body_needed < 0:
+            self.transport.close()
+
+    def time_out(self) -> None:
+        if self._body_needed >= 0 and not self.busy and self._discard < 0:
+            self.refuse(HttpError(408, "timeout", "the body came too slowly"))
+            self.deadline_s = self.listener.loop.time() + DRAIN_TIMEOUT_S
+        elif self.buffer and not self.busy and self._discard < 0 and self._writable:
+            self.request, self.request_id = None, self.listener.next_request_id()
+            self.refuse(HttpError(408, "timeout", "the request came too slowly"))
+        else:
+            self.transport.abort()
+
+    async def send_file(self, head: bytes, file: object, offset: int, count: int) -> None:
+        """Send an answer whose body lies in a file, by sendfile, a piece at a time."""
+        loop = self.listener.loop
+        try:
+            self.transport.write(head)
+            while count > 0 and not self.closed:
+                self.deadline_s = loop.time() + BODY_TIMEOUT_S
+                piece = min(count, SENDFILE_PIECE_BYTES)
+                sent = await loop.sendfile(self.transport, file, offset, piece)  # type: ignore[arg-type]
+                if sent != piece:
+                    raise OSError(f"sent {sent} of {piece} bytes")
+                offset += sent
+                count -= sent
+                self.listener.counters.bytes_out += sent
+        except (OSError, RuntimeError) as error:
+            # the head is out: all that can still be said is to stop short of the promised length
+            log.warning("request %s: the body broke off: %s", self.request_id.decode(), error)
+            self.transport.abort()
+            return
+        if not self.closed:
+            self.end_answer(self.closes)
+
+
+class BodyReceiver(asyncio.BufferedProtocol):
+    """Receives one large body in place of its connection's protocol, then hands the transport back."""
+
+    def __init__(self, connection: Connection, sink: Sink, length: int) -> None:
+        self.connection = connection
+        self.listener = connection.listener
+        self.sink = sink
+        self.length = length
+        self.received = 0
+        self.written = 0
+        self.crc = 0
+        self.writing = False
+        self.lost = False
+        self.failure: Exception | None = None
+        self._filling = self.listener.take_buffer()
+        self._spare: bytearray | None = self.listener.take_buffer()
+        self._filled = 0
+
+    def start(self) -> None:
+        connection = self.connection
+        connection.deadline_s = self.listener.loop.time() + BODY_TIMEOUT_S
+        first = bytes(connection.buffer[: self.length])
+        del connection.buffer[: len(first)]
+        connection.transport.set_protocol(self)
+        with memoryview(first) as view:
+            self._filling[: len(view)] = view  # what a connection buffers is smaller than one of these
+        connection.transport.resume_reading()
+        self.buffer_updated(len(first))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        room = min(len(self._filling) - self._filled, self.length - self.received)
+        return memoryview(self._filling)[self._filled : self._filled + room]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._filled += nbytes
+        self.received += nbytes
+        self.listener.counters.bytes_in += nbytes
+        if self._filled == len(self._filling) or self.received == self.length:
+            if self._spare is not None and not self.writing:
+                self._write_out()
+            if self._filled == len(self._filling) or self.received == self.length:
+                self.connection.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        return self.received == self.length
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.connection.connection_lost(exc)
+        if not self.writing:
+            self._finish()
+
+    def pause_writing(self) -> None:
+        self.connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.connection._writable = True
+
+    def _write_out(self) -> None:
+        """Swap the buffers and let a thread write the full one."""
+        full, size = self._filling, self._filled
+        assert self._spare is not None
+        self._filling, self._spare, self._filled = self._spare, None, 0
+        self.writing = True
+        self.connection.deadline_s = NEVER
+        last = self.received == self.length
+        self.listener.threads.submit(self._write_in_thread, full, size, self.written, last)
+        self.written += size
+
+    def _write_in_thread(self, buffer: bytearray, size: int, at: int, last: bool) -> None:
+        failure: Exception | None = None
+        try:
+            with memoryview(buffer)[:size] as piece:
+                self.crc = zlib.crc32(piece, self.crc)
+                self.sink.write(piece, at)
+            if last:
+                self.sink.complete(self.crc)
+        except Exception as error:
+            failure = error
+        self.listener.loop.call_soon_threadsafe(self._wrote, buffer, failure)
+
+    def _wrote(self, buffer: bytearray, failure: Exception | None) -> None:
+        self.writing = False
+        self._spare = buffer
+        self.failure = failure
+        if failure is not None or self.lost or self.written == self.length:
+            self._finish()
+            return
+        self.connection.deadline_s = self.listener.loop.time() + BODY_TIMEOUT_S
+        if self._filled == len(self._filling) or self.received == self.length:
+            self._write_out()
+        self.connection.transport.resume_reading()
+        if self.received == self.length:
+            self.connection.transport.pause_reading()
+
+    def _finish(self) -> None:
+        self.listener.give_buffer(self._filling)
+        if self._spare is not None:
+            self.listener.give_buffer(self._spare)
+        connection = self.connection
+        whole = self.written == self.length and self.failure is None
+        if not self.lost:
+            connection.transport.set_protocol(connection)
+            connection.deadline_s = NEVER
+            if self.received < self.length:
+                connection._body_begun = False  # the rest is drained by the refusal
+        if whole:
+            self.sink.done(self.crc)
+        else:
+            self.sink.abandoned(self.failure)
+
+
+_REQUEST_ID_CHARS = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+
+
+def is_request_id(value: bytes) -> bool:
+    return len(value) <= 64 and _REQUEST_ID_CHARS.issuperset(value)

@@ -1,0 +1,531 @@
+"""One volume: an append-only log of needles in one file, and its index.
+
+The event loop owns the state. Small records are written by it; large bodies, fsyncs and checkpoints run in threads
+that touch only the file. A needle's way:
+
+    reserve ── body streams in ── finish ─┐
+                                          ├─> written ── sync (group) ──> settle: in the index, durable
+    append (small, one write) ────────────┘
+       │
+       └── abort: at the very tail the space is given back, elsewhere the provisional filler stays
+
+Only what is settled is in the index; until then the id stands in `claims`, where duplicates wait for it.
+"""
+
+import errno
+import json
+import logging
+import os
+import threading
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from volume_server import record, recovery
+from volume_server.checkpoint import CheckpointFile, Figures
+from volume_server.durability import FileSystem
+from volume_server.errors import (
+    Damaged,
+    DiskFull,
+    NeedleTaken,
+    NeedleUnknown,
+    ReadFailed,
+    VolumeFull,
+    VolumeSealed,
+    VolumeUnusable,
+)
+from volume_server.index import MAX_OFFSET, Index, Segment
+from volume_server.superblock import RECORDS_START, Superblock, SuperblockInvalid, decode_head, encode_head
+
+log = logging.getLogger(__name__)
+
+DEFAULT_SIZE_LIMIT = 16 << 30
+CHECKPOINT_EVERY_BYTES = 64 << 20
+OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Room:
+    """What the disk may still take. Asked before every append; the default knows no bound."""
+
+    def require(self, size_bytes: int) -> None:
+        """Raises DiskFull when ``size_bytes`` more do not fit beside the reserve."""
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """Space in the log, held for one record."""
+
+    needle: int
+    offset: int
+    record_bytes: int
+    stored_bytes: int
+    kind: int
+    appended_ms: int
+    meta: bytes = b""
+    waiters: list[Callable[[], None]] = field(default_factory=list)
+    """Called once the claim is gone: settled, aborted or failed."""
+
+    @property
+    def data_offset(self) -> int:
+        return self.offset + record.HEADER_BYTES + len(self.meta)
+
+    @property
+    def data_bytes(self) -> int:
+        return self.stored_bytes - record.HEADER_BYTES - len(self.meta)
+
+
+@dataclass(frozen=True, slots=True)
+class Needle:
+    """A live needle as it lies in the file."""
+
+    header: record.Header
+    meta: bytes
+    data_offset: int
+
+
+@dataclass(slots=True)
+class CheckpointJob:
+    segments: list[Segment]
+    figures: Figures
+    watermark: int
+    clean_size_bytes: int
+
+
+class Volume:
+    """See the module. Opened with `Volume.create` or `Volume.open`."""
+
+    def __init__(self, files: FileSystem, path: Path, superblock: Superblock, fd: int, room: Room) -> None:
+        self.files = files
+        self.path = path
+        self.superblock = superblock
+        self.room = room
+        self.number = superblock.volume
+        self.salt = superblock.salt
+        self.fd = fd
+        self.file = FileIO(fd, "rb", closefd=False)
+        """The same descriptor for `loop.sendfile`; reads are positional, so its own position means nothing."""
+        self.index = Index()
+        self.figures = Figures()
+        self.tail = RECORDS_START
+        self.size_limit = DEFAULT_SIZE_LIMIT
+        self.epoch = 1
+        self.sealed: str | None = None
+        self.claims: dict[int, Claim] = {}
+        self.checkpoint_file = CheckpointFile(files, path.with_suffix(".idx"), superblock)
+        self.checkpointing = False
+        self.damaged_needles: set[int] = set()
+        """Found damaged by a read since the volume was opened; each is counted once."""
+        self.sync_failure: OSError | None = None
+        self._sync_lock = threading.Lock()
+        self._checkpoints_failed = False
+        self._checkpoint_tail = RECORDS_START
+        self._late_fillers: list[tuple[int, int]] = []
+
+    # -- open and close ------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, files: FileSystem, directory: Path, superblock: Superblock, *, epoch: int = 1, room: Room | None = None
+    ) -> "Volume":
+        """A new, empty volume, durable when this returns. Raises FileExistsError, OSError."""
+        path = volume_path(directory, superblock.volume)
+        if path.exists():
+            raise FileExistsError(path)
+        _write_state(files, path, epoch=epoch, sealed=None)
+        files.replace_file(path, encode_head(superblock))
+        return cls.open(files, path, room=room)
+
+    @classmethod
+    def open(cls, files: FileSystem, path: Path, *, room: Room | None = None) -> "Volume":
+        """Open a volume, recovering what a crash left.
+
+        After a clean stop no record is read; after a crash the log is replayed from the checkpoint's watermark, and
+        synced before anything is answered from it. Raises VolumeUnusable, OSError.
+        """
+        fd = files.open(path, os.O_RDWR)
+        try:
+            try:
+                superblock = decode_head(os.pread(fd, RECORDS_START, 0))
+            except SuperblockInvalid as error:
+                raise VolumeUnusable(f"{path.name}: {error}") from error
+            if path != volume_path(path.parent, superblock.volume):
+                raise VolumeUnusable(f"{path.name} holds volume {superblock.volume}")
+            volume = cls(files, path, superblock, fd, room or Room())
+            volume._recover()
+        except BaseException:
+            files.close(fd)
+            raise
+        return volume
+
+    def _recover(self) -> None:
+        state = _read_state(self.path)
+        self.epoch = int(state.get("epoch", 1))
+        self.sealed = state.get("sealed")
+        size_bytes = os.fstat(self.fd).st_size
+        start = RECORDS_START
+        loaded = self.checkpoint_file.load()
+        if loaded is not None and loaded.watermark <= size_bytes:
+            self.index, self.figures, start = loaded.index, loaded.figures, loaded.watermark
+            if loaded.clean_size_bytes == size_bytes == loaded.watermark:
+                self.tail = self._checkpoint_tail = size_bytes
+                return
+        elif loaded is not None:
+            log.error("volume %d is shorter than its checkpoint says; the index is rebuilt", self.number)
+        self.tail = max(record.aligned(size_bytes), RECORDS_START)
+        for found in recovery.scan(self.fd, self.salt, start=start, end=size_bytes):
+            self._replay(found)
+        try:
+            self.sync_log()
+        except OSError as error:
+            self.seal(f"the recovered tail could not be synced: {error}")
+
+    def _replay(self, found: recovery.Found | recovery.Gap) -> None:
+        if isinstance(found, recovery.Gap):
+            if found.torn:
+                log.warning("volume %d: a torn tail of %d bytes is cut off", self.number, found.size_bytes)
+                if not self.sealed:
+                    self.files.truncate(self.fd, found.offset)
+                self.tail = found.offset
+                return
+            log.error("volume %d: %d damaged bytes at %d", self.number, found.size_bytes, found.offset)
+            self.figures.damaged_count += 1
+            return
+        header = found.header
+        if header.kind == record.FILLER:
+            self.figures.garbage_bytes += header.record_bytes
+            return
+        if not found.sound:
+            log.error("volume %d: needle %016x at %d is damaged", self.number, header.needle, found.offset)
+            self.figures.damaged_count += 1
+            return
+        known = self.index.get(header.needle)
+        if known is not None and known[0] >= found.offset:
+            return  # the checkpoint knew it already
+        if header.kind == record.LIVE and known is not None:
+            log.error("volume %d: needle %016x stands twice; the first counts", self.number, header.needle)
+            self.figures.garbage_bytes += header.record_bytes
+            return
+        self._enter(header.kind, header.needle, found.offset, header.stored_bytes)
+
+    def begin_checkpoint(self, *, clean: bool = False) -> CheckpointJob:
+        """Freeze the index as it is; hand the job to `write_checkpoint` in a thread, then to `end_checkpoint`."""
+        self.checkpointing = True
+        watermark = min((claim.offset for claim in self.claims.values()), default=self.tail)
+        self._late_fillers = [filler for filler in self._late_fillers if filler[0] >= watermark]
+        figures = Figures(
+            self.figures.live_count,
+            self.figures.tombstone_count,
+            self.figures.garbage_bytes - sum(size_bytes for _, size_bytes in self._late_fillers),
+            self.figures.damaged_count,
+        )
+        self._checkpoint_tail = self.tail
+        clean_size_bytes = self.tail if clean and watermark == self.tail else 0
+        return CheckpointJob(self.index.freeze(), figures, watermark, clean_size_bytes)
+
+    def write_checkpoint(self, job: CheckpointJob) -> list[int]:
+        """In a thread. Syncs the log first, so that no entry names a record that is not durable. Raises OSError."""
+        self.sync_log()
+        return self.checkpoint_file.write(
+            job.segments, job.figures, watermark=job.watermark, clean_size_bytes=job.clean_size_bytes
+        )
+
+    def end_checkpoint(self, job: CheckpointJob, places: list[int] | None) -> None:
+        """``places`` None: it failed. The index file is then left alone until the volume is opened anew."""
+        self.index.release(job.segments, places)
+        self.checkpointing = False
+        if places is None:
+            self._checkpoints_failed = True
+            if self.sync_failure is not None:
+                self.seal(f"an fdatasync failed: {self.sync_failure}")
+
+    @property
+    def checkpoint_is_due(self) -> bool:
+        if self.checkpointing or self._checkpoints_failed:
+            return False
+        return self.tail - self._checkpoint_tail >= CHECKPOINT_EVERY_BYTES
+
+    def close(self, *, clean: bool = True) -> None:
+        """Sync and checkpoint (where ``clean``), then close. No claim may be open."""
+        if clean and not self.sealed and not self._checkpoints_failed:
+            job = self.begin_checkpoint(clean=True)
+            try:
+                places = self.write_checkpoint(job)
+            except OSError as error:
+                log.error("volume %d: no clean checkpoint: %s", self.number, error)
+                places = None
+            self.end_checkpoint(job, places)
+        self.files.close(self.fd)
+
+    # -- write ---------------------------------------------------------------------------------------------------
+
+    def append(self, needle: int, meta: bytes, data: Buffer, *, data_crc: int, appended_ms: int) -> Claim:
+        """Write a whole live record at the tail, not yet synced. Raises NeedleTaken, NoRoom, VolumeSealed."""
+        claim = self._claim(record.LIVE, needle, meta, len(data), appended_ms)
+        header = self._live_header(claim, data_crc)
+        self._write_at_tail(claim, [header, meta, data, record.padding_of(claim.stored_bytes)])
+        return claim
+
+    def reserve(self, needle: int, meta: bytes, data_bytes: int, *, appended_ms: int) -> Claim:
+        """Hold space at the tail under a provisional filler. Then write the data, `finish` or `abort`. Raises as `append`."""
+        claim = self._claim(record.LIVE, needle, meta, data_bytes, appended_ms)
+        filler = record.encode_filler(
+            self.salt, needle, record_bytes=claim.record_bytes, appended_ms=appended_ms
+        )  # fmt: skip
+        self._write_at_tail(claim, [filler])
+        return claim
+
+    def write_data(self, claim: Claim, data: Buffer, at: int) -> None:
+        """In a thread: a piece of a reserved record's data, ``at`` bytes from its start. Raises OSError."""
+        self.files.write_at(self.fd, [data], claim.data_offset + at)
+
+    def finish(self, claim: Claim, *, data_crc: int) -> None:
+        """The body is there: write the padding and meta, and last the live header. Raises OSError."""
+        padding = record.padding_of(claim.stored_bytes)
+        if padding:
+            self.files.write_at(self.fd, [padding], claim.offset + claim.stored_bytes)
+        self.files.write_at(self.fd, [claim.meta], claim.offset + record.HEADER_BYTES)
+        self.files.write_at(self.fd, [self._live_header(claim, data_crc)], claim.offset)
+
+    def tombstone(self, needle: int, *, verdict: str = "", appended_ms: int) -> Claim:
+        """Write a tombstone of a live needle at the tail, not yet synced; the disk reserve may be used for it.
+
+        Raises NeedleUnknown, NeedleTaken (already dead, or on its way), NoRoom, VolumeSealed.
+        """
+        known = self.index.get(needle)
+        if known is None:
+            raise NeedleUnknown(f"needle {needle:016x} was never stored here")
+        if known[1] == 0 or needle in self.claims:
+            raise NeedleTaken(f"needle {needle:016x} is dead already")
+        raw = record.encode_tombstone(self.salt, needle, verdict=verdict, appended_ms=appended_ms)
+        self._require_open()
+        claim = Claim(
+            needle, self.tail, len(raw), record.HEADER_BYTES + len(verdict), record.TOMBSTONE, appended_ms
+        )  # fmt: skip
+        self._write_at_tail(claim, [raw])
+        return claim
+
+    def abort(self, claim: Claim) -> bool:
+        """Give up a claim that is not settled. True: its space was given back; False: it stays as filler."""
+        self._drop(claim)
+        if self.sealed:
+            return False
+        if claim.offset + claim.record_bytes == self.tail:
+            self._give_back(claim.offset)
+            self.tail = claim.offset
+            return True
+        self.figures.garbage_bytes += claim.record_bytes
+        self._late_fillers.append((claim.offset, claim.record_bytes))
+        return False
+
+    def sync_log(self) -> None:
+        """In a thread: everything written so far is durable when this returns. Raises OSError.
+
+        The kernel reports a failed write-back once per descriptor and forgets it, so that the next fdatasync would
+        seem to succeed. Hence after one failure no other is tried: all later ones fail with the first one's error.
+        """
+        with self._sync_lock:
+            if self.sync_failure is not None:
+                raise self.sync_failure
+            try:
+                self.files.sync_data(self.fd)
+            except OSError as error:
+                self.sync_failure = error
+                raise
+
+    def settle(self, claims: list[Claim]) -> None:
+        """The sync that covers these claims succeeded: they are durable, and found from now on."""
+        for claim in claims:
+            self._enter(claim.kind, claim.needle, claim.offset, claim.stored_bytes)
+            self._drop(claim)
+
+    def seal(self, reason: str) -> None:
+        """Take no record any more, over restarts too. What is not settled never will be."""
+        if self.sealed is None:
+            self.sealed = reason
+            log.error("volume %d is sealed: %s", self.number, reason)
+            try:
+                _write_state(self.files, self.path, epoch=self.epoch, sealed=reason)
+            except OSError as error:
+                log.critical("volume %d: the seal could not be written down: %s", self.number, error)
+
+    def _claim(self, kind: int, needle: int, meta: bytes, data_bytes: int, appended_ms: int) -> Claim:
+        self._require_open()
+        if needle in self.claims or self.index.get(needle) is not None:
+            raise NeedleTaken(f"needle {needle:016x} is taken")
+        stored_bytes = record.HEADER_BYTES + len(meta) + data_bytes
+        record_bytes = record.aligned(stored_bytes)
+        if record_bytes > record.MAX_RECORD_BYTES:
+            raise VolumeFull(f"a record holds at most {record.MAX_RECORD_BYTES} bytes")
+        if self.tail + record_bytes > min(self.size_limit, MAX_OFFSET):
+            raise VolumeFull(f"volume {self.number} has no room for {data_bytes} bytes more")
+        self.room.require(record_bytes)
+        return Claim(needle, self.tail, record_bytes, stored_bytes, kind, appended_ms, meta)
+
+    def _require_open(self) -> None:
+        if self.sealed is not None:
+            raise VolumeSealed(f"volume {self.number} is sealed: {self.sealed}")
+
+    def _live_header(self, claim: Claim, data_crc: int) -> bytes:
+        return record.encode_header(
+            self.salt,
+            record.LIVE,
+            claim.needle,
+            meta_bytes=len(claim.meta),
+            data_bytes=claim.data_bytes,
+            crc=zlib.crc32(claim.meta, data_crc),
+            appended_ms=claim.appended_ms,
+        )
+
+    def _write_at_tail(self, claim: Claim, buffers: list[Buffer]) -> None:
+        try:
+            self.files.write_at(self.fd, buffers, claim.offset)
+        except OSError as error:
+            self._give_back(claim.offset)
+            if error.errno in OUT_OF_SPACE:
+                raise DiskFull(f"the disk took no record for volume {self.number}") from error
+            self.seal(f"a write failed: {error}")
+            raise VolumeSealed(f"volume {self.number} is sealed: {self.sealed}") from error
+        self.tail = claim.offset + claim.record_bytes
+        self.claims[claim.needle] = claim
+
+    def _give_back(self, offset: int) -> None:
+        try:
+            self.files.truncate(self.fd, offset)
+        except OSError as error:
+            self.seal(f"a truncate failed: {error}")
+
+    def _drop(self, claim: Claim) -> None:
+        if self.claims.get(claim.needle) is claim:
+            del self.claims[claim.needle]
+        waiters, claim.waiters = claim.waiters, []
+        for waiter in waiters:
+            waiter()
+
+    def _enter(self, kind: int, needle: int, offset: int, stored_bytes: int) -> None:
+        figures = self.figures
+        if kind == record.LIVE:
+            self.index.put(needle, offset, stored_bytes)
+            figures.live_count += 1
+            return
+        known = self.index.get(needle)
+        self.index.put(needle, offset, 0)
+        figures.tombstone_count += 1
+        if known is not None and known[1]:
+            figures.live_count -= 1
+            figures.garbage_bytes += record.aligned(known[1])
+
+    # -- read ----------------------------------------------------------------------------------------------------
+
+    def read(self, needle: int) -> tuple[record.Header, memoryview, memoryview]:
+        """Header, meta and data of a live needle, everything checked. Raises NeedleUnknown, Damaged, ReadFailed."""
+        offset, length = self._locate(needle)
+        raw = self._pread(length, offset)
+        header = self._checked_header(needle, raw, offset, length)
+        view = memoryview(raw)
+        meta = view[record.HEADER_BYTES : record.HEADER_BYTES + header.meta_bytes]
+        data = view[record.HEADER_BYTES + header.meta_bytes :]
+        if len(raw) != length or not record.body_is_sound(header, meta, data):
+            raise self._damaged(needle, offset)
+        return header, meta, data
+
+    def look(self, needle: int) -> Needle:
+        """Header and meta of a live needle; id and tag are checked, the data is not read. Raises as `read`."""
+        offset, length = self._locate(needle)
+        raw = self._pread(min(length, record.HEADER_BYTES + record.MAX_META_BYTES), offset)
+        header = self._checked_header(needle, raw, offset, length)
+        meta = raw[record.HEADER_BYTES : record.HEADER_BYTES + header.meta_bytes]
+        return Needle(header, meta, offset + record.HEADER_BYTES + header.meta_bytes)
+
+    def stored_length(self, needle: int) -> int | None:
+        """Bytes of header, meta and data; 0: dead; None: never stored. Reads the index only."""
+        known = self.index.get(needle)
+        return None if known is None else known[1]
+
+    def verdict_of_dead(self, needle: int) -> str:
+        """What the tombstone of a dead needle says: "status code" of its refusal, or empty. Raises as `read`."""
+        known = self.index.get(needle)
+        if known is None or known[1]:
+            raise NeedleUnknown(f"needle {needle:016x} is not dead")
+        raw = self._pread(record.HEADER_BYTES + 256, known[0])
+        header = record.decode_header(self.salt, raw)
+        if header is None or header.needle != needle or header.kind != record.TOMBSTONE:
+            raise self._damaged(needle, known[0])
+        return raw[record.HEADER_BYTES : record.HEADER_BYTES + header.meta_bytes].decode("ascii")
+
+    def same_data(self, needle: Needle, data: Buffer, at: int) -> bool:
+        """Whether ``data`` is what the needle holds ``at`` bytes from its start. Raises ReadFailed."""
+        return self._pread(len(data), needle.data_offset + at) == data
+
+    def _locate(self, needle: int) -> tuple[int, int]:
+        known = self.index.get(needle)
+        if known is None or not known[1]:
+            raise NeedleUnknown(f"no needle {needle:016x} in volume {self.number}")
+        return known
+
+    def _pread(self, size_bytes: int, offset: int) -> bytes:
+        try:
+            return os.pread(self.fd, size_bytes, offset)
+        except OSError as error:
+            log.error("volume %d: reading %d bytes at %d failed: %s", self.number, size_bytes, offset, error)
+            raise ReadFailed(f"volume {self.number} could not be read") from error
+
+    def _checked_header(self, needle: int, raw: bytes, offset: int, length: int) -> record.Header:
+        header = record.decode_header(self.salt, raw)
+        if (
+            header is None
+            or header.kind != record.LIVE
+            or header.needle != needle
+            or header.stored_bytes != length
+        ):  # fmt: skip
+            raise self._damaged(needle, offset)
+        return header
+
+    def _damaged(self, needle: int, offset: int) -> Damaged:
+        if needle not in self.damaged_needles:
+            self.damaged_needles.add(needle)
+            self.figures.damaged_count += 1
+            log.error("volume %d: needle %016x at %d is damaged", self.number, needle, offset)
+        return Damaged(f"needle {needle:016x} of volume {self.number} is damaged")
+
+    def report(self) -> dict[str, int | str]:
+        """The figures of docs/protocol.md, section 5."""
+        return {
+            "volume": self.number,
+            "epoch": self.epoch,
+            "revision": self.superblock.revision,
+            "state": "sealed" if self.sealed else "open",
+            "size_bytes": self.tail,
+            "garbage_bytes": self.figures.garbage_bytes,
+            "live_count": self.figures.live_count,
+            "tombstone_count": self.figures.tombstone_count,
+            "damaged_count": self.figures.damaged_count,
+        }
+
+
+def volume_path(directory: Path, number: int) -> Path:
+    return directory / f"{number:010d}.vol"
+
+
+def _state_path(path: Path) -> Path:
+    return path.with_suffix(".state")
+
+
+def _write_state(files: FileSystem, path: Path, *, epoch: int, sealed: str | None) -> None:
+    files.replace_file(_state_path(path), json.dumps({"epoch": epoch, "sealed": sealed}).encode())
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(_state_path(path).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise VolumeUnusable(f"{_state_path(path).name} is not JSON: {error}") from error
+    if not isinstance(state, dict):
+        raise VolumeUnusable(f"{_state_path(path).name} holds no state")
+    return state
