@@ -138,7 +138,7 @@ def single_confirms(api: Api, server: Part, master_url: str, *, count: int) -> l
     kid, secret, server_id = server.identity()
     target = "/api/v1/internal/confirm"
     host = urlsplit(master_url).netloc
-    made = []
+    made: list[bytes] = []
     while len(made) < count:
         lease = api.lease("bench", count=LEASE_COUNT, max_bytes=NEEDLE_BYTES)
         intent = dict(pair.split("=", 1) for pair in urlsplit(lease.url).query.split("&"))["intent"]
