@@ -296,7 +296,7 @@ class Wire:
         transport = self._take(origin)
         transport.progress, transport.stop = None, stop
         try:
-            transport.send(head)
+            transport.send(head + b"\r\n")
             return self._receive(origin, transport, size=size, into=into, through=through)
         except (OSError, EOFError) as error:
             transport.close()

@@ -24,7 +24,7 @@ _REFUSED_FOR_S = 60.0
 
 
 class LeaseTooLarge(Exception):
-    """The store gives no lease for needles of this size."""
+    """There is no lease for needles of this size: the object goes as an upload."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,9 @@ class _Kind:
 
 
 class LeasePool:
-    def __init__(self, master: Master) -> None:
+    def __init__(self, master: Master, *, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        """Objects up to this size are put under leases; lowered to the store's chunk size when that is learnt."""
         self._master = master
         self._lock = threading.Lock()
         self._kinds: dict[tuple[str, str, int], _Kind] = {}
@@ -68,9 +70,10 @@ class LeasePool:
         the folders of ``key`` from the top, then ``key`` itself.
         Raises LeaseTooLarge, PermissionDenied and whatever else the master answers.
         """
-        max_bytes = next((limit for limit in _CLASSES_BYTES if size <= limit), None)
-        if max_bytes is None:
+        if size > self.limit_bytes:
             raise LeaseTooLarge
+        max_bytes = next((limit for limit in _CLASSES_BYTES if size <= limit), self.limit_bytes)
+        max_bytes = min(max_bytes, self.limit_bytes)
         refusal: PermissionDenied | None = None
         for prefix in self._prefixes(bucket, key):
             try:
@@ -90,6 +93,10 @@ class LeasePool:
         assert refusal is not None
         raise refusal
 
+    def learn_chunk_size(self, chunk_bytes: int) -> None:
+        """Larger objects are cut into chunks, and the store gives no leases beyond a chunk."""
+        self.limit_bytes = min(self.limit_bytes, chunk_bytes)
+
     def drop(self, lease: Lease) -> None:
         """Use no more needles of this lease."""
         lease.dropped = True
@@ -101,7 +108,7 @@ class LeasePool:
         with kind.lock:
             if kind.lease is not None and (url := kind.lease.next_url()) is not None:
                 return url, kind.lease
-            count = min(kind.next_count, _MAX_LEASE_BYTES // max_bytes)
+            count = max(1, min(kind.next_count, _MAX_LEASE_BYTES // max(max_bytes, 1)))
             kind.lease = lease = self._ask(bucket, prefix, count, max_bytes)
             kind.next_count = min(kind.next_count * _GROWTH, _MAX_COUNT)
             url = lease.next_url()

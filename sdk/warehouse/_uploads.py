@@ -27,7 +27,15 @@ class _Chunk:
 
 
 class Uploader:
-    def __init__(self, master: Master, wire: Wire, config: TransferConfig, executor: Callable[[], Executor]) -> None:
+    def __init__(
+        self,
+        master: Master,
+        wire: Wire,
+        config: TransferConfig,
+        executor: Callable[[], Executor],
+        on_chunk_size: Callable[[int], None],
+    ) -> None:
+        self._on_chunk_size = on_chunk_size
         self._master = master
         self._wire = wire
         self._config = config
@@ -44,6 +52,7 @@ class Uploader:
             "POST", bucket_path(bucket, "uploads"), body={"key": key, "size": source.size, **attributes}
         )
         upload, chunks = str(answer["id"]), _chunks(answer["chunks"])
+        self._on_chunk_size(int(answer["chunk_size"]))
         if sum(chunk.size for chunk in chunks) != source.size:
             raise ProtocolError("the chunks of the upload do not add up to its size")
         stop = threading.Event()

@@ -55,10 +55,11 @@ class Client:
         self._config = transfer or TransferConfig()
         self._master = Master(url, key, self._config, user_agent=_USER_AGENT)
         self._wire = Wire(self._config, user_agent=_USER_AGENT)
-        self._leases = LeasePool(self._master)
-        self._uploader = Uploader(self._master, self._wire, self._config, self._chunk_threads)
+        self._leases = LeasePool(self._master, limit_bytes=self._config.small_put_bytes)
+        self._uploader = Uploader(
+            self._master, self._wire, self._config, self._chunk_threads, self._leases.learn_chunk_size
+        )
         self._downloader = Downloader(self._master, self._wire, self._config, self._chunk_threads)
-        self._lease_limit = self._config.small_put_bytes
         # Two sets of threads: an object's thread waits for its chunks' threads, never the other way round.
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._threads_lock = threading.Lock()
@@ -131,29 +132,23 @@ class Client:
         content_type = content_type or guess_content_type(key)
         with ExitStack() as stack:
             opened = open_source(source, size=size, config=self._config, stack=stack)
-            verdict: Mapping[str, Any] | None
-            if opened.size <= self._lease_limit:
-                headers = {"Warehouse-Key": quote(key, safe=""), "Content-Type": content_type}
-                headers |= {f"Warehouse-Meta-{name}": quote(value, safe="") for name, value in metadata.items()}
+            verdict = self._put_small(
+                bucket,
+                key,
+                opened,
+                content_type=content_type,
+                metadata=metadata,
+                if_match=if_match,
+                if_none_match=if_none_match,
+                progress=progress,
+            )
+            if verdict is None:
+                attributes: dict[str, Any] = {"content_type": content_type, "metadata": metadata}
                 if if_match is not None:
-                    headers["If-Match"] = if_match if if_match == "*" else f'"{if_match}"'
+                    attributes["if_match"] = if_match
                 if if_none_match:
-                    headers["If-None-Match"] = "*"
-                try:
-                    verdict = self._put_small(bucket, key, opened, headers, progress)
-                except LeaseTooLarge:
-                    # The store's chunks are smaller than what this client takes for a small object.
-                    self._lease_limit = min(self._lease_limit, opened.size - 1)
-                else:
-                    return ObjectInfo.from_json(verdict, content_type=content_type, metadata=metadata)
-            attributes: dict[str, Any] = {"content_type": content_type}
-            if metadata:
-                attributes["metadata"] = metadata
-            if if_match is not None:
-                attributes["if_match"] = if_match
-            if if_none_match:
-                attributes["if_none_match"] = True
-            verdict = self._uploader.put(bucket, key, opened, attributes=attributes, progress=progress)
+                    attributes["if_none_match"] = True
+                verdict = self._uploader.put(bucket, key, opened, attributes=attributes, progress=progress)
         if verdict is None:
             return self.stat(bucket, key)
         return ObjectInfo.from_json(verdict, content_type=content_type, metadata=metadata)
@@ -286,12 +281,31 @@ class Client:
         return deleted
 
     def _put_small(
-        self, bucket: str, key: str, source: Source, headers: Mapping[str, str], progress: Progress | None
-    ) -> Mapping[str, Any]:
+        self,
+        bucket: str,
+        key: str,
+        source: Source,
+        *,
+        content_type: str,
+        metadata: Mapping[str, str],
+        if_match: str | None,
+        if_none_match: bool,
+        progress: Progress | None,
+    ) -> Mapping[str, Any] | None:
+        """The verdict of a put under a lease, or None where the object is too large for that."""
+        headers = {"Warehouse-Key": quote(key, safe=""), "Content-Type": content_type}
+        headers |= {f"Warehouse-Meta-{name}": quote(value, safe="") for name, value in metadata.items()}
+        if if_match is not None:
+            headers["If-Match"] = if_match if if_match == "*" else f'"{if_match}"'
+        if if_none_match:
+            headers["If-None-Match"] = "*"
         body = None
         backoff = Backoff(self._config)
         while True:
-            url, lease = self._leases.take(bucket, key, source.size)
+            try:
+                url, lease = self._leases.take(bucket, key, source.size)
+            except LeaseTooLarge:
+                return None
             if body is None:
                 body = source.body(0, source.size)
             try:

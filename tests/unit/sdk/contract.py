@@ -1,0 +1,197 @@
+"""What a store does for its client. Run against the fake, and against a real store: so the fake cannot lie.
+
+Each function takes a client, the name of an empty bucket and the store's chunk size.
+"""
+
+import gzip
+import io
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from warehouse import Client, Conflict, Invalid, NotFound, ObjectInfo, PreconditionFailed, Prefix, WarehouseError
+
+Check = Callable[[Client, str, int, Path], None]
+
+
+def sizes_around_chunks(client: Client, bucket: str, chunk: int, _: Path) -> None:
+    for size in (0, 1, chunk - 1, chunk, chunk + 1, 3 * chunk, 3 * chunk + 7):
+        body = os.urandom(size)
+        key = f"size/{size}"
+        told = client.put(bucket, key, body, metadata={"colour": "grün"}, content_type="image/x-test")
+        assert (told.key, told.size, told.content_type) == (key, size, "image/x-test")
+        assert client.get(bucket, key) == body
+        assert b"".join(client.iter_bytes(bucket, key)) == body
+        found = client.stat(bucket, key)
+        assert (found.size, found.etag, found.metadata) == (size, told.etag, {"colour": "grün"})
+        assert found.updated_at == told.updated_at
+
+
+def every_kind_of_source(client: Client, bucket: str, chunk: int, tmp_path: Path) -> None:
+    body = os.urandom(2 * chunk + 5)
+    path = tmp_path / "source"
+    path.write_bytes(body)
+    packed = tmp_path / "source.gz"
+    packed.write_bytes(gzip.compress(body))
+    client.put(bucket, "bytes", body)
+    client.put(bucket, "bytearray", bytearray(body))
+    spread = bytearray(2 * len(body))
+    spread[::2] = body
+    client.put(bucket, "memoryview", memoryview(spread)[::2])
+    client.put(bucket, "path", path)
+    client.put(bucket, "str", str(path))
+    with path.open("rb") as file:
+        file.read(1)
+        client.put(bucket, "rest of a file", file)
+        assert file.read() == b""
+    client.put(bucket, "BytesIO", io.BytesIO(body))
+    with gzip.open(packed) as stream:
+        client.put(bucket, "stream", stream)  # type: ignore[arg-type]  # a GzipFile is one, but for typeshed
+    with gzip.open(packed) as stream:
+        client.put(bucket, "stream of known size", stream, size=len(body))  # type: ignore[arg-type]
+    got = dict(client.get_many(bucket, [info.key for info in client.list(bucket)]))
+    assert got.pop("rest of a file") == body[1:]
+    assert len(got) == 8
+    assert set(got.values()) == {body}
+
+
+def odd_keys(client: Client, bucket: str, _: int, __: Path) -> None:
+    keys = ["a b", "ü/é/漢字", "../up", "a/./b", "/absolute", "a//b", "100%", "q?x=1&y#z", "a\nb", "x" * 1024, "+", '"']
+    for key in keys:
+        client.put(bucket, key, key.encode())
+    assert {info.key for info in client.list(bucket)} == set(keys)
+    for key in keys:
+        assert client.get(bucket, key) == key.encode()
+        assert client.stat(bucket, key).size == len(key.encode())
+    assert client.delete_many(bucket, keys) == set(keys)
+    assert list(client.list(bucket)) == []
+
+
+def lists_are_in_byte_order(client: Client, bucket: str, _: int, __: Path) -> None:
+    keys = ["Z", "a", "a/1", "a/2/3", "b/1", "é", "\uffff", "\U0001f600"]
+    for _info in client.put_many(bucket, ((key, b"x") for key in keys)):
+        pass
+    assert [info.key for info in client.list(bucket)] == sorted(keys, key=str.encode)
+    assert [info.key for info in client.list(bucket, "a/")] == ["a/1", "a/2/3"]
+    folded = list(client.list(bucket, delimiter="/"))
+    assert [entry.key for entry in folded] == ["Z", "a", "a/", "b/", "é", "\uffff", "\U0001f600"]
+    assert [type(entry) for entry in folded[:4]] == [ObjectInfo, ObjectInfo, Prefix, Prefix]
+
+
+def lists_longer_than_a_page(client: Client, bucket: str, _: int, __: Path) -> None:
+    keys = [f"{number:05}" for number in range(2003)]
+    assert len(list(client.put_many(bucket, ((key, key.encode()) for key in keys)))) == len(keys)
+    assert [info.key for info in client.list(bucket)] == keys
+    assert dict(client.get_many(bucket, [*keys, "none"])) == {**{key: key.encode() for key in keys}, "none": None}
+    assert client.delete_many(bucket, [*keys, "none"]) == set(keys)
+
+
+def preconditions(client: Client, bucket: str, chunk: int, _: Path) -> None:
+    for key, body in (("small", b"1"), ("large", os.urandom(chunk * 2))):
+        first = client.put(bucket, key, body, if_none_match=True)
+        with pytest.raises(PreconditionFailed):
+            client.put(bucket, key, body, if_none_match=True)
+        second = client.put(bucket, key, body, if_match=first.etag)
+        assert second.etag != first.etag
+        with pytest.raises(PreconditionFailed):
+            client.put(bucket, key, b"other", if_match=first.etag)
+        assert client.get(bucket, key) == body
+
+
+def what_is_not_there(client: Client, bucket: str, _: int, tmp_path: Path) -> None:
+    absent: list[Callable[[], object]] = [
+        lambda: client.get(bucket, "none"),
+        lambda: client.stat(bucket, "none"),
+        lambda: client.stat(bucket, "../none"),
+        lambda: client.download(bucket, "none", tmp_path / "none"),
+        lambda: client.open(bucket, "none"),
+        lambda: client.put("no-such-bucket", "k", b""),
+        lambda: client.bucket("no-such-bucket"),
+        lambda: next(client.list("no-such-bucket")),
+    ]
+    for ask in absent:
+        with pytest.raises(NotFound):
+            ask()
+    assert client.delete(bucket, "none") is False
+    assert list(tmp_path.iterdir()) == []
+
+
+def buckets(client: Client, bucket: str, _: int, __: Path) -> None:
+    assert bucket in [one.name for one in client.list_buckets()]
+    with pytest.raises(Conflict):
+        client.create_bucket(bucket)
+    with pytest.raises((Invalid, Conflict, WarehouseError)):
+        client.put(bucket, "k", b"1")
+        client.delete_bucket(bucket)
+    told = client.bucket(bucket)
+    assert (told.object_count, told.total_bytes) == (1, 1)
+    assert client.delete(bucket, "k") is True
+    client.delete_bucket(bucket)
+    with pytest.raises(NotFound):
+        client.bucket(bucket)
+    client.create_bucket(bucket)
+
+
+def files_come_back(client: Client, bucket: str, chunk: int, tmp_path: Path) -> None:
+    body = os.urandom(5 * chunk + 1)
+    client.put(bucket, "k", body)
+    target = tmp_path / "target"
+    target.write_bytes(b"before")
+    moved: list[int] = []
+    client.download(bucket, "k", target, progress=moved.append)
+    assert target.read_bytes() == body
+    assert sum(moved) == len(body)
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+def an_open_object_is_a_file(client: Client, bucket: str, chunk: int, _: Path) -> None:
+    body = os.urandom(2 * chunk + 100)
+    client.put(bucket, "k", body)
+    with client.open(bucket, "k") as file:
+        assert file.read(10) == body[:10]
+        file.seek(-50, os.SEEK_END)
+        assert file.read() == body[-50:]
+        file.seek(chunk - 5)
+        assert file.read(10) == body[chunk - 5 : chunk + 5]
+
+
+def readers_see_one_version(client: Client, bucket: str, chunk: int, _: Path) -> None:
+    versions = [bytes([number]) * (2 * chunk + number) for number in range(8)]
+    client.put(bucket, "k", versions[0])
+    over = threading.Event()
+    mixed: list[bytes] = []
+
+    def read() -> None:
+        while not over.is_set():
+            body = client.get(bucket, "k")
+            if body not in versions:
+                mixed.append(body[:20])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for version in versions:
+            client.put(bucket, "k", version)
+    finally:
+        over.set()
+        reader.join()
+    assert mixed == []
+    assert client.get(bucket, "k") == versions[-1]
+
+
+CHECKS: list[Check] = [
+    sizes_around_chunks,
+    every_kind_of_source,
+    odd_keys,
+    lists_are_in_byte_order,
+    lists_longer_than_a_page,
+    preconditions,
+    what_is_not_there,
+    buckets,
+    files_come_back,
+    an_open_object_is_a_file,
+    readers_see_one_version,
+]
