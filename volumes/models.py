@@ -147,7 +147,7 @@ class Volume(models.Model):
         SEALED = "sealed"
 
     TRANSITIONS: ClassVar[dict[str, frozenset[str]]] = {
-        State.CREATING: frozenset({State.WRITABLE, State.SEALED}),
+        State.CREATING: frozenset({State.WRITABLE, State.FULL, State.SEALED}),
         State.WRITABLE: frozenset({State.FULL, State.SEALED}),
         State.FULL: frozenset({State.WRITABLE, State.SEALED}),
         State.SEALED: frozenset(),

@@ -243,7 +243,7 @@ def _url(value: object) -> str:
 
 
 def _volume_state(value: object) -> bool:
-    if value not in {"open", "sealed"}:
+    if not isinstance(value, str) or value not in {"open", "sealed"}:
         raise ValueError('must be "open" or "sealed"')
     return value == "sealed"
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from django.db import connection
 from django.db.models import Count, Prefetch, Q, QuerySet, Sum
 from django.utils import timezone
 
@@ -37,15 +38,23 @@ class Totals:
 
 
 def volumes_for_confirm(volume_ids: Iterable[int]) -> dict[int, VolumeState]:
-    """States by volume number; volumes that do not exist are left out. One query per 500 volumes."""
+    """States by volume number; volumes that do not exist are left out. One query per 500 volumes.
+
+    Asked by every commit while it holds its locks, so in plain SQL: the ORM would take ten times as long to build it.
+    """
     wanted = sorted(set(volume_ids))
     states: dict[int, VolumeState] = {}
-    for start in range(0, len(wanted), _PARAMETERS):
-        rows = Replica.objects.filter(
-            volume__in=wanted[start : start + _PARAMETERS], role=Replica.Role.PRIMARY
-        ).values_list("volume_id", "volume__epoch", "server_id", "volume__state")
-        for volume_id, epoch, primary, state in rows:
-            states[volume_id] = VolumeState(epoch=epoch, primary=primary, state=state)
+    with connection.cursor() as cursor:
+        for start in range(0, len(wanted), _PARAMETERS):
+            part = wanted[start : start + _PARAMETERS]
+            cursor.execute(
+                "SELECT v.id, v.epoch, v.state, r.server_id FROM volumes_replica r JOIN volumes_volume v "  # noqa: S608
+                f"ON v.id = r.volume_id WHERE r.role = 'primary' AND v.id IN ({', '.join(['%s'] * len(part))})",
+                part,
+            )
+            for volume_id, epoch, state, server_id in cursor.fetchall():
+                primary = server_id if isinstance(server_id, UUID) else UUID(server_id)
+                states[volume_id] = VolumeState(epoch=epoch, primary=primary, state=state)
     return states
 
 
@@ -63,7 +72,8 @@ def primaries_of(volume_ids: Iterable[int]) -> dict[int, Server]:
 
 def list_servers() -> QuerySet[Server]:
     """All servers by node, each with ``volume_count``."""
-    return Server.objects.annotate(volume_count=Count("replicas"))
+    # A grouped query does not take the order of the model over.
+    return Server.objects.annotate(volume_count=Count("replicas")).order_by(*Server._meta.ordering)
 
 
 def online_servers() -> QuerySet[Server]:

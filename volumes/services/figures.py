@@ -100,8 +100,6 @@ def _move_by_figures(replica: Replica) -> None:
         wanted = Volume.State.FULL
     else:
         wanted = Volume.State.WRITABLE
-    if volume.state == Volume.State.CREATING and wanted == Volume.State.FULL:
-        wanted = Volume.State.WRITABLE
     if wanted in Volume.TRANSITIONS[volume.state]:
         move_volume(volume_id=volume.pk, to=wanted)
         volume.state = wanted

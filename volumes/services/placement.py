@@ -88,6 +88,7 @@ def pick(*, needed_bytes: int, count: int = 1) -> list[Target]:
     Raises NoRoom when servers are there but full, NoServers when none can take a write at this moment,
     LeasesHalted when the database is older than what servers have seen.
     """
+    needed_bytes = max(1, needed_bytes)  # an empty needle has a header
     with _lock:
         table = _fresh_table()
         now = time.time()
@@ -118,7 +119,7 @@ def _pick_one(table: _Table, needed_bytes: int, now: float) -> _Candidate:
 
 def _pick_spread(table: _Table, needed_bytes: int, count: int, now: float) -> list[Target]:
     ring = _ring([candidate for candidate in table.ready if candidate.has_room(needed_bytes, now)])
-    room = [candidate.usable_bytes // max(1, needed_bytes) for candidate in ring]
+    room = [candidate.usable_bytes // needed_bytes for candidate in ring]
     targets: list[Target] = []
     while len(targets) < count:
         if not ring:
@@ -191,17 +192,17 @@ def _read_table(before: dict[str, _Candidate]) -> _Table:
         state=Replica.State.OPEN,
     ).values_list("server_id", "volume_id", "volume__epoch", "epoch")
     for server_id, volume_id, epoch, replica_epoch in open_replicas:
-        server = servers.get(server_id)
-        if server is None or epoch != replica_epoch:
+        holder = servers.get(server_id)
+        if holder is None or epoch != replica_epoch:
             continue
         candidates[str(server_id)].targets.append(
             Target(
                 volume_id=volume_id,
                 epoch=epoch,
                 server_id=str(server_id),
-                public_url=server.public_url,
-                kid=server.kid,
-                secret=server_secret(server_id, server.kid),
+                public_url=holder.public_url,
+                kid=holder.kid,
+                secret=server_secret(server_id, holder.kid),
             )
         )
     return _Table(

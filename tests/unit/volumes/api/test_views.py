@@ -1,0 +1,182 @@
+"""Servers, volumes and usage as clients see them."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from keys.models import ApiKey, Grant
+from keys.permissions import Permission
+from tests.unit.volumes.factories import make_server, make_volume
+from volumes.models import Replica
+
+pytestmark = pytest.mark.django_db
+
+ROUTES = ["servers", "servers/{server}", "volumes", "volumes/{volume}", "usage"]
+
+
+def client_of(permissions: int) -> APIClient:
+    key = ApiKey.objects.create(name="k", secret_hash="0" * 64, permissions=permissions)
+    client = APIClient()
+    client.force_authenticate(key)
+    return client
+
+
+@pytest.fixture
+def reader() -> APIClient:
+    return client_of(Permission.VOLUMES_READ)
+
+
+@pytest.fixture
+def route() -> Callable[[str], str]:
+    server = make_server()
+    volume = make_volume(server)
+    return lambda path: "/api/v1/" + path.format(server=server.pk, volume=volume.pk)
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_rights(path: str, route: Callable[[str], str]) -> None:
+    url = route(path)
+    anonymous = APIClient().get(url)
+    assert (anonymous.status_code, anonymous.json()["code"]) == (401, "not_authenticated")
+    without = client_of(~Permission.VOLUMES_READ & ~Permission.ADMIN & 4095).get(url)
+    assert (without.status_code, without.json()["code"]) == (403, "permission_denied")
+    for permission in (Permission.VOLUMES_READ, Permission.ADMIN):
+        assert client_of(permission).get(url).status_code == 200
+
+
+def test_a_grant_on_a_bucket_shows_no_servers(route: Callable[[str], str]) -> None:
+    key = ApiKey.objects.create(name="k", secret_hash="0" * 64)
+    Grant.objects.create(key=key, bucket="b", permissions=Permission.OBJECTS_READ)
+    client = APIClient()
+    client.force_authenticate(key)
+    assert client.get(route("servers")).status_code == 403
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_reading_only(path: str, route: Callable[[str], str]) -> None:
+    for method in ("post", "put", "patch", "delete"):
+        response = getattr(client_of(Permission.ADMIN), method)(route(path), {})
+        assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+
+
+def test_servers(reader: APIClient) -> None:
+    long_ago = timezone.now() - timedelta(hours=1)
+    first = make_server(node="a", used_bytes=5)
+    make_volume(first)
+    make_volume(first)
+    make_server(node="b", last_seen_at=long_ago)
+    make_server(node="c", admin_state="draining")
+    make_server(node="d", admin_state="maintenance")
+    results = reader.get("/api/v1/servers").json()["results"]
+    assert [one["status"] for one in results] == ["online", "offline", "draining", "maintenance"]
+    shown = {name: results[0][name] for name in ("id", "node", "url", "status", "volumes", "used_bytes", "free_bytes")}
+    assert shown == {
+        "id": str(first.pk),
+        "node": "a",
+        "url": first.public_url,
+        "status": "online",
+        "volumes": 2,
+        "used_bytes": 5,
+        "free_bytes": first.free_bytes,
+    }
+    assert results[0]["last_seen_at"].endswith("Z")
+    assert reader.get(f"/api/v1/servers/{first.pk}").json() == results[0]
+
+
+def test_nothing_secret_is_shown(reader: APIClient) -> None:
+    server = make_server()
+    volume = make_volume(server, salt=b"0123456789abcdef")
+    for path in ("servers", "volumes", f"volumes/{volume.pk}"):
+        text = reader.get(f"/api/v1/{path}").content
+        assert b"salt" not in text
+        assert volume.salt.hex().encode() not in text
+        assert server.instance.encode() not in text
+        assert b"internal_url" not in text
+
+
+@pytest.mark.parametrize(
+    "path", [f"servers/{uuid4()}", "servers/1", "volumes/7", "volumes/0", "volumes/4294967296", "volumes/x", "servers/"]
+)
+def test_what_is_not_there(reader: APIClient, path: str) -> None:
+    response = reader.get(f"/api/v1/{path}")
+    assert response.status_code == 404
+    assert response.headers["Content-Type"] == "application/problem+json"
+
+
+def test_volumes_are_paged(reader: APIClient) -> None:
+    server = make_server()
+    numbers = sorted(make_volume(server).pk for _ in range(5))
+    seen, after = [], 0
+    while after is not None:
+        page = reader.get("/api/v1/volumes", {"after": after, "limit": 2}).json()
+        assert 1 <= len(page["results"]) <= 2
+        seen += [one["id"] for one in page["results"]]
+        after = page["next_after"]
+    assert seen == numbers
+
+
+def test_volumes_by_state_and_server(reader: APIClient) -> None:
+    one, other = make_server(), make_server()
+    sealed = make_volume(one, state="sealed")
+    make_volume(one)
+    elsewhere = make_volume(other, state="sealed")
+
+    def ids(**query: object) -> list[int]:
+        return [volume["id"] for volume in reader.get("/api/v1/volumes", query).json()["results"]]
+
+    assert ids(state="sealed") == [sealed.pk, elsewhere.pk]
+    assert ids(state="sealed", server=one.pk) == [sealed.pk]
+    assert ids(state="creating") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"after": "x"}, "after"),
+        ({"after": "-1"}, "after"),
+        ({"limit": "0"}, "limit"),
+        ({"limit": "1001"}, "limit"),
+        ({"state": "odd"}, "state"),
+        ({"server": "1"}, "server"),
+    ],
+)
+def test_a_bad_query_names_the_field(reader: APIClient, query: dict[str, str], field: str) -> None:
+    response = reader.get("/api/v1/volumes", query)
+    assert (response.status_code, response.json()["code"]) == (400, "invalid")
+    assert list(response.json()["errors"]) == [field]
+
+
+def test_a_volume_with_its_replicas(reader: APIClient) -> None:
+    server, other = make_server(node="a"), make_server(node="b", last_seen_at=None)
+    volume = make_volume(server, replica={"size_bytes": 100, "garbage_bytes": 10, "live_count": 3})
+    Replica.objects.create(volume=volume, server=other, role="secondary")
+    body = reader.get(f"/api/v1/volumes/{volume.pk}").json()
+    assert (body["id"], body["state"], body["epoch"]) == (volume.pk, "writable", 1)
+    primary, secondary = body["replicas"]
+    assert (primary["server"], primary["role"], primary["size_bytes"]) == (str(server.pk), "primary", 100)
+    assert (secondary["node"], secondary["server_status"], secondary["state"]) == ("b", "offline", "expected")
+
+
+def test_usage_adds_up(reader: APIClient) -> None:
+    one = make_server(capacity_bytes=100, free_bytes=40)
+    make_server(capacity_bytes=1000, free_bytes=400, last_seen_at=None)
+    for _ in range(2):
+        make_volume(one, replica={"size_bytes": 10, "garbage_bytes": 2, "live_count": 3})
+    assert reader.get("/api/v1/usage").json() == {
+        "servers": 2,
+        "servers_online": 1,
+        "capacity_bytes": 100,
+        "free_bytes": 40,
+        "volumes": 2,
+        "used_bytes": 20,
+        "garbage_bytes": 4,
+        "live_count": 6,
+    }
+
+
+def test_usage_of_an_empty_store(reader: APIClient) -> None:
+    assert set(reader.get("/api/v1/usage").json().values()) == {0}
