@@ -4,8 +4,9 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
+from django.db import connection
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -63,9 +64,35 @@ def rights_of(key_id: int) -> KeyRights | None:
 
 
 def rights_now(key_ids: Iterable[int]) -> dict[int, KeyRights]:
-    """The rights of these keys as this transaction sees them, by key id; deleted keys are absent. Two queries."""
-    keys = ApiKey.objects.prefetch_related("grants").filter(pk__in=set(key_ids))
-    return {key.pk: rights_of_row(key) for key in keys}
+    """The rights of these keys as this transaction sees them, by key id; deleted keys are absent. Two queries.
+
+    Asked by every commit while it holds its locks, so in plain SQL: the ORM would take ten times as long to build it.
+    """
+    wanted = sorted(set(key_ids))
+    if not wanted:
+        return {}
+    places = ", ".join(["%s"] * len(wanted))
+    grants: dict[int, list[GrantRow]] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT key_id, bucket, prefix, permissions FROM keys_grant WHERE key_id IN ({places})", wanted)  # noqa: S608
+        for key_id, bucket, prefix, permissions in cursor.fetchall():
+            grants.setdefault(key_id, []).append(GrantRow(bucket, prefix, permissions))
+        cursor.execute(f"SELECT id, generation, permissions, expires_at FROM keys_apikey WHERE id IN ({places})", wanted)  # noqa: S608
+        rows = cursor.fetchall()
+    now = timezone.now()
+    rights = {}
+    for key_id, generation, permissions, expires_at in rows:
+        if expires_at is not None and expires_at.tzinfo is None:  # SQLite's are in UTC and don't say so
+            expires_at = expires_at.replace(tzinfo=UTC)
+        rights[key_id] = KeyRights(
+            id=key_id,
+            generation=generation,
+            permissions=permissions,
+            grants=tuple(grants.get(key_id, ())),
+            expires_at=expires_at,
+            is_active=expires_at is None or expires_at > now,
+        )
+    return rights
 
 
 def rights_of_row(key: ApiKey) -> KeyRights:

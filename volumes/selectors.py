@@ -73,7 +73,7 @@ def primaries_of(volume_ids: Iterable[int]) -> dict[int, Server]:
 def list_servers() -> QuerySet[Server]:
     """All servers by node, each with ``volume_count``."""
     # A grouped query does not take the order of the model over.
-    return Server.objects.annotate(volume_count=Count("replicas")).order_by(*Server._meta.ordering)
+    return Server.objects.annotate(volume_count=Count("replicas")).order_by("node", "registered_at", "pk")
 
 
 def online_servers() -> QuerySet[Server]:

@@ -58,8 +58,9 @@ def _values(rows: int, columns: int) -> str:
 
 
 def as_datetime(value: Any) -> datetime:
-    """A moment as a raw statement gives it: text in UTC from SQLite, a datetime from PostgreSQL."""
-    return value if isinstance(value, datetime) else datetime.fromisoformat(value).replace(tzinfo=UTC)
+    """A moment as a raw statement gives it: SQLite's are in UTC and don't say so, out of RETURNING they are text."""
+    moment: datetime = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def database_uuid(value: UUID) -> object:

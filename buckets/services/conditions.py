@@ -3,6 +3,7 @@
 from buckets.errors import ObjectChanged, QuotaExceeded
 from buckets.models import Bucket
 from buckets.names import etag_matches
+from buckets.services.locks import LockedBucket
 
 
 def require_conditions(*, etag: str | None, if_match: str = "", if_none_match: bool = False) -> None:
@@ -18,7 +19,7 @@ def require_conditions(*, etag: str | None, if_match: str = "", if_none_match: b
 
 
 def require_quota(
-    bucket: Bucket, *, objects: int, size_bytes: int, grows_objects: bool, grows_bytes: bool
+    bucket: Bucket | LockedBucket, *, objects: int, size_bytes: int, grows_objects: bool, grows_bytes: bool
 ) -> None:
     """Raises QuotaExceeded when the bucket would hold too much; what makes it no larger is always let through."""
     if grows_objects and bucket.quota_objects is not None and objects > bucket.quota_objects:

@@ -36,7 +36,7 @@ from buckets.errors import (
     UploadOver,
     UploadUnknown,
 )
-from buckets.models import Bucket, Chunk, Outbox, Upload
+from buckets.models import Chunk, Outbox, Upload
 from buckets.names import (
     DEFAULT_CONTENT_TYPE,
     content_type_error,
@@ -50,7 +50,7 @@ from buckets.services.bulk import database_uuid, insert_rows, run_in
 from buckets.services.chunks import Owner, first_verdict, take_chunks_of_objects, take_chunks_of_uploads
 from buckets.services.conditions import require_conditions, require_quota
 from buckets.services.intents import genuine_intent
-from buckets.services.locks import add_to_counts, lock_buckets
+from buckets.services.locks import LockedBucket, add_to_counts, lock_buckets
 from buckets.services.outbox import DeadNeedle, bury
 from buckets.verdicts import Committed, Refused, Stored, Verdict, from_json, rfc3339
 from keys.errors import WarehouseError
@@ -129,7 +129,7 @@ class _Lease:
     """An intent of the batch, with what holds for all of its needles."""
 
     intent: Intent
-    bucket: Bucket | None
+    bucket: LockedBucket | None
     rights: KeyRights | None
     refusal: WarehouseError | None
     speaks_for_volume: bool
@@ -142,7 +142,7 @@ class _Lease:
 class _Counts:
     """What a bucket will hold."""
 
-    bucket: Bucket
+    bucket: LockedBucket
     objects: int = field(init=False)
     size_bytes: int = field(init=False)
 
@@ -154,14 +154,14 @@ class _Judge:
     """One batch, from what the database says to what it shall say."""
 
     def __init__(
-        self, *, server: UUID, batch: Batch, intents: list[Intent | None], buckets: list[Bucket], now_ms: int
+        self, *, server: UUID, batch: Batch, intents: list[Intent | None], buckets: list[LockedBucket], now_ms: int
     ) -> None:
         self.batch = batch
         self.now_ms = now_ms
         self.now = datetime.fromtimestamp(now_ms / 1000, UTC)
         self.now_text = rfc3339(self.now)
         self.server = server
-        self.counts = {bucket.pk: _Counts(bucket) for bucket in buckets}
+        self.counts = {bucket.id: _Counts(bucket) for bucket in buckets}
         self.dead: list[DeadNeedle] = []
         self.lost_uploads: list[_Upload] = []
         self.completed_uploads: list[_Upload] = []
@@ -196,7 +196,7 @@ class _Judge:
         return lease
 
     def _lease_refusal(
-        self, intent: Intent, *, bucket: Bucket | None, rights: KeyRights | None, volume: VolumeState | None
+        self, intent: Intent, *, bucket: LockedBucket | None, rights: KeyRights | None, volume: VolumeState | None
     ) -> WarehouseError | None:
         """Why none of the lease's needles can be taken now; None when they may."""
         if self.now_ms > (intent.expires_at + settings.WAREHOUSE_CONFIRM_GRACE_SECONDS) * 1000:
@@ -249,7 +249,7 @@ class _Judge:
                 key = lease.intent.key if lease.intent.key_fixed else needle.key
                 # What is no key is no text that every database takes either.
                 if key is not None and key_error(key) is None:
-                    wanted.setdefault(lease.bucket.pk, set()).add(key)
+                    wanted.setdefault(lease.bucket.id, set()).add(key)
         return {
             (bucket_id, key): _Version(size=size, etag=etag, object_id=object_id)
             for object_id, bucket_id, key, size, etag in select_versions(wanted)
@@ -303,7 +303,7 @@ class _Judge:
             return self._take_chunk(needle, lease, bucket, intent.upload)
 
         content_type, metadata = _attributes(needle, intent)
-        place = (bucket.pk, key)
+        place = (bucket.id, key)
         current = self.versions.get(place)
         if_match = intent.if_match or needle.if_match
         if if_match or intent.if_none_match or needle.if_none_match:
@@ -314,7 +314,7 @@ class _Judge:
                 if_match=if_match or "",
                 if_none_match=intent.if_none_match or needle.if_none_match,
             )
-        self._count(bucket.pk, current, needle.size)
+        self._count(bucket.id, current, needle.size)
         verdict = Committed(bucket.name, key, needle.size, etag_of_needle(needle.id), self.now_text)
         self._replace(
             place,
@@ -331,10 +331,10 @@ class _Judge:
         )
         return verdict
 
-    def _take_chunk(self, needle: Needle, lease: _Lease, bucket: Bucket, upload_id: UUID) -> Committed | Stored:
+    def _take_chunk(self, needle: Needle, lease: _Lease, bucket: LockedBucket, upload_id: UUID) -> Committed | Stored:
         index = lease.intent.chunk_index
         upload = self.uploads.get(upload_id)
-        if upload is None or upload.row.bucket_id != bucket.pk:
+        if upload is None or upload.row.bucket_id != bucket.id:
             raise UploadUnknown(f"There is no upload {upload_id}.")
         row = upload.row
         if row.state != Upload.State.OPEN:

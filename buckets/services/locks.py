@@ -9,11 +9,13 @@ rows) of their own. Ids in order: no deadlock. On SQLite the transaction itself 
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from django.db import connection
 
 from buckets.errors import BucketUnknown
 from buckets.models import Bucket
+from buckets.services.bulk import run_in
 
 
 def lock_bucket(name: str) -> Bucket:
@@ -25,9 +27,26 @@ def lock_bucket(name: str) -> Bucket:
     return bucket
 
 
-def lock_buckets(bucket_ids: Iterable[int]) -> list[Bucket]:
+class LockedBucket(NamedTuple):
+    """What a commit needs of a bucket's row."""
+
+    id: int
+    name: str
+    quota_bytes: int | None
+    quota_objects: int | None
+    object_count: int
+    total_bytes: int
+
+
+def lock_buckets(bucket_ids: Iterable[int]) -> list[LockedBucket]:
     """Those of the buckets that exist, locked in the order of their ids."""
-    return list(Bucket.objects.select_for_update(no_key=True).filter(pk__in=set(bucket_ids)).order_by("pk"))
+    lock = "FOR NO KEY UPDATE" if connection.features.has_select_for_no_key_update else ""
+    rows = run_in(
+        f"SELECT {', '.join(LockedBucket._fields)} FROM buckets_bucket "  # noqa: S608 - only the names above are put in
+        f"WHERE id IN {{in}} ORDER BY id {lock}",
+        sorted(set(bucket_ids)),
+    )
+    return [LockedBucket(*row) for row in rows]
 
 
 def add_to_counts(changes: Iterable[tuple[int, int, int]]) -> None:

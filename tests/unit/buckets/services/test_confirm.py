@@ -260,9 +260,9 @@ def test_a_tampered_intent_is_refused_and_not_remembered(lab: Lab) -> None:
 
 
 def test_only_the_primary_speaks_for_a_volume(lab: Lab) -> None:
+    lease = lab.lease()
     stranger = make_server()
     make_volume(stranger)
-    lease = lab.lease()
     put = Put(lease.url, lease.first, 1, "k")
     assert code(lab.confirm(put, server=stranger)[0]) == "not_primary"
     # A stranger's question must not kill the needle.
