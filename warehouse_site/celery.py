@@ -23,3 +23,4 @@ app.autodiscover_tasks()
 def use_the_house_logging(**_: Any) -> None:
     """Celery would set its own handlers up: ours are there already, and it leaves them alone once this is connected."""
     logging.config.dictConfig(settings.LOGGING)
+    logging.captureWarnings(capture=True)

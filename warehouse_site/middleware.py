@@ -3,9 +3,12 @@
 import re
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.core.signals import request_finished
+from django.dispatch import receiver
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from keys.errors import TooLarge
@@ -34,12 +37,31 @@ class RequestIdMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         given = request.headers.get(REQUEST_ID_HEADER, "")
         identifier = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        token = logs.request_id.set(identifier)
-        try:
-            response = self.get_response(request)
-        finally:
-            logs.request_id.reset(token)
+        logs.request_id.set(identifier)
+        response = self.get_response(request)
         response.headers[REQUEST_ID_HEADER] = identifier
+        return response
+
+
+@receiver(request_finished)
+def forget_request_id(**_: Any) -> None:
+    """Only when all is sent: Django logs refusals after the middleware, and bodies may be streamed after it."""
+    logs.request_id.set(logs.NO_REQUEST)
+
+
+class HeadMiddleware:
+    """Answers to HEAD have the headers of a GET and no body (RFC 9110, section 9.3.2)."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        if request.method == "HEAD":
+            if isinstance(response, StreamingHttpResponse):
+                response.streaming_content = iter(())  # what it held is closed with the response
+            elif isinstance(response, HttpResponse):
+                response.content = b""  # the Content-Length stays that of a GET
         return response
 
 

@@ -173,6 +173,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "warehouse_site.middleware.RequestIdMiddleware",
+    "warehouse_site.middleware.HeadMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "warehouse_site.middleware.ContentSecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -254,8 +255,6 @@ CSRF_COOKIE_HTTPONLY = False  # HTMX and the browsable API send it back in a hea
 # --- Static files -------------------------------------------------------------------------------------------------
 
 STATIC_URL = "/static/"
-STATIC_ROOT = WAREHOUSE_DATA / "static"
-STATICFILES_DIRS: list[Path] = []
 WHITENOISE_USE_FINDERS = True  # served from where the packages keep them: no collectstatic, nothing from a CDN
 WHITENOISE_AUTOREFRESH = DEBUG
 WHITENOISE_MAX_AGE = 300
@@ -298,7 +297,7 @@ REST_FRAMEWORK = {
         "rest_framework.renderers.JSONRenderer",
         "rest_framework.renderers.BrowsableAPIRenderer",
     ],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "warehouse_site.openapi.HouseSchema",
     "EXCEPTION_HANDLER": "warehouse_site.problems.exception_handler",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
     "URL_FORMAT_OVERRIDE": None,  # `?format=` is nobody's
@@ -347,7 +346,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 if REDIS_URL:
     CELERY_BROKER_URL = REDIS_URL
 else:
-    CELERY_BROKER_URL = "filesystem://"
+    CELERY_BROKER_URL = "filesystem://localhost//"  # it has no host, but kombu warns without one
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(BROKER_FOLDER / "queue"),
         "data_folder_out": str(BROKER_FOLDER / "queue"),  # one folder: what a producer writes a worker reads

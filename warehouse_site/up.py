@@ -194,7 +194,7 @@ def _server_command(wanted: Plan, number: int, port: int) -> list[str]:
 
 
 def _celery(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "celery", "--app", "warehouse_site.celery", *arguments]
+    return [sys.executable, "-m", "celery", "--quiet", "--app", "warehouse_site.celery", *arguments]
 
 
 def _master_answers(wanted: Plan) -> bool:

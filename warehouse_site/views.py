@@ -31,8 +31,8 @@ class ApiRoot(APIView):
 
 
 class HealthSerializer(serializers.Serializer[dict[str, object]]):
-    status = serializers.ChoiceField(choices=("ok", "unavailable"))
-    database = serializers.ChoiceField(choices=("ok", "unavailable"))
+    status = serializers.CharField(help_text="`ok` or `unavailable`")
+    database = serializers.CharField(help_text="`ok` or `unavailable`")
     servers_online = serializers.IntegerField(help_text="Volume servers heard of in the last seconds.")
 
 

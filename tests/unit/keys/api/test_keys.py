@@ -1,0 +1,139 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from keys.models import ApiKey
+from keys.permissions import Permission
+from keys.services.keys import NewKey
+from tests.unit.keys.api.test_tokens import problem
+
+pytestmark = pytest.mark.django_db
+
+READ, MANAGE = Permission.KEYS_READ, Permission.KEYS_MANAGE
+
+
+@pytest.fixture
+def manager(new_key: Callable[..., NewKey], client_of: Callable[[NewKey], APIClient]) -> APIClient:
+    return client_of(new_key(READ | MANAGE | Permission.OBJECTS_READ, name="manager"))
+
+
+def test_make_read_change_delete(admin: NewKey, client_of: Callable[[NewKey], APIClient]) -> None:
+    client = client_of(admin)
+    made = client.post(
+        "/api/v1/keys",
+        {
+            "name": "ci",
+            "permissions": 3,
+            "grants": [{"bucket": "b", "prefix": " a/", "permissions": 4}],
+            "expires_at": "2999-01-01T00:00:00Z",
+        },
+    )
+    assert made.status_code == 201
+    assert made.headers["Cache-Control"] == "no-store"
+    body = made.json()
+    assert body["key"].startswith(f"whk_{body['id']}_")
+    assert body["grants"] == [{"bucket": "b", "prefix": " a/", "permissions": 4}]
+    assert body["created_by"] == admin.key.pk
+    assert APIClient().post("/api/v1/tokens", {"key": body["key"]}).status_code == 200
+
+    url = f"/api/v1/keys/{body['id']}"
+    shown = client.get(url).json()
+    assert "key" not in shown
+    assert shown["permission_names"] == ["OBJECTS_READ", "OBJECTS_WRITE"]
+    assert "hash" not in str(shown)
+
+    changed = client.patch(url, {"permissions": 1, "grants": []}).json()
+    assert (changed["permissions"], changed["grants"], changed["name"]) == (1, [], "ci")
+    assert changed["expires_at"] == "2999-01-01T00:00:00Z"
+    assert client.delete(url).status_code == 204
+    problem(client.get(url), 404, "key_unknown")
+    problem(client.patch(url, {"name": "x"}), 404, "key_unknown")
+    problem(client.delete(url), 404, "key_unknown")
+
+
+def test_a_change_leaves_what_it_does_not_name(admin: NewKey, client_of: Callable[[NewKey], APIClient]) -> None:
+    client = client_of(admin)
+    made = client.post(
+        "/api/v1/keys", {"name": "k", "permissions": 3, "grants": [{"bucket": "b", "permissions": 4}]}
+    ).json()
+    changed = client.patch(f"/api/v1/keys/{made['id']}", {"name": "other"}).json()
+    assert (changed["permissions"], changed["grants"]) == (3, [{"bucket": "b", "prefix": "", "permissions": 4}])
+    assert ApiKey.objects.get(pk=made["id"]).generation == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "k", "permissions": 4096}, "permissions"),
+        ({"name": "k", "permissions": -1}, "permissions"),
+        ({"name": "k", "permissions": "many"}, "permissions"),
+        ({"name": "k", "permissions": 1 << 70}, "permissions"),
+        ({"name": "k", "grants": [{"permissions": 1}]}, "grants.0.bucket"),
+        ({"name": "k", "grants": [{"bucket": "b", "permissions": 2048}]}, "grants.0.permissions"),
+        ({"name": "k", "grants": [{"bucket": "b", "permissions": 512}]}, "grants.0.permissions"),
+        ({"name": "k", "grants": [{"bucket": "b", "prefix": "é" * 600, "permissions": 1}]}, "grants.0.prefix"),
+        ({"name": "k", "grants": "b"}, "grants"),
+        ({"name": "k", "expires_at": "soon"}, "expires_at"),
+        ({"name": "k", "expires_at": "2001-01-01T00:00:00Z"}, "expires_at"),
+    ],
+)
+def test_bad_bodies_name_the_field(
+    admin: NewKey, client_of: Callable[[NewKey], APIClient], body: dict[str, Any], field: str
+) -> None:
+    answer = problem(client_of(admin).post("/api/v1/keys", body), 400, "invalid")
+    assert any(name.startswith(field) for name in answer["errors"]), answer
+    assert ApiKey.objects.count() == 1
+
+
+def test_rights_are_asked_for(new_key: Callable[..., NewKey], client_of: Callable[[NewKey], APIClient]) -> None:
+    reader, writer, nobody = (client_of(new_key(bits)) for bits in (READ, MANAGE, 4095 & ~(READ | MANAGE | 2048)))
+    target = f"/api/v1/keys/{new_key().key.pk}"
+    assert reader.get("/api/v1/keys").status_code == 200
+    assert reader.get(target).status_code == 200
+    assert writer.post("/api/v1/keys", {"name": "k"}).status_code == 201
+    for client, method, url in (
+        (reader, "post", "/api/v1/keys"),
+        (reader, "patch", target),
+        (reader, "delete", target),
+        (writer, "get", "/api/v1/keys"),
+        (writer, "get", target),
+        (nobody, "get", "/api/v1/keys"),
+        (nobody, "post", "/api/v1/keys"),
+        (nobody, "delete", target),
+    ):
+        problem(getattr(client, method)(url, {"name": "k"}), 403, "permission_denied")
+
+
+def test_stronger_keys_are_403(manager: APIClient, admin: NewKey) -> None:
+    assert manager.post("/api/v1/keys", {"name": "k", "permissions": 1}).status_code == 201
+    problem(manager.post("/api/v1/keys", {"name": "k", "permissions": 2}), 403, "key_too_strong")
+    problem(manager.post("/api/v1/keys", {"name": "k", "permissions": 2048}), 403, "key_too_strong")
+    grant = {"bucket": "b", "permissions": 2}
+    problem(manager.post("/api/v1/keys", {"name": "k", "grants": [grant]}), 403, "key_too_strong")
+    problem(manager.patch(f"/api/v1/keys/{admin.key.pk}", {"permissions": 0}), 403, "key_too_strong")
+    problem(manager.delete(f"/api/v1/keys/{admin.key.pk}"), 403, "key_too_strong")
+
+
+def test_listing_is_paged_by_id_at_a_constant_cost(
+    admin: NewKey,
+    new_key: Callable[..., NewKey],
+    client_of: Callable[[NewKey], APIClient],
+    django_assert_max_num_queries: Any,
+) -> None:
+    ids = [admin.key.pk, *(new_key().key.pk for _ in range(6))]
+    client = client_of(admin)
+    client.get("/api/v1/keys")
+    seen: list[int] = []
+    after: int | None = 0
+    while after is not None:
+        with django_assert_max_num_queries(4):
+            page = client.get(f"/api/v1/keys?limit=3&after={after}").json()
+        seen += [key["id"] for key in page["results"]]
+        after = page["next_after"]
+    assert seen == ids
+    for query in ("limit=0", "limit=1001", "after=-1", "limit=x"):
+        problem(client.get(f"/api/v1/keys?{query}"), 400, "invalid")
