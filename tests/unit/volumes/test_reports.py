@@ -93,9 +93,13 @@ def test_good_urls(url: str) -> None:
         "http://h#x",
         "http://u@h",
         "http://h:99999",
+        "http://h:0",
         "http://ü",
-    ]
-    + ["http://h:0", "http://a b", "file:///etc/passwd", "", 7],
+        "http://a b",
+        "file:///etc/passwd",
+        "",
+        7,
+    ],
 )
 def test_bad_urls(url: object) -> None:
     for field in ("public_url", "internal_url"):

@@ -12,7 +12,6 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-
 from keys.models import ApiKey, RevokedKey
 from tests.unit.volumes.factories import figures, heartbeat_body, make_server, make_volume, register_body
 from tests.unit.volumes.fake_server import FakeVolumeServer
