@@ -24,6 +24,8 @@ from volume_server.volume import Claim, Volume
 
 log = logging.getLogger(__name__)
 
+_ACKNOWLEDGED = frozenset({"committed", "stored"})
+
 Answer = Callable[[int, dict[str, object]], None]
 """Called once with the status and the body."""
 
@@ -165,7 +167,7 @@ class Committer:
 
     def _judged(self, put: Put, verdict: dict[str, object]) -> None:
         state = verdict["state"]
-        if state == "committed" or state == "stored":
+        if state in _ACKNOWLEDGED:
             status = 201 if state == "committed" else 202
             put.answer(status, {**verdict, "crc32": f"{put.data_crc:08x}"})
         elif state == "refused":

@@ -48,7 +48,7 @@ class FileSystem:
             self.close(fd)
 
     def rename(self, source: Path, target: Path) -> None:
-        os.replace(source, target)
+        source.replace(target)
 
     def free_bytes(self, path: Path) -> int:
         """What an unprivileged writer may still take of the file system."""
@@ -71,6 +71,6 @@ class FileSystem:
             self.rename(Path(temporary), path)
         except OSError:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+                Path(temporary).unlink()
             raise
         self.sync_directory(path.parent)

@@ -7,6 +7,7 @@ no Transfer-Encoding (411), one Host, at most one Content-Length of ASCII digits
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_REQUEST_LINE_BYTES = 8190
 MAX_HEADER_BYTES = 16 * 1024
@@ -25,37 +26,41 @@ _LIST_HEADERS = frozenset({b"accept", b"accept-encoding", b"accept-language", b"
 class HttpError(Exception):
     """A request that is answered with a refusal, after which the connection is closed."""
 
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(self, status: int, code: str, detail: str, headers: tuple[bytes, ...] = ()) -> None:
         super().__init__(detail)
+        self.headers = headers
+        """Header lines that the refusal carries besides, without their CRLF."""
         self.status = status
         self.code = code
         self.detail = detail
 
 
-@dataclass(frozen=True, slots=True)
+_PLAIN = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"connection"})
+
+
+@dataclass(slots=True)
 class HeaderBlock:
     fields: dict[bytes, bytes]
     """Lower-case names, values without the white space around them."""
     content_length: int | None
     keep_alive: bool
     expect_continue: bool
+    plain: bool
+    """Nothing in it changes what a GET is answered: no range, no condition, no origin, no request id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     method: bytes
     target: bytes
     block: HeaderBlock
-
-    def header(self, name: bytes) -> bytes | None:
-        return self.block.fields.get(name)
 
 
 class RequestParser:
     """Parses the requests of one connection. Remembers the last header block, which clients like to repeat."""
 
     def __init__(self) -> None:
-        self._last_raw: bytes | None = None
+        self._last_raw = b""
+        """With the blank line at its end."""
         self._last_block: HeaderBlock | None = None
 
     def parse(self, buffer: bytearray) -> tuple[Request, int] | None:
@@ -63,8 +68,11 @@ class RequestParser:
 
         Raises HttpError as soon as it is certain that no more bytes can make it a good request.
         """
-        end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
         line_end = buffer.find(b"\r\n", 0, MAX_REQUEST_LINE_BYTES + 2)
+        if line_end >= 0 and self._last_block is not None and buffer.startswith(self._last_raw, line_end + 2):
+            method, target = parse_request_line(bytes(buffer[:line_end]))
+            return Request(method, target, self._last_block), line_end + 2 + len(self._last_raw)
+        end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
         if line_end < 0 and len(buffer) > MAX_REQUEST_LINE_BYTES + 1:
             raise HttpError(414, "uri_too_long", f"a request line may have {MAX_REQUEST_LINE_BYTES} bytes")
         if end < 0:
@@ -78,11 +86,9 @@ class RequestParser:
         if end - line_end > MAX_HEADER_BYTES:
             raise HttpError(431, "headers_too_large", f"headers may have {MAX_HEADER_BYTES} bytes in all")
         method, target = parse_request_line(bytes(buffer[:line_end]))
-        raw = bytes(buffer[line_end + 2 : end + 2])
-        if raw != self._last_raw or self._last_block is None:
-            self._last_block = parse_header_block(raw)
-            self._last_raw = raw
-        return Request(method, target, self._last_block), end + 4
+        block = self._last_block = parse_header_block(bytes(buffer[line_end + 2 : end + 2]))
+        self._last_raw = bytes(buffer[line_end + 2 : end + 4])
+        return Request(method, target, block), end + 4
 
 
 def parse_request_line(line: bytes) -> tuple[bytes, bytes]:
@@ -127,4 +133,5 @@ def parse_header_block(raw: bytes) -> HeaderBlock:
         None if length is None else int(length),
         b"close" not in connection,
         expect is not None,
+        fields.keys() <= _PLAIN,
     )

@@ -7,6 +7,8 @@ ones too, is charged, never beyond count x max_bytes.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hmac import compare_digest
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from volume_server import intent as intents
@@ -52,8 +54,7 @@ class Lease:
         self.charged_bytes -= size_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PresignedGet:
+class PresignedGet(NamedTuple):
     volume: int
     needle: int
     content_type: bytes
@@ -67,13 +68,13 @@ class Gate:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.secrets: dict[bytes, bytes] = {}
-        """Secret id as it stands in URLs -> secret."""
+        self.signers: dict[bytes, signing.Signer] = {}
+        """Secret id as it stands in URLs -> what signs with it."""
         self.revoked: dict[int, int] = {}
         self._leases: dict[tuple[bytes, bytes], Lease] = {}
 
     def set_secrets(self, secrets: Mapping[str, str]) -> None:
-        self.secrets = {kid.encode(): bytes.fromhex(secret) for kid, secret in secrets.items()}
+        self.signers = {kid.encode(): signing.Signer(bytes.fromhex(secret)) for kid, secret in secrets.items()}
 
     def admit_put(self, target: bytes) -> tuple[Lease, int]:
         """The lease behind a target and the needle it names. Raises HttpError 403."""
@@ -103,9 +104,9 @@ class Gate:
         volume, needle, content_type, inline, filename, etag, expires, api_key, generation, kid, signature = (
             match.groups()
         )
-        secret = self.secrets.get(kid)
-        if secret is None or not signing.text_is_signed(
-            secret, signing.GET_LABEL, target[:-_SIGNATURE_BYTES], signature.decode()
+        signer = self.signers.get(kid)
+        if signer is None or not compare_digest(
+            signer.signature(signing.GET_LABEL, target[:-_SIGNATURE_BYTES]), signature
         ):
             raise _refuse("signature_invalid", "the URL was changed, or signed with a secret that is no longer good")
         if int(expires) < self.clock.now_s():
@@ -125,9 +126,9 @@ class Gate:
 
     def _verify(self, match: re.Match[bytes]) -> Lease:
         volume, _, query, expires, intent_text, kid, signature = match.groups()
-        secret = self.secrets.get(kid)
+        signer = self.signers.get(kid)
         text = b"/" + volume + b"/" + signing.NEEDLE_PLACEHOLDER.encode() + query[:-_SIGNATURE_BYTES]
-        if secret is None or not signing.text_is_signed(secret, signing.PUT_LABEL, text, signature.decode()):
+        if signer is None or not compare_digest(signer.signature(signing.PUT_LABEL, text), signature):
             raise _refuse("signature_invalid", "the URL was changed, or signed with a secret that is no longer good")
         try:
             raw = intents.from_text(intent_text.decode())

@@ -87,34 +87,27 @@ class MasterApi:
     def call(self, name: str, body: dict[str, object], *, signed: bool = True) -> dict[str, Any]:
         """Raises MasterRefuses for a problem document, requests.RequestException for no answer."""
         raw = json.dumps(body).encode()
-        for attempt in (1, 2):
-            response = self._post(name, raw, signed)
-            answer = self._decode(response)
-            if response.status_code == 200:
-                return answer
-            code = str(answer.get("code", f"http_{response.status_code}"))
-            if code == "clock_skew" and attempt == 1:
-                self.credentials.clock.correct(int(answer["now_ms"]))
-                continue
-            break
-        raise MasterRefuses(code, str(answer.get("detail", "")))
+        status, answer = self._post(name, raw, signed)
+        if answer.get("code") == "clock_skew":
+            self.credentials.clock.correct(int(answer["now_ms"]))
+            status, answer = self._post(name, raw, signed)
+        if status != 200:
+            raise MasterRefuses(str(answer.get("code", f"http_{status}")), str(answer.get("detail", "")))
+        return answer
 
-    def _post(self, name: str, raw: bytes, signed: bool) -> requests.Response:
+    def _post(self, name: str, raw: bytes, signed: bool) -> tuple[int, dict[str, Any]]:
         target = f"{self.path}{PREFIX}/{name}"
         headers = {"Content-Type": "application/json", "X-Request-Id": uuid.uuid4().hex}
         if signed:
             headers |= self.credentials.headers("POST", target, raw)
-        return self.session.post(
+        response = self.session.post(
             f"{self.url}{PREFIX}/{name}", data=raw, headers=headers, timeout=CALL_TIMEOUT_S, allow_redirects=False
         )
-
-    @staticmethod
-    def _decode(response: requests.Response) -> dict[str, Any]:
         try:
             answer = response.json()
         except requests.JSONDecodeError:
-            return {"detail": f"the master answered {response.status_code} without JSON"}
-        return answer if isinstance(answer, dict) else {}
+            answer = {"detail": f"the master answered {response.status_code} without JSON"}
+        return response.status_code, answer if isinstance(answer, dict) else {}
 
 
 class ConfirmLane:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -122,7 +123,8 @@ class VolumeServer:
         if options.internal_port is not None:
             servers.append(await self._open_port(internal, options.internal_port))
             internal_url = options.internal_url or f"http://{host}:{_port(servers[1])}"
-        print(f"volume server at {public_url}, internal {internal_url}", flush=True)
+        sys.stdout.write(f"volume server at {public_url}, internal {internal_url}\n")
+        sys.stdout.flush()
         return servers, Address(public_url.rstrip("/"), internal_url.rstrip("/"), options.node)
 
     async def _open_port(self, handler: Handler, port: int) -> asyncio.Server:
@@ -160,7 +162,7 @@ class VolumeServer:
         def run() -> None:
             try:
                 result.set_result(call())
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
                 result.set_exception(error)
 
         self.loop.call_soon_threadsafe(run)
@@ -185,7 +187,8 @@ class VolumeServer:
         if (identity.kid, identity.store, identity.sequence) != before or "secret" in answer:
             self.store.save_identity()
         self._on_loop(lambda: self._apply(answer))
-        return any([self._carry_out(instruction) for instruction in answer.get("instructions", [])])
+        made = [self._carry_out(instruction) for instruction in answer.get("instructions", [])]
+        return any(made)
 
     def _apply(self, answer: dict[str, Any]) -> None:
         self.gate.set_secrets(self.store.identity.secrets)

@@ -63,17 +63,17 @@ class Window:
         return crc
 
 
-def scan(fd: int, salt: bytes, *, start: int, end: int) -> Iterator[Found | Gap]:
+def scan(fd: int, tagger: record.Tagger, *, start: int, end: int) -> Iterator[Found | Gap]:
     """All that lies in ``[start, end)``, in order. Raises OSError; nothing is then known about the rest."""
     window = Window(fd, end)
     at = start
     while at < end:
-        header = record.decode_header(salt, window.read(at, record.HEADER_BYTES))
+        header = record.decode_header(tagger, window.read(at, record.HEADER_BYTES))
         if header is not None and at + header.stored_bytes <= end:
             yield Found(at, header, _is_sound(window, at, header))
             at += header.record_bytes
             continue
-        following = find_record(window, salt, at + record.ALIGNMENT)
+        following = find_record(window, tagger, at + record.ALIGNMENT)
         if following is None:
             yield Gap(at, end - at, torn=True)
             return
@@ -81,7 +81,7 @@ def scan(fd: int, salt: bytes, *, start: int, end: int) -> Iterator[Found | Gap]
         at = following
 
 
-def find_record(window: Window, salt: bytes, start: int) -> int | None:
+def find_record(window: Window, tagger: record.Tagger, start: int) -> int | None:
     """The offset of the first genuine header at or after ``start`` whose record lies in the file."""
     at = start
     while at + record.HEADER_BYTES <= window.end:
@@ -91,7 +91,7 @@ def find_record(window: Window, salt: bytes, start: int) -> int | None:
             if not (at + found) % record.ALIGNMENT:
                 if found + record.HEADER_BYTES > len(piece):
                     break
-                header = record.decode_header(salt, piece, found)
+                header = record.decode_header(tagger, piece, found)
                 if header is not None and at + found + header.stored_bytes <= window.end:
                     return at + found
             found = piece.find(record.MAGIC, found + 1)

@@ -7,13 +7,15 @@ import re
 import uuid
 import zlib
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from volume_server import meta as metas
 from volume_server import record, responses, signing
 from volume_server.clock import Clock
 from volume_server.commit import Committer, Put
-from volume_server.errors import DiskFull, NeedleTaken, NeedleUnknown, StoreError, VolumeSealed
+from volume_server.errors import DiskFull, NeedleTaken, StoreError, VolumeSealed
 from volume_server.http1 import HttpError, Request
 from volume_server.leases import Gate, Lease
 from volume_server.server import MAX_ADMIN_BODY_BYTES, SMALL_BODY_BYTES, Connection, Listener
@@ -28,6 +30,7 @@ _CRC = re.compile(rb"[0-9a-f]{8}\Z")
 _CONTENT_TYPE = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 _META_NAME = re.compile(r"[a-z0-9-]{1,64}\Z")
 _PERCENT = re.compile(rb"(?:[^%\x80-\xff]|%[0-9A-Fa-f]{2})*\Z")
+_READS = frozenset({b"GET", b"HEAD"})
 _META_PREFIX = b"warehouse-meta-"
 _CORS_EXPOSED = b"Access-Control-Expose-Headers: ETag, Content-Range, X-Request-Id"
 _IDENTITY_HEADERS = tuple(
@@ -73,7 +76,7 @@ class NeedleRoutes:
 
     def handle(self, connection: Connection, request: Request) -> None:
         method = request.method
-        if method == b"GET" or method == b"HEAD":
+        if method in _READS:
             self._get(connection, request)
         elif method == b"PUT":
             self._put(connection, request)
@@ -87,82 +90,46 @@ class NeedleRoutes:
     # -- GET and HEAD --------------------------------------------------------------------------------------------
 
     def _get(self, connection: Connection, request: Request) -> None:
-        if not _NEEDLE_PATH.match(request.target):
+        if not request.target[1:2].isdigit():
             raise HttpError(404, "not_found", "nothing is here")
-        if request.block.content_length:
+        block = request.block
+        if block.content_length:
             raise HttpError(400, "bad_request", "a body is not taken here")
         allowed = self.gate.admit_get(request.target)
         volume = self.store.volume(allowed.volume)
-        stored = volume.stored_length(allowed.needle)
-        if not stored:
-            raise NeedleUnknown(f"no needle {allowed.needle:016x} in volume {allowed.volume}")
-        fields = request.block.fields
-        head_only = request.method == b"HEAD"
+        offset, length = volume.locate(allowed.needle)
         data: memoryview | None = None
-        if stored <= SMALL_BODY_BYTES:
-            header, _, data = volume.read(allowed.needle)
-            data_offset = 0
+        if length <= SMALL_BODY_BYTES:
+            _, data = volume.read_at(allowed.needle, offset, length)
+            size, data_offset = len(data), 0
         else:
             needle = volume.look(allowed.needle)
-            header, data_offset = needle.header, needle.data_offset
-        size = header.data_bytes
-        headers = [
-            b"ETag: " + allowed.etag,
-            b"Accept-Ranges: bytes",
-            b"Content-Disposition: " + allowed.disposition,
-            *connection.extra_headers(),
-        ]
-        status, start, count = 200, 0, size
-        if not _matches(fields.get(b"if-match"), allowed.etag, absent=True):
-            raise HttpError(412, "precondition_failed", "If-Match names another version")
-        if _matches(fields.get(b"if-none-match"), allowed.etag, absent=False):
-            raw = responses.head(
-                304, content_length=None, headers=headers, request_id=connection.request_id, close=connection.closes
-            )
-            connection.respond(raw)
-            return
-        asked = fields.get(b"range")
-        if asked is not None and fields.get(b"if-range", allowed.etag) == allowed.etag:
-            found = parse_range(asked, size)
-            if found is not None:
-                start, count = found
-                if count <= 0:
-                    headers.append(b"Content-Range: bytes */%d" % size)
-                    problem = responses.problem(416, "range_invalid", f"the needle has {size} bytes")
-                    connection.respond(
-                        responses.document(
-                            416,
-                            problem,
-                            request_id=connection.request_id,
-                            headers=headers,
-                            content_type=responses.PROBLEM,
-                            close=connection.closes,
-                            head_only=head_only,
-                        )
-                    )
-                    return
-                status = 206
-                headers.append(b"Content-Range: bytes %d-%d/%d" % (start, start + count - 1, size))
-        head = responses.head(
-            status,
-            content_length=count,
+            size, data_offset = needle.header.data_bytes, needle.data_offset
+        answer = Selection(200, 0, size, b"")
+        if not block.plain:
+            answer = select(block.fields, allowed.etag, size, connection.extra_headers())
+        head = responses.needle_head(
+            answer.status,
+            content_length=answer.length,
             content_type=allowed.content_type,
-            headers=headers,
+            etag=allowed.etag,
+            disposition=allowed.disposition,
+            extra=answer.extra,
             request_id=connection.request_id,
             close=connection.closes,
         )
-        if head_only:
+        if request.method == b"HEAD" or answer.status == 304:
             connection.respond(head)
         elif data is not None:
-            connection.respond(head + data[start : start + count])
+            connection.respond(head + data[answer.start : answer.start + answer.length])
         else:
-            task = connection.send_file(head, volume.file, data_offset + start, count)
+            task = connection.send_file(head, volume.file, data_offset + answer.start, answer.length)
             self.listener.keep(self.listener.loop.create_task(task))
 
     # -- PUT -----------------------------------------------------------------------------------------------------
 
     def _put(self, connection: Connection, request: Request) -> None:
-        if not _NEEDLE_PATH.match(request.target):
+        if not request.target[1:2].isdigit():
             raise HttpError(404, "not_found", "nothing is here")
         lease, number = self.gate.admit_put(request.target)
         put = self._plan(connection, request, lease, number)
@@ -437,6 +404,9 @@ class InternalRoutes:
         """Where everything else goes when there is one port for both."""
 
     def handle(self, connection: Connection, request: Request) -> None:
+        if self.public is not None and request.target[1:2].isdigit():
+            self.public.handle(connection, request)
+            return
         path = request.target.partition(b"?")[0]
         if path == b"/healthz" and request.method in (b"GET", b"HEAD"):
             self._healthz(connection)
@@ -520,7 +490,7 @@ class InternalRoutes:
         return self.store.volume(number)
 
     def _healthz(self, connection: Connection) -> None:
-        body = {"status": "ok", "server": self.store.identity.server, "instance": self.instance}
+        body: dict[str, object] = {"status": "ok", "server": self.store.identity.server, "instance": self.instance}
         self._answer(connection, 200, body)
 
     def _metrics(self, connection: Connection) -> None:
@@ -592,7 +562,7 @@ class DeleteBatch:
         if claim is not None:
             if claim.kind == record.TOMBSTONE:
                 self.open_count += 1
-                claim.waiters.append(lambda: self.routes.listener.loop.call_soon(self._look_again, name))
+                claim.waiters.append(partial(self.routes.committer.call_soon, self._look_again, name))
             return
         stored = self.volume.stored_length(needle)
         if stored is None:
@@ -627,6 +597,34 @@ class DeleteBatch:
             _answer_failure(self.connection, self.failure)
         else:
             self.routes._answer(self.connection, 200, {"deleted": self.deleted, "absent": self.absent})
+
+
+class Selection(NamedTuple):
+    """Which bytes of a needle answer a GET, and how."""
+
+    status: int
+    start: int
+    length: int
+    extra: bytes
+
+
+def select(fields: dict[bytes, bytes], etag: bytes, size: int, headers: tuple[bytes, ...]) -> Selection:
+    """Conditions and range of a GET (RFC 9110 sections 13 and 14). Raises HttpError 412, 416."""
+    extra = b"".join(line + b"\r\n" for line in headers)
+    if not _matches(fields.get(b"if-match"), etag, absent=True):
+        raise HttpError(412, "precondition_failed", "If-Match names another version")
+    if _matches(fields.get(b"if-none-match"), etag, absent=False):
+        return Selection(304, 0, size, extra)
+    asked = fields.get(b"range")
+    if asked is None or fields.get(b"if-range", etag) != etag:
+        return Selection(200, 0, size, extra)
+    found = parse_range(asked, size)
+    if found is None:
+        return Selection(200, 0, size, extra)
+    start, count = found
+    if count <= 0:
+        raise HttpError(416, "range_invalid", f"the needle has {size} bytes", (b"Content-Range: bytes */%d" % size,))
+    return Selection(206, start, count, extra + b"Content-Range: bytes %d-%d/%d\r\n" % (start, start + count - 1, size))
 
 
 def parse_range(value: bytes, size: int) -> tuple[int, int] | None:

@@ -1,7 +1,7 @@
 """The event loop's side: connections, bodies, time limits. What a request means is `volume_server.routes`.
 
-One `asyncio.Protocol` a connection; small requests are parsed and answered inside one `data_received` with one write, no
-task or coroutine each. A large body goes through a `BufferedProtocol` into two reused buffers: one fills while a
+One `asyncio.Protocol` a connection; small requests are parsed and answered inside one `data_received` with one
+write, no task or coroutine each. A large body goes through a `BufferedProtocol` into two reused buffers: one fills while a
 thread writes the other out. A connection answers its requests in order: while one is on its way, the next ones wait.
 """
 
@@ -72,7 +72,7 @@ class Listener:
         self.connections: set[Connection] = set()
         self.counters = Counters()
         self.draining = False
-        self._id_prefix = instance[:12]
+        self._id_prefix = instance[:12].encode()
         self._id_count = 0
         self._spare_buffers: list[bytearray] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,7 +84,7 @@ class Listener:
 
     def next_request_id(self) -> bytes:
         self._id_count += 1
-        return f"{self._id_prefix}-{self._id_count:x}".encode()
+        return b"%b-%x" % (self._id_prefix, self._id_count)
 
     def take_buffer(self) -> bytearray:
         return self._spare_buffers.pop() if self._spare_buffers else bytearray(STREAM_BUFFER_BYTES)
@@ -147,9 +147,7 @@ class Connection(asyncio.Protocol):
         self._body_taker = None
 
     def data_received(self, data: bytes) -> None:
-        if self.closed:
-            return
-        if self._discard >= 0:
+        if self._discard >= 0 or self.closed:
             self._discard -= len(data)
             if self._discard <= 0:
                 self.transport.abort()
@@ -184,14 +182,15 @@ class Connection(asyncio.Protocol):
 
     def process(self) -> None:
         """Answer all that the buffer holds, with one write."""
-        self._out = []
-        while self.buffer and not self.busy and not self.closed and self._writable and self._discard < 0:
+        out = self._out = []
+        buffer = self.buffer
+        while buffer and not self.busy and not self.closed and self._writable and self._discard < 0:
             if self._body_needed >= 0:
                 if not self._take_body():
                     break
                 continue
             try:
-                parsed = self.parser.parse(self.buffer)
+                parsed = self.parser.parse(buffer)
             except HttpError as error:
                 self.request, self.request_id = None, self.listener.next_request_id()
                 self.refuse(error)
@@ -203,34 +202,32 @@ class Connection(asyncio.Protocol):
                 break
             self._head_begun = False
             self.request, head_bytes = parsed
-            del self.buffer[:head_bytes]
-            self._begin()
-        out, self._out = self._out, None
+            del buffer[:head_bytes]
+            self._begin(self.request)
+        self._out = None
         if out and not self.transport.is_closing():
             self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if not self.buffer and not self.busy and self._body_needed < 0 and self._discard < 0:
+        if not buffer and not self.busy and self._body_needed < 0 and self._discard < 0:
             self.deadline_s = self.listener.loop.time() + IDLE_TIMEOUT_S
 
-    def _begin(self) -> None:
-        request = self.request
-        assert request is not None
+    def _begin(self, request: Request) -> None:
         self.listener.counters.requests += 1
-        given = request.block.fields.get(b"x-request-id")
+        given = None if request.block.plain else request.block.fields.get(b"x-request-id")
         self.request_id = given if given and is_request_id(given) else self.listener.next_request_id()
         self.busy = True
         self._body_begun = False
         self.deadline_s = NEVER
-        self._guarded(lambda: self.handler.handle(self, request))
+        self._guarded(self.handler.handle, self, request)
 
     def resume_with(self, step: Callable[[], None]) -> None:
         """Take up a request again that had to wait for another one."""
         if not self.closed:
             self._guarded(step)
 
-    def _guarded(self, step: Callable[[], None]) -> None:
+    def _guarded(self, step: Callable[..., None], *arguments: object) -> None:
         """Whatever a step raises is an answer."""
         try:
-            step()
+            step(*arguments)
         except HttpError as error:
             self.refuse(error)
         except StoreError as error:
@@ -280,7 +277,7 @@ class Connection(asyncio.Protocol):
         self.busy = True
         self.deadline_s = NEVER
         assert taker is not None
-        self._guarded(lambda: taker(body))
+        self._guarded(taker, body)
         return True
 
     def _send_continue(self) -> None:
@@ -313,7 +310,7 @@ class Connection(asyncio.Protocol):
             self.process()
 
     def refuse(self, error: HttpError) -> None:
-        """Answer with a problem. Where the request's body was not read, it is drained a little, then the door closes."""
+        """Answer with a problem. A body that was not read is drained a little, then the connection closes."""
         self.listener.counters.answers[error.status] = self.listener.counters.answers.get(error.status, 0) + 1
         request = self.request
         unread = 0
@@ -334,7 +331,7 @@ class Connection(asyncio.Protocol):
             content_type=responses.PROBLEM,
             close=close,
             head_only=request is not None and request.method == b"HEAD",
-            headers=self.extra_headers(),
+            headers=error.headers + self.extra_headers(),
         )
         if unread > 0:
             self._write(raw)
@@ -392,17 +389,20 @@ class Connection(asyncio.Protocol):
                 self.deadline_s = loop.time() + BODY_TIMEOUT_S
                 piece = min(count, SENDFILE_PIECE_BYTES)
                 sent = await loop.sendfile(self.transport, file, offset, piece)  # type: ignore[arg-type]
-                if sent != piece:
-                    raise OSError(f"sent {sent} of {piece} bytes")
+                self.listener.counters.bytes_out += sent
                 offset += sent
                 count -= sent
-                self.listener.counters.bytes_out += sent
+                if sent != piece:
+                    break
         except (OSError, RuntimeError) as error:
             # the head is out: all that can still be said is to stop short of the promised length
             log.warning("request %s: the body broke off: %s", self.request_id.decode(), error)
             self.transport.abort()
             return
-        if not self.closed:
+        if count:
+            log.error("request %s: the volume file ended early", self.request_id.decode())
+            self.transport.abort()
+        elif not self.closed:
             self.end_answer(self.closes)
 
 
@@ -483,7 +483,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
                 self.sink.write(piece, at)
             if last:
                 self.sink.complete(self.crc)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is told on the loop, to the sink
             failure = error
         self.listener.loop.call_soon_threadsafe(self._wrote, buffer, failure)
 

@@ -33,13 +33,31 @@ HEADER_TIME = "Warehouse-Time"
 HEADER_SIGNATURE = "Warehouse-Signature"
 
 
+class Signer:
+    """One secret, keyed once for many signatures: HMAC-SHA256 by its definition in RFC 2104 section 2.
+
+    `hmac.digest` hashes the padded key anew for each text, which for a URL is more than half of its cost.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, secret: bytes) -> None:
+        padded = secret.ljust(64, b"\0") if len(secret) <= 64 else hashlib.sha256(secret).digest().ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in padded))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in padded))
+
+    def signature(self, label: bytes, text: bytes) -> bytes:
+        """What `text_signature` gives, as ASCII bytes."""
+        inner = self._inner.copy()
+        inner.update(label + text)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.hexdigest().encode()
+
+
 def text_signature(secret: bytes, label: bytes, text: bytes) -> str:
     """The 64 hex digits that sign ``text`` for the purpose ``label``."""
     return hmac.digest(secret, label + text, "sha256").hex()
-
-
-def text_is_signed(secret: bytes, label: bytes, text: bytes, signature: str) -> bool:
-    return hmac.compare_digest(text_signature(secret, label, text), signature)
 
 
 def presign_get(

@@ -106,6 +106,7 @@ class Volume:
         self.room = room
         self.number = superblock.volume
         self.salt = superblock.salt
+        self.tagger = record.Tagger(superblock.salt)
         self.fd = fd
         self.file = FileIO(fd, "rb", closefd=False)
         """The same descriptor for `loop.sendfile`; reads are positional, so its own position means nothing."""
@@ -153,8 +154,7 @@ class Volume:
                 superblock = decode_head(os.pread(fd, RECORDS_START, 0))
             except SuperblockInvalid as error:
                 raise VolumeUnusable(f"{path.name}: {error}") from error
-            if path != volume_path(path.parent, superblock.volume):
-                raise VolumeUnusable(f"{path.name} holds volume {superblock.volume}")
+            _require_name(path, superblock)
             volume = cls(files, path, superblock, fd, room or Room())
             volume._recover()
         except BaseException:
@@ -177,7 +177,7 @@ class Volume:
         elif loaded is not None:
             log.error("volume %d is shorter than its checkpoint says; the index is rebuilt", self.number)
         self.tail = max(record.aligned(size_bytes), RECORDS_START)
-        for found in recovery.scan(self.fd, self.salt, start=start, end=size_bytes):
+        for found in recovery.scan(self.fd, self.tagger, start=start, end=size_bytes):
             self._replay(found)
         try:
             self.sync_log()
@@ -271,10 +271,10 @@ class Volume:
         return claim
 
     def reserve(self, needle: int, meta: bytes, data_bytes: int, *, appended_ms: int) -> Claim:
-        """Hold space at the tail under a provisional filler. Then write the data, `finish` or `abort`. Raises as `append`."""
+        """Hold space at the tail under a provisional filler: write the data, then `finish` or `abort`. Raises as `append`."""
         claim = self._claim(record.LIVE, needle, meta, data_bytes, appended_ms)
         filler = record.encode_filler(
-            self.salt, needle, record_bytes=claim.record_bytes, appended_ms=appended_ms
+            self.tagger, needle, record_bytes=claim.record_bytes, appended_ms=appended_ms
         )  # fmt: skip
         self._write_at_tail(claim, [filler])
         return claim
@@ -301,7 +301,7 @@ class Volume:
             raise NeedleUnknown(f"needle {needle:016x} was never stored here")
         if known[1] == 0 or needle in self.claims:
             raise NeedleTaken(f"needle {needle:016x} is dead already")
-        raw = record.encode_tombstone(self.salt, needle, verdict=verdict, appended_ms=appended_ms)
+        raw = record.encode_tombstone(self.tagger, needle, verdict=verdict, appended_ms=appended_ms)
         self._require_open()
         claim = Claim(
             needle, self.tail, len(raw), record.HEADER_BYTES + len(verdict), record.TOMBSTONE, appended_ms
@@ -372,7 +372,7 @@ class Volume:
 
     def _live_header(self, claim: Claim, data_crc: int) -> bytes:
         return record.encode_header(
-            self.salt,
+            self.tagger,
             record.LIVE,
             claim.needle,
             meta_bytes=len(claim.meta),
@@ -421,9 +421,12 @@ class Volume:
 
     # -- read ----------------------------------------------------------------------------------------------------
 
-    def read(self, needle: int) -> tuple[record.Header, memoryview, memoryview]:
-        """Header, meta and data of a live needle, everything checked. Raises NeedleUnknown, Damaged, ReadFailed."""
-        offset, length = self._locate(needle)
+    def read(self, needle: int) -> tuple[record.Header, memoryview]:
+        """Header and data of a live needle, everything checked. Raises NeedleUnknown, Damaged, ReadFailed."""
+        return self.read_at(needle, *self.locate(needle))
+
+    def read_at(self, needle: int, offset: int, length: int) -> tuple[record.Header, memoryview]:
+        """`read` of a needle that `locate` has found."""
         raw = self._pread(length, offset)
         header = self._checked_header(needle, raw, offset, length)
         view = memoryview(raw)
@@ -431,11 +434,11 @@ class Volume:
         data = view[record.HEADER_BYTES + header.meta_bytes :]
         if len(raw) != length or not record.body_is_sound(header, meta, data):
             raise self._damaged(needle, offset)
-        return header, meta, data
+        return header, data
 
     def look(self, needle: int) -> Needle:
         """Header and meta of a live needle; id and tag are checked, the data is not read. Raises as `read`."""
-        offset, length = self._locate(needle)
+        offset, length = self.locate(needle)
         raw = self._pread(min(length, record.HEADER_BYTES + record.MAX_META_BYTES), offset)
         header = self._checked_header(needle, raw, offset, length)
         meta = raw[record.HEADER_BYTES : record.HEADER_BYTES + header.meta_bytes]
@@ -452,7 +455,7 @@ class Volume:
         if known is None or known[1]:
             raise NeedleUnknown(f"needle {needle:016x} is not dead")
         raw = self._pread(record.HEADER_BYTES + 256, known[0])
-        header = record.decode_header(self.salt, raw)
+        header = record.decode_header(self.tagger, raw)
         if header is None or header.needle != needle or header.kind != record.TOMBSTONE:
             raise self._damaged(needle, known[0])
         return raw[record.HEADER_BYTES : record.HEADER_BYTES + header.meta_bytes].decode("ascii")
@@ -461,7 +464,8 @@ class Volume:
         """Whether ``data`` is what the needle holds ``at`` bytes from its start. Raises ReadFailed."""
         return self._pread(len(data), needle.data_offset + at) == data
 
-    def _locate(self, needle: int) -> tuple[int, int]:
+    def locate(self, needle: int) -> tuple[int, int]:
+        """Offset and length (header, meta, data) of a live needle's record. Raises NeedleUnknown."""
         known = self.index.get(needle)
         if known is None or not known[1]:
             raise NeedleUnknown(f"no needle {needle:016x} in volume {self.number}")
@@ -475,7 +479,7 @@ class Volume:
             raise ReadFailed(f"volume {self.number} could not be read") from error
 
     def _checked_header(self, needle: int, raw: bytes, offset: int, length: int) -> record.Header:
-        header = record.decode_header(self.salt, raw)
+        header = record.decode_header(self.tagger, raw)
         if (
             header is None
             or header.kind != record.LIVE
@@ -509,6 +513,11 @@ class Volume:
 
 def volume_path(directory: Path, number: int) -> Path:
     return directory / f"{number:010d}.vol"
+
+
+def _require_name(path: Path, superblock: Superblock) -> None:
+    if path != volume_path(path.parent, superblock.volume):
+        raise VolumeUnusable(f"{path.name} holds volume {superblock.volume}")
 
 
 def _state_path(path: Path) -> Path:
