@@ -89,6 +89,8 @@ class LeasePool:
                 continue
             if prefix and prefix != key:
                 self._remember_granted(bucket, prefix)
+            if size > self.limit_bytes:  # learnt from this very lease
+                raise LeaseTooLarge
             return url, lease
         assert refusal is not None
         raise refusal
@@ -132,6 +134,8 @@ class LeasePool:
             raise ProtocolError("the master's lease cannot be read") from error
         if given < 1 or "{needle}" not in url:
             raise ProtocolError("the master gave a lease without needles")
+        if "chunk_size" in answer:
+            self.learn_chunk_size(int(answer["chunk_size"]))
         life_s = max((expires_at - datetime.now(UTC)).total_seconds(), _MIN_LIFE_S)
         return Lease(url, first, given, best_until=time.monotonic() + life_s - min(30.0, life_s / 5))
 

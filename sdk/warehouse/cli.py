@@ -221,13 +221,16 @@ def put(
             context.fail(str(path), f"would overwrite {plan[its_key]} at {its_key!r}")
         else:
             plan[its_key] = path
+    if if_match and len(plan) != 1:
+        raise click.UsageError("--if-match is about one object")
     total = sum(path.stat().st_size for path in plan.values())
-    title = f"{len(plan)} files" if len(plan) != 1 else next(iter(plan.values())).name
+    title = next(iter(plan.values())).name if len(plan) == 1 else f"{len(plan)} files"
     with context.client() as client, context.bar(title, total) as bar:
-        if len(sources) == 1 and len(plan) == 1 and not recursive:
+        if len(plan) == 1:
             ((its_key, path),) = plan.items()
             _print_put(client.put(bucket, its_key, path, progress=bar.advance, **attributes), as_json)
         else:
+            del attributes["if_match"]
             done = client.put_many(
                 bucket,
                 plan.items(),

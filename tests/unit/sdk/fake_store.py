@@ -83,6 +83,7 @@ class FakeStore:
         self.before: dict[str, Callable[[], None]] = {}
         """Called ahead of the next call of a name, once."""
         self.replicas = 1
+        self.max_lease_bytes = 1 << 28
         self.buckets: dict[str, dict[str, Stored]] = {}
         self.needles: dict[int, bytes] = {}
         self.verdicts: dict[int, tuple[int, dict[str, Any]]] = {}
@@ -188,7 +189,7 @@ class FakeStore:
         prefix = body.get("prefix", "")
         if not prefix.startswith(self.writable_prefix):
             raise Refusal(403, "permission_denied")
-        if body["max_bytes"] > self.chunk_size:
+        if body["max_bytes"] > self.max_lease_bytes:
             raise Refusal(400, "invalid", {"errors": {"max_bytes": ["too large"]}})
         self.leases.append({"bucket": bucket, **body})
         number = self.new_lease(Lease(bucket, body["max_bytes"], prefix))
@@ -197,6 +198,7 @@ class FakeStore:
             "first": f"{number << 16:016x}",
             "count": body["count"],
             "max_bytes": body["max_bytes"],
+            "chunk_size": self.chunk_size,
             "url": f"{self.url}/1/{{needle}}?exp=1&intent=x&kid=1&sig=y",
             "expires_at": (datetime.now(UTC) + timedelta(minutes=15)).isoformat(),
         }
@@ -254,9 +256,7 @@ class FakeStore:
         for index, needle in enumerate(one.chunks):
             body = self.needles[needle]
             urls = [f"{self.url}/{volume}/{needle:016x}?etag={one.etag}" for volume in range(1, self.replicas + 1)]
-            rows.append(
-                {"index": index, "offset": offset, "size": len(body), "crc32": zlib.crc32(body), "urls": urls}
-            )
+            rows.append({"index": index, "offset": offset, "size": len(body), "crc32": zlib.crc32(body), "urls": urls})
             offset += len(body)
         return rows
 

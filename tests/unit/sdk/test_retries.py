@@ -119,16 +119,23 @@ def test_rights_that_end_inside_a_name(fake: FakeStore, client: Client) -> None:
     assert [(lease["prefix"], lease["count"]) for lease in fake.leases] == [("team/logs-1", 1), ("team/logs-2", 1)]
 
 
-def test_a_store_with_small_chunks(client: Client) -> None:
-    with FakeStore(chunk_size=1000) as fake, Client(fake.url, KEY, transfer=QUICK) as small:
+def test_objects_are_cut_at_the_stores_chunk_size() -> None:
+    with FakeStore(chunk_size=1000) as fake, Client(fake.url, KEY, transfer=QUICK) as client:
         fake.buckets["b"] = {}
-        for number in range(20):
-            small.put("b", str(number), b"x" * 900)
         body = os.urandom(3500)
-        small.put("b", "chunks", body)
-        assert fake.calls["POST uploads"] == 2
-        assert len(fake.buckets["b"]["chunks"].chunks) == 4
-        assert small.get("b", "chunks") == body
+        client.put("b", "first", body)
+        for number in range(20):
+            client.put("b", str(number), b"x" * 1000)
+        client.put("b", "last", body)
+        assert [len(fake.buckets["b"][key].chunks) for key in ("first", "1", "last")] == [4, 1, 4]
+        assert client.get("b", "first") == client.get("b", "last") == body
+        assert (fake.calls["POST uploads"], fake.calls["POST leases"]) == (2, 2)
+
+
+def test_a_store_that_gives_only_small_leases(fake: FakeStore, client: Client) -> None:
+    fake.max_lease_bytes = 1 << 16
+    client.put("b", "k", b"x" * (1 << 17))
+    assert (fake.calls["POST uploads"], fake.calls["POST leases"]) == (1, 1)
 
 
 # Repeating a PUT
@@ -360,7 +367,7 @@ def test_wrong_bytes_everywhere(fake: FakeStore, client: Client, size: int, tmp_
         lambda: client.download("b", "k", tmp_path / "k"),
     ]
     for way in ways:
-        fake.faults["GET needle"] = type(fake.faults.setdefault("GET needle", __import__("collections").deque()))()
+        fake.faults.clear()
         fake.fail("GET needle", *[flip] * 100)
         with pytest.raises(ChecksumMismatch):
             way()

@@ -1,0 +1,234 @@
+"""The `warehouse` command, in process, on the fake."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.unit.sdk.fake_store import KEY, FakeStore, Refusal, Stored
+from warehouse.cli import main
+
+
+class Warehouse:
+    def __init__(self, fake: FakeStore) -> None:
+        self.fake = fake
+        self.runner = CliRunner(env={"WAREHOUSE_URL": fake.url, "WAREHOUSE_KEY": KEY})
+
+    def __call__(self, *arguments: str | Path, code: int = 0, input: bytes | str | None = None) -> Result:  # noqa: A002
+        result = self.runner.invoke(main, [str(argument) for argument in arguments], input=input)
+        assert result.exit_code == code, (result.output, result.exception)
+        assert "Traceback" not in result.output
+        return result
+
+
+@pytest.fixture
+def warehouse(fake: FakeStore) -> Warehouse:
+    return Warehouse(fake)
+
+
+def put_raw(fake: FakeStore, key: str, body: bytes = b"hostile") -> None:
+    needle = 1000 + len(fake.needles)
+    fake.needles[needle] = body
+    fake.buckets["b"][key] = Stored(body, key, "text/plain", {}, f"e{needle}", [needle], "2026-01-01T00:00:00Z")
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_buckets(warehouse: Warehouse) -> None:
+    warehouse("mb", "one", "two")
+    assert warehouse("ls").stdout.split() == ["b", "one", "two"]
+    assert [json.loads(line)["name"] for line in warehouse("ls", "--json").stdout.splitlines()] == ["b", "one", "two"]
+    warehouse("rb", "one")
+    assert "bucket_taken" in warehouse("mb", "two", code=1).stderr
+    warehouse("put", "-", "two/k", input=b"1")
+    assert "bucket_not_empty" in warehouse("rb", "two", code=1).stderr
+    warehouse("rb", "--force", "--yes", "two")
+    assert list(warehouse.fake.buckets) == ["b"]
+
+
+def test_a_file_there_and_back(warehouse: Warehouse, tmp_path: Path) -> None:
+    source = tmp_path / "naïve name.txt"
+    source.write_bytes(b"hello")
+    warehouse("put", source, "b")
+    warehouse("put", source, "b/folder/")
+    warehouse("put", source, "b/other")
+    assert sorted(warehouse.fake.buckets["b"]) == ["folder/naïve name.txt", "naïve name.txt", "other"]
+    assert warehouse.fake.buckets["b"]["naïve name.txt"].content_type == "text/plain"
+    (tmp_path / "into").mkdir()
+    warehouse("get", "b/folder/naïve name.txt", tmp_path / "into")
+    warehouse("get", "b/other", tmp_path / "as")
+    assert tree(tmp_path / "into") == {"naïve name.txt": b"hello"}
+    assert (tmp_path / "as").read_bytes() == b"hello"
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "as").stat().st_mode) == 0o666 & ~umask
+
+
+def test_pipes(warehouse: Warehouse) -> None:
+    warehouse("put", "-", "b/k", "--content-type", "a/b", "--meta", "colour=grün", input=b"from a pipe")
+    assert warehouse("get", "b/k", "-").stdout_bytes == b"from a pipe"
+    told = json.loads(warehouse("stat", "--json", "b/k").stdout)
+    assert (told["size"], told["content_type"], told["metadata"]) == (11, "a/b", {"colour": "grün"})
+    warehouse("put", "-", "b/folder/", input=b"", code=2)
+    warehouse("get", "b/k", "/dev/null")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_preconditions(warehouse: Warehouse) -> None:
+    warehouse("put", "--if-none-match", "-", "b/k", input=b"1")
+    assert "precondition_failed" in warehouse("put", "--if-none-match", "-", "b/k", input=b"2", code=1).stderr
+    etag = json.loads(warehouse("stat", "--json", "b/k").stdout)["etag"]
+    warehouse("put", "--if-match", etag, "-", "b/k", input=b"3")
+    assert warehouse.fake.buckets["b"]["k"].body == b"3"
+
+
+def test_trees_there_and_back(warehouse: Warehouse, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    files = {"a.txt": b"a", "empty": b"", "deep/er/ü": os.urandom(3 << 20), "deep/ b": b"b"}
+    for name, body in files.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(body)
+    (source / "link").symlink_to("a.txt")
+    assert "is a directory" in warehouse("put", source, "b/copy", code=1).stderr
+    warehouse("put", "-r", source, "b/copy")
+    warehouse("get", "-r", "b/copy", tmp_path / "back")
+    assert tree(tmp_path / "back") == {**files, "link": b"a"}
+    warehouse("put", "-r", source, tmp_path / "back", "b")
+    assert {key.split("/")[0] for key in warehouse.fake.buckets["b"]} == {"copy", "source", "back"}
+
+
+def test_what_is_no_file_is_told_and_passed_over(warehouse: Warehouse, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).write_bytes(b"")
+    (tmp_path / "file").write_bytes(b"1")
+    told = warehouse("put", "-r", tmp_path, "b", code=1).stderr
+    assert list(warehouse.fake.buckets["b"]) == ["file"]
+    assert len(told.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "key", ["../x", "/etc/x", "a/../../x", "a//x", "./x", "..", "a/..", "../", "sub/link/x", "bytes/"]
+)
+def test_hostile_keys_never_leave_the_directory(warehouse: Warehouse, tmp_path: Path, key: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    target = tmp_path / "target"
+    (target / "sub").mkdir(parents=True)
+    (target / "sub" / "link").symlink_to(outside)
+    put_raw(warehouse.fake, key)
+    put_raw(warehouse.fake, "good", b"good")
+    told = warehouse("get", "-r", "b", target, code=1).stderr
+    assert len(told.splitlines()) == 1
+    assert tree(tmp_path) == {"target/good": b"good"}
+    assert list(outside.iterdir()) == []
+
+
+def test_a_link_in_the_place_of_a_file_leads_nowhere(warehouse: Warehouse, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_bytes(b"before")
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "k").symlink_to(tmp_path / "outside")
+    put_raw(warehouse.fake, "k")
+    warehouse("get", "-r", "b", tmp_path / "target", code=1)
+    assert (tmp_path / "outside").read_bytes() == b"before"
+
+
+def test_hostile_names_of_single_gets(warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for key in ("a/..", "a/.", "a/"):
+        put_raw(warehouse.fake, key)
+        warehouse("get", f"b/{key}", code=1)
+    put_raw(warehouse.fake, "../up")
+    warehouse("get", "b/../up")
+    assert tree(tmp_path) == {"up": b"hostile"}
+
+
+def test_folder_objects_make_directories(warehouse: Warehouse, tmp_path: Path) -> None:
+    put_raw(warehouse.fake, "folder/", b"")
+    put_raw(warehouse.fake, "file", b"1")
+    warehouse("get", "-r", "b", tmp_path / "t")
+    assert (tmp_path / "t" / "folder").is_dir()
+    assert tree(tmp_path / "t") == {"file": b"1"}
+
+
+def test_a_file_where_a_directory_must_be(warehouse: Warehouse, tmp_path: Path) -> None:
+    put_raw(warehouse.fake, "a", b"1")
+    put_raw(warehouse.fake, "a/b", b"2")
+    put_raw(warehouse.fake, "c", b"3")
+    warehouse("get", "-r", "b", tmp_path / "t", code=1)
+    assert tree(tmp_path / "t").get("c") == b"3"
+
+
+def test_lists(warehouse: Warehouse) -> None:
+    for key in ("a/1", "a/2", "b", "esc\x1b[2J"):
+        put_raw(warehouse.fake, key, b"12345")
+    assert warehouse("ls", "b").stdout.splitlines() == ["a/", "b", "esc\\x1b[2J"]
+    assert warehouse("ls", "-r", "b").stdout.splitlines() == ["a/1", "a/2", "b", "esc\\x1b[2J"]
+    assert warehouse("ls", "b/a/").stdout.splitlines() == ["a/1", "a/2"]
+    assert warehouse("ls", "-l", "b/b").stdout.split()[0] == "5"
+    assert json.loads(warehouse("ls", "--json", "b/b").stdout)["key"] == "b"
+
+
+def test_deleting(warehouse: Warehouse) -> None:
+    for key in ("a", "a/1", "a/2", "ab", "c"):
+        put_raw(warehouse.fake, key)
+    warehouse("rm", "b/c")
+    warehouse("rm", "b/c", code=1)
+    warehouse("rm", "-r", "b/a", code=1, input="n\n")
+    assert len(warehouse.fake.buckets["b"]) == 4
+    warehouse("rm", "-r", "b/a", input="y\n")
+    assert list(warehouse.fake.buckets["b"]) == ["ab"]
+    warehouse("rm", "b", code=2)
+    warehouse("rm", "-ry", "b")
+    assert warehouse.fake.buckets["b"] == {}
+
+
+def test_errors_are_one_line(warehouse: Warehouse, tmp_path: Path) -> None:
+    for arguments in (
+        ["get", "b/none", tmp_path / "f"],
+        ["stat", "none"],
+        ["put", tmp_path / "none", "b"],
+        ["ls", "x"],
+    ):
+        told = warehouse(*arguments, code=1).stderr
+        assert told.startswith("warehouse: ")
+        assert len(told.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+    warehouse.fake.fail("GET buckets", Refusal(500, "internal_error"))
+    assert "[request " in warehouse("ls", code=1).stderr
+
+
+def test_no_store_given(tmp_path: Path) -> None:
+    result = CliRunner(env={"WAREHOUSE_URL": "", "WAREHOUSE_KEY": ""}).invoke(main, ["ls"])
+    assert result.exit_code == 2
+    assert "WAREHOUSE_URL and WAREHOUSE_KEY" in result.stderr
+    result = CliRunner(env={"WAREHOUSE_URL": "localhost:8000", "WAREHOUSE_KEY": "k"}).invoke(main, ["ls"])
+    assert result.exit_code == 2
+    assert "http://" in result.stderr
+
+
+def test_wrong_key(fake: FakeStore) -> None:
+    result = CliRunner(env={"WAREHOUSE_URL": fake.url, "WAREHOUSE_KEY": "whk_9_no"}).invoke(main, ["ls"])
+    assert result.exit_code == 1
+    assert "does not accept this key" in result.stderr
+
+
+def test_a_reader_that_has_seen_enough(fake: FakeStore) -> None:
+    for number in range(3000):
+        put_raw(fake, f"a rather long key so that the pipe is full soon {number:060}")
+    command = [sys.executable, "-m", "warehouse.cli", "ls", "-r", "b"]
+    environment = {**os.environ, "WAREHOUSE_URL": fake.url, "WAREHOUSE_KEY": KEY}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1
