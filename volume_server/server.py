@@ -1,8 +1,9 @@
 """The event loop's side: connections, bodies, time limits. What a request means is `volume_server.routes`.
 
 One `asyncio.Protocol` a connection; small requests are parsed and answered inside one `data_received` with one
-write, no task or coroutine each. A large body goes through a `BufferedProtocol` into two reused buffers: one fills while a
-thread writes the other out. A connection answers its requests in order: while one is on its way, the next ones wait.
+write, no task or coroutine each. A large body goes through a `BufferedProtocol` into two reused buffers: one fills
+while a thread writes the other out. A connection answers its requests in order: while one is on its way, the next
+ones wait.
 """
 
 import asyncio

@@ -271,7 +271,10 @@ class Volume:
         return claim
 
     def reserve(self, needle: int, meta: bytes, data_bytes: int, *, appended_ms: int) -> Claim:
-        """Hold space at the tail under a provisional filler: write the data, then `finish` or `abort`. Raises as `append`."""
+        """Hold space at the tail under a provisional filler: write the data, then `finish` or `abort`.
+
+        Raises as `append`.
+        """
         claim = self._claim(record.LIVE, needle, meta, data_bytes, appended_ms)
         filler = record.encode_filler(
             self.tagger, needle, record_bytes=claim.record_bytes, appended_ms=appended_ms
