@@ -27,6 +27,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
 from warehouse import Client, WarehouseError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -202,8 +203,8 @@ def own_store(data: Path) -> Iterator[Store]:
     log_path = data.parent / "store.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
             process.wait()
