@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.unit.volumes import client_contract
 from tests.unit.volumes.factories import figures
 from tests.unit.volumes.fake_server import FakeVolumeServer
 from volumes import client
@@ -25,27 +26,16 @@ CALLS: list[Callable[[Server], object]] = [
 ]
 
 
-def test_usage(server: Server, fake_server: FakeVolumeServer) -> None:
-    fake_server.volumes[4] = figures(4, live_count=2)
-    usage = client.usage(server)
-    assert (usage.server, usage.instance, usage.free_bytes) == (fake_server.id, fake_server.instance, 1 << 39)
-    assert [(one.volume, one.live_count) for one in usage.volumes] == [(4, 2)]
-
-
-def test_delete_tells_dead_from_never_there(server: Server, fake_server: FakeVolumeServer) -> None:
-    fake_server.needles[4] = {0x70001, 0x70002}
-    result = client.delete_needles(server, 4, [0x70001, 0x70003])
-    assert (result.deleted, result.absent) == ({0x70001}, {0x70003})
+@pytest.mark.parametrize("check", client_contract.CHECKS)
+def test_contract(server: Server, fake_server: FakeVolumeServer, check: client_contract.Check) -> None:
+    fake_server.volumes[4] = figures(4)
+    fake_server.needles[4] = {0x70001}
+    check(server, 4, 0x70001)
 
 
 def test_nothing_to_delete_asks_nobody(server: Server, fake_server: FakeVolumeServer) -> None:
     result = client.delete_needles(server, 4, [])
     assert (result.deleted, result.absent, fake_server.requests) == (frozenset(), frozenset(), [])
-
-
-def test_seal(server: Server, fake_server: FakeVolumeServer) -> None:
-    fake_server.volumes[4] = figures(4)
-    assert client.seal(server, 4).is_sealed
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -56,12 +46,6 @@ def test_a_call_signed_with_another_secret_is_refused(
     with pytest.raises(ServerRefused) as caught:
         call(server)
     assert (caught.value.status, caught.value.refusal) == (403, "signature_invalid")
-
-
-def test_a_refusal_tells_its_code(server: Server) -> None:
-    with pytest.raises(ServerRefused) as caught:
-        client.seal(server, 9)
-    assert (caught.value.status, caught.value.refusal) == (404, "volume_unknown")
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -112,11 +96,6 @@ def test_nobody_answers(call: Callable[[Server], object]) -> None:
 def test_proxies_of_the_environment_are_not_asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     assert client.usage(server)
-
-
-def test_probe_says_who_is_there(fake_server: FakeVolumeServer) -> None:
-    health = client.probe(fake_server.url)
-    assert health == client.Health(server=fake_server.id, instance=fake_server.instance)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"server": 1, "instance": "i"}', b'{"server": "x"}', b"<html>"])

@@ -1,0 +1,66 @@
+"""What the master's client may rely on, as checks that run against the fake volume server and the real one.
+
+Each check takes a server, the number of a volume on it, and a live needle of that volume.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from volumes import client
+from volumes.errors import ServerRefused
+from volumes.models import Server
+
+Check = Callable[[Server, int, int], None]
+
+
+def usage_lists_the_volume(server: Server, volume: int, needle: int) -> None:
+    usage = client.usage(server)
+    assert (usage.server, usage.instance) == (server.pk, server.instance)
+    assert usage.capacity_bytes >= usage.free_bytes > 0
+    [figures] = [one for one in usage.volumes if one.volume == volume]
+    assert (figures.epoch, figures.is_sealed) == (1, False)
+
+
+def delete_tells_dead_from_never_there(server: Server, volume: int, needle: int) -> None:
+    never = needle + (1 << 40)
+    for _ in range(2):  # what is dead already counts as deleted
+        result = client.delete_needles(server, volume, [needle, never])
+        assert (result.deleted, result.absent) == ({needle}, {never})
+
+
+def an_unknown_volume_is_refused(server: Server, volume: int, needle: int) -> None:
+    for call in (lambda: client.seal(server, volume + 999), lambda: client.delete_needles(server, volume + 999, [1])):
+        with pytest.raises(ServerRefused) as caught:
+            call()
+        assert (caught.value.status, caught.value.refusal) == (404, "volume_unknown")
+
+
+def another_secret_is_refused(server: Server, volume: int, needle: int) -> None:
+    stranger = Server(id=server.pk, kid=server.kid + 1, internal_url=server.internal_url)
+    with pytest.raises(ServerRefused) as caught:
+        client.usage(stranger)
+    assert (caught.value.status, caught.value.refusal) == (403, "signature_invalid")
+
+
+def probe_says_who_is_there(server: Server, volume: int, needle: int) -> None:
+    assert client.probe(server.internal_url) == client.Health(server=server.pk, instance=server.instance)
+
+
+def a_sealed_volume_stays_sealed(server: Server, volume: int, needle: int) -> None:
+    for _ in range(2):
+        figures = client.seal(server, volume)
+        assert (figures.volume, figures.is_sealed) == (volume, True)
+    [told] = [one for one in client.usage(server).volumes if one.volume == volume]
+    assert told.is_sealed
+
+
+CHECKS: list[Check] = [
+    usage_lists_the_volume,
+    delete_tells_dead_from_never_there,
+    an_unknown_volume_is_refused,
+    another_secret_is_refused,
+    probe_says_who_is_there,
+    a_sealed_volume_stays_sealed,
+]
+"""In this order they can run on one server: the last one closes the volume."""
