@@ -14,7 +14,7 @@ from warehouse._needles import NewNeedle, put_needle
 from warehouse._parallel import as_done
 from warehouse._retry import Backoff
 from warehouse._sources import Source
-from warehouse.errors import NotFound, OutcomeUnknown, ProtocolError, WarehouseError
+from warehouse.errors import NotFound, OutcomeUnknown, ProtocolError, TransferError, WarehouseError
 from warehouse.transfer import Progress, TransferConfig
 
 
@@ -126,7 +126,9 @@ class Uploader:
         try:
             answer = self._master.call("GET", _upload_path(upload))
         except NotFound as error:
-            raise OutcomeUnknown("the upload is over: it was completed, aborted, or it expired") from error
+            raise OutcomeUnknown("the upload is over, and how is no longer known") from error
+        if answer.get("state") == "aborted":
+            raise TransferError("the upload was aborted, or it expired")
         return next((chunk for chunk in _chunks(answer["missing"]) if chunk.index == index), None)
 
 

@@ -55,6 +55,7 @@ class Upload:
     attributes: dict[str, Any]
     needles: dict[int, int] = field(default_factory=dict)
     missing: set[int] = field(default_factory=set)
+    state: str = "open"
 
 
 @dataclass
@@ -148,7 +149,9 @@ class FakeStore:
                     raise Refusal(404, "upload_unknown")
                 return 200, self.upload_json(upload, "missing", sorted(self.uploads[upload].missing))
             case "DELETE", ["uploads", upload]:
-                self.uploads.pop(upload, None)
+                if self.uploads[upload].state != "open":
+                    raise Refusal(409, "upload_over")
+                self.abort(upload)
                 return 204, None
         raise Refusal(404, "not_found")
 
@@ -228,7 +231,12 @@ class FakeStore:
                     "url": f"{self.url}/1/{number << 16:016x}?exp=1&intent=x&kid=1&sig=y",
                 }
             )
-        return {"id": upload, name: rows, "expires_at": (datetime.now(UTC) + timedelta(days=7)).isoformat()}
+        expires_at = (datetime.now(UTC) + timedelta(days=7)).isoformat()
+        return {"id": upload, "state": self.uploads[upload].state, name: rows, "expires_at": expires_at}
+
+    def abort(self, upload: str) -> None:
+        self.uploads[upload].state = "aborted"
+        self.uploads[upload].missing.clear()
 
     def list_page(self, objects: dict[str, Stored], query: dict[str, str]) -> dict[str, Any]:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
@@ -294,8 +302,8 @@ class FakeStore:
     def commit(self, lease: Lease, needle: int, headers: Mapping[str, str], body: bytes) -> tuple[int, Any]:
         facts = {"bucket": lease.bucket, "crc32": zlib.crc32(body)}
         if lease.upload is not None:
-            upload = self.uploads.get(lease.upload)
-            if upload is None:
+            upload = self.uploads[lease.upload]
+            if upload.state != "open":
                 raise Refusal(409, "upload_over")
             self.needles[needle] = body
             upload.needles[lease.index] = needle
@@ -304,7 +312,7 @@ class FakeStore:
                 stored = {"state": "stored", "key": upload.key, "size": len(body), "upload": lease.upload}
                 return 202, {**facts, **stored, "index": lease.index}
             needles = [upload.needles[index] for index in sorted(upload.needles)]
-            del self.uploads[lease.upload]
+            upload.state = "completed"
             one = self.make_object(
                 lease.bucket,
                 upload.key,

@@ -14,6 +14,7 @@ from tests.unit.sdk.fake_store import CHUNK_SIZE, CUT, HANG_UP, KEY, FakeStore, 
 from warehouse import (
     ChecksumMismatch,
     Client,
+    Conflict,
     ConnectionFailed,
     NoSpace,
     NotFound,
@@ -185,7 +186,7 @@ def test_bytes_damaged_on_the_way_are_sent_once_more(fake: FakeStore, client: Cl
 def test_a_header_cannot_be_smuggled(fake: FakeStore, client: Client) -> None:
     for attributes in ({"content_type": "a/b\r\nX: y"}, {"if_match": "\n"}, {"metadata": {"a\r\nb": "c"}}):
         with pytest.raises(ValueError, match=r"header|metadata"):
-            client.put("b", "k", b"body", **attributes)  # type: ignore[arg-type]
+            client.put("b", "k", b"body", **attributes)
     assert fake.puts == []
 
 
@@ -222,8 +223,26 @@ def test_a_failed_upload_is_aborted(fake: FakeStore, client: Client) -> None:
     fake.fail("PUT needle", Refusal(507, "quota_exceeded"))
     with pytest.raises(NoSpace):
         client.put("b", "k", os.urandom(LARGE))
-    assert fake.uploads == {}
+    assert [upload.state for upload in fake.uploads.values()] == ["aborted"]
     assert fake.buckets["b"] == {}
+
+
+def test_an_upload_that_someone_aborts(fake: FakeStore, client: Client) -> None:
+    fake.fail("PUT needle", Refusal(507, "volume_full"))
+    fake.before["GET uploads"] = lambda: fake.abort(next(iter(fake.uploads)))
+    with pytest.raises((TransferError, Conflict)):
+        client.put("b", "k", os.urandom(LARGE))
+    assert fake.buckets["b"] == {}
+
+
+def test_a_chunk_that_is_there_is_not_sent_again(fake: FakeStore) -> None:
+    """Both answers of the last chunk are lost, and then it is not missing."""
+    with Client(fake.url, KEY, transfer=replace(QUICK, concurrency=1, retry_s=0.3)) as client:
+        body = os.urandom(2 * CHUNK_SIZE)
+        fake.fail("PUT needle", lambda body: body, CUT, *[Refusal(403, "expired")] * 9)
+        told = client.put("b", "k", body)
+    assert told.etag == fake.buckets["b"]["k"].etag
+    assert fake.calls["PUT needle"] == 3
 
 
 def test_a_file_that_changes_is_no_version(fake: FakeStore, client: Client, tmp_path: Path) -> None:
