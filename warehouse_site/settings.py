@@ -342,6 +342,7 @@ CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_REDIRECT_STDOUTS = False
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_TIMER_PRECISION = 0.2  # seconds; a worker that stops waits for its timer to wake up
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 if REDIS_URL:
     CELERY_BROKER_URL = REDIS_URL
@@ -352,6 +353,7 @@ else:
         "data_folder_out": str(BROKER_FOLDER / "queue"),  # one folder: what a producer writes a worker reads
         "control_folder": str(BROKER_FOLDER / "control"),
         "store_processed": False,
+        "polling_interval": 0.2,
     }
 # A message only wakes a task up; its work stands in the database. One that waited past its period is dropped.
 CELERY_BEAT_SCHEDULE = {

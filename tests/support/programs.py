@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import random
 import shutil
 import signal
 import socket
@@ -36,28 +37,38 @@ def program(name: str, *places: str) -> str | None:
     return str(max(matches)) if matches else None
 
 
+_PORTS = range(10_240, 32_768)
+"""Below the range that the kernel draws outgoing connections' ports from: what is free there stays free."""
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback interface that nobody listens on, all different."""
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        found: list[int] = []
+        for port in random.sample(_PORTS, len(_PORTS)):
+            if len(found) == count:
+                break
+            if _bind(stack, port):
+                found.append(port)
+        return found
 
 
 def adjacent_ports(count: int) -> int:
     """The first of `count` free ports in a row, as `manage.py up --volume-port` wants them."""
-    for _ in range(200):
-        [first] = free_ports(1)
-        try:
-            with ExitStack() as stack:
-                for port in range(first, first + count):
-                    one = stack.enter_context(socket.socket())
-                    one.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return first
+    for first in random.sample(_PORTS[:-count], len(_PORTS) - count):
+        with ExitStack() as stack:
+            if all(_bind(stack, port) for port in range(first, first + count)):
+                return first
     raise AssertionError(f"no {count} free ports in a row")
+
+
+def _bind(stack: ExitStack, port: int) -> bool:
+    one = stack.enter_context(socket.socket())
+    try:
+        one.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
 
 
 def clean_environment(**added: str) -> dict[str, str]:
