@@ -45,57 +45,55 @@ def sign_downloads(*, bucket: Bucket, reader: KeyRights, keys: Iterable[str]) ->
     A constant number of queries (but for the database's parameter limit).
     """
     # Before anything is read: whoever kills a needle later knows when the last URL for it has expired.
-    expires_at = _expires_at()
+    expires_at = url_expiry()
     wanted = list(dict.fromkeys(keys))
     within = reader.prefixes(Permission.OBJECTS_READ, bucket=bucket.name)
     allowed = wanted if within is None else [key for key in wanted if key.startswith(within)]
     found = find_objects(bucket_id=bucket.pk, keys=allowed)
-    signed = _sign(found.values(), reader=reader, expires_at=expires_at)
+    pairs = [(one.object, chunk) for one in found.values() for chunk in one.chunks]
+    urls = iter(sign_chunks(pairs, reader=reader, expires_at=expires_at))
+    signed = {key: Download(object=one.object, chunks=_with_urls(one, urls)) for key, one in found.items()}
     return Downloads(
         found=[signed[key] for key in wanted if key in signed], missing=[key for key in wanted if key not in signed]
     )
 
 
-def sign_download(*, bucket: Bucket, reader: KeyRights, key: str) -> Download | None:
-    """As `sign_downloads`, for one key that ``reader`` may read."""
-    expires_at = _expires_at()
-    found = find_objects(bucket_id=bucket.pk, keys=[key])
-    return _sign(found.values(), reader=reader, expires_at=expires_at).get(key)
+def sign_chunks(chunks: Iterable[tuple[Object, Chunk]], *, reader: KeyRights, expires_at: int) -> list[list[str]]:
+    """For each chunk the URLs of its replicas, good until ``expires_at`` (Unix seconds), those online first."""
+    return sign_gets(
+        (
+            GetItem(
+                volume_id=chunk.volume_id,
+                needle=chunk.needle,
+                etag=owner.etag,
+                content_type=owner.content_type,
+                filename=file_name(owner.key),
+            )
+            for owner, chunk in chunks
+        ),
+        api_key=reader.id,
+        generation=reader.generation,
+        expires_at=expires_at,
+    )
 
 
-def _expires_at() -> int:
+def url_expiry() -> int:
+    """Unix seconds until which a GET that is signed now is good."""
     return int(time.time()) + min(settings.WAREHOUSE_GET_SECONDS, MAX_GET_SECONDS)
 
 
-def _sign(found: Iterable[Found], *, reader: KeyRights, expires_at: int) -> dict[str, Download]:
-    found = list(found)
-    items = [
-        GetItem(
-            volume_id=chunk.volume_id,
-            needle=chunk.needle,
-            etag=one.object.etag,
-            content_type=one.object.content_type,
-            filename=_filename(one.object.key) if len(one.chunks) == 1 else None,
-        )
-        for one in found
-        for chunk in one.chunks
-    ]
-    urls = iter(sign_gets(items, api_key=reader.id, generation=reader.generation, expires_at=expires_at))
-    return {one.object.key: Download(object=one.object, chunks=_signed(one.chunks, urls)) for one in found}
+def file_name(key: str) -> str | None:
+    """The name that a browser saves an object under: what follows the last slash."""
+    return key.rpartition("/")[2] or None
 
 
-def _signed(chunks: list[Chunk], urls: Iterable[list[str]]) -> list[SignedChunk]:
+def _with_urls(found: Found, urls: Iterable[list[str]]) -> list[SignedChunk]:
     signed = []
     offset = 0
-    # The chunks come first: `zip` would take one URL too many otherwise.
-    for chunk, chunk_urls in zip(chunks, urls, strict=False):
+    # The chunks come first: `zip` would otherwise take one list of URLs too many.
+    for chunk, chunk_urls in zip(found.chunks, urls, strict=False):
         signed.append(
             SignedChunk(index=chunk.index, offset=offset, size=chunk.size, crc32=chunk.crc32, urls=chunk_urls)
         )
         offset += chunk.size
     return signed
-
-
-def _filename(key: str) -> str | None:
-    """The name that a browser saves the object under: what follows the last slash."""
-    return key.rpartition("/")[2] or None

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from django.conf import settings
 
@@ -21,14 +22,14 @@ SLOT_BITS = 16
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """``first`` is a needle id, ``expires_at`` Unix seconds; ``url`` holds the literal ``{needle}``."""
+    """``first`` is a needle id; ``url`` holds the literal ``{needle}``."""
 
     volume: int
     first: int
     count: int
     max_bytes: int
     url: str
-    expires_at: int
+    expires_at: datetime
 
 
 def issue_lease(*, bucket: str, holder: KeyRights, count: int, max_bytes: int, prefix: str = "") -> Lease:
@@ -69,5 +70,5 @@ def issue_lease(*, bucket: str, holder: KeyRights, count: int, max_bytes: int, p
         count=count,
         max_bytes=max_bytes,
         url=put_url(target=target, intent=intent),
-        expires_at=expires_at,
+        expires_at=datetime.fromtimestamp(expires_at, UTC),
     )

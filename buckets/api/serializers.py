@@ -1,0 +1,318 @@
+"""The shapes of buckets, objects and uploads in the API."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rest_framework import serializers
+
+from buckets import names
+from buckets.models import Bucket, Object
+from buckets.selectors import MAX_PAGE
+from buckets.services.buckets import BucketSettings
+from buckets.services.downloads import Download, SignedChunk
+from buckets.services.leases import Lease
+from buckets.services.uploads import ChunkSlot, Slots
+from buckets.verdicts import rfc3339
+from volume_server.intent import MAX_COUNT
+from volume_server.record import MAX_DATA_BYTES
+
+MAX_KEYS = 1000
+"""In one batch call."""
+MAX_NUMBER = (1 << 63) - 1
+
+
+class TextField(serializers.CharField):
+    """Text as it is given: nothing is trimmed, and numbers are no text. ``error_of`` says what is wrong with one."""
+
+    def __init__(self, *, error_of: Callable[[str], str | None] | None = None, **options: Any) -> None:
+        self.error_of = error_of
+        super().__init__(trim_whitespace=False, **options)
+
+    def to_internal_value(self, data: object) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        text: str = super().to_internal_value(data)
+        if self.error_of is not None and (problem := self.error_of(text)) is not None:
+            raise serializers.ValidationError(problem)
+        return text
+
+
+class MetadataField(serializers.DictField):
+    """An object's metadata: names to texts."""
+
+    child = TextField(allow_blank=True)
+
+    def to_internal_value(self, data: object) -> dict[str, str]:
+        metadata: dict[str, str] = super().to_internal_value(data)
+        if (problem := names.metadata_error(metadata)) is not None:
+            raise serializers.ValidationError(problem)
+        return metadata
+
+
+# --- buckets ---
+
+
+class BucketSerializer(serializers.ModelSerializer[Bucket]):
+    """A bucket. Its name can't be changed."""
+
+    name = TextField(error_of=names.bucket_name_error)
+    visibility = serializers.ChoiceField(choices=Bucket.Visibility.choices, required=False)
+    replication = serializers.IntegerField(required=False, help_text="Copies of each needle; 1 is all there is yet.")
+    quota_bytes = serializers.IntegerField(
+        required=False, allow_null=True, min_value=0, max_value=MAX_NUMBER, help_text="null: no limit."
+    )
+    quota_objects = serializers.IntegerField(
+        required=False, allow_null=True, min_value=0, max_value=MAX_NUMBER, help_text="null: no limit."
+    )
+    cors_origins = serializers.ListField(
+        child=TextField(max_length=300), required=False, help_text="`*`, or origins as browsers send them."
+    )
+
+    class Meta:
+        model = Bucket
+        fields = (
+            "name",
+            "created_at",
+            "object_count",
+            "total_bytes",
+            "visibility",
+            "replication",
+            "quota_bytes",
+            "quota_objects",
+            "cors_origins",
+        )
+        read_only_fields = ("created_at", "object_count", "total_bytes")
+
+    def validated_settings(self) -> BucketSettings:
+        """What the caller gave, as the services take it."""
+        given = {name: value for name, value in self.validated_data.items() if name != "name"}
+        return BucketSettings(**given)
+
+
+class BucketChangeSerializer(BucketSerializer):
+    name = TextField(read_only=True)
+
+
+class BucketListSerializer(serializers.Serializer[Any]):
+    results = BucketSerializer(many=True)
+    next_after = serializers.CharField(allow_null=True, help_text="`after` of the next page; null: there is none.")
+
+
+class BucketQuerySerializer(serializers.Serializer[Any]):
+    after = TextField(default="", allow_blank=True, help_text="Names behind this one.")
+    limit = serializers.IntegerField(default=MAX_PAGE, min_value=1, max_value=MAX_PAGE)
+
+
+# --- objects ---
+
+
+class ListedObjectSerializer(serializers.Serializer[Any]):
+    key = serializers.CharField()
+    size = serializers.IntegerField(help_text="Bytes.")
+    etag = serializers.CharField(help_text="Opaque, strong, this version's alone; unquoted.")
+    content_type = serializers.CharField()
+    updated_at = serializers.DateTimeField()
+
+
+class ObjectSerializer(ListedObjectSerializer):
+    metadata = serializers.DictField(child=serializers.CharField())
+    created_at = serializers.DateTimeField()
+
+
+class ObjectListSerializer(serializers.Serializer[Any]):
+    results = ListedObjectSerializer(many=True)
+    prefixes = serializers.ListField(child=serializers.CharField())
+    next_after = serializers.CharField(allow_null=True, help_text="`after` of the next page; null: there is none.")
+
+
+class ObjectQuerySerializer(serializers.Serializer[Any]):
+    prefix = TextField(default="", allow_blank=True, max_length=names.MAX_KEY_BYTES)
+    delimiter = TextField(
+        default="", allow_blank=True, max_length=64, help_text="Keys that have it behind the prefix are grouped."
+    )
+    after = TextField(
+        default="", allow_blank=True, max_length=names.MAX_KEY_BYTES, help_text="`next_after` of the page before."
+    )
+    limit = serializers.IntegerField(default=MAX_PAGE, min_value=1, max_value=MAX_PAGE)
+    order = serializers.ChoiceField(choices=["key", "newest"], default="key")
+
+    def validate_delimiter(self, delimiter: str) -> str:
+        if chr(0x10FFFF) in delimiter:
+            raise serializers.ValidationError("U+10FFFF is no character and no delimiter.")
+        return delimiter
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if attrs["delimiter"] and attrs["order"] == "newest":
+            raise serializers.ValidationError({"delimiter": "Only pages in the order of keys are grouped."})
+        return attrs
+
+
+class ObjectChangeSerializer(serializers.Serializer[Any]):
+    content_type = TextField(required=False, error_of=names.content_type_error)
+    metadata = MetadataField(required=False)
+
+
+class KeysSerializer(serializers.Serializer[Any]):
+    keys = serializers.ListField(  # type: ignore[assignment] - the wire's name, which Mapping.keys is not asked for
+        child=TextField(error_of=names.key_error), max_length=MAX_KEYS
+    )
+
+
+class DeletedSerializer(serializers.Serializer[Any]):
+    deleted = serializers.ListField(child=serializers.CharField())
+    missing = serializers.ListField(child=serializers.CharField())
+
+
+# --- bytes in and out ---
+
+
+class LeaseRequestSerializer(serializers.Serializer[Any]):
+    count = serializers.IntegerField(min_value=1, max_value=MAX_COUNT)
+    max_bytes = serializers.IntegerField(min_value=0, max_value=MAX_DATA_BYTES, help_text="Of each needle.")
+    prefix = TextField(
+        default="", allow_blank=True, error_of=lambda prefix: names.key_error(prefix) if prefix else None
+    )
+
+
+class LeaseSerializer(serializers.Serializer[Any]):
+    volume = serializers.IntegerField()
+    first = serializers.CharField(help_text="The first needle: 16 hex digits, of which the last 4 are the slot.")
+    count = serializers.IntegerField()
+    max_bytes = serializers.IntegerField()
+    url = serializers.CharField(help_text="Put a needle's 16 hex digits in the place of `{needle}`, and PUT.")
+    expires_at = serializers.DateTimeField()
+
+
+class UploadRequestSerializer(serializers.Serializer[Any]):
+    key = TextField(error_of=names.key_error)
+    size = serializers.IntegerField(min_value=0, max_value=MAX_NUMBER, help_text="Bytes of the whole object.")
+    content_type = TextField(required=False, error_of=names.content_type_error)
+    metadata = MetadataField(required=False)
+    if_match = TextField(default="", allow_blank=True, error_of=names.if_match_error)
+    if_none_match = serializers.JSONField(default=False, help_text='`true` or `"*"`: only where there is no object.')
+
+    def validate_if_none_match(self, value: object) -> bool:
+        if value is True or value == "*":
+            return True
+        if value is False or value is None:
+            return False
+        raise serializers.ValidationError('true, or "*".')
+
+
+class ChunkSlotSerializer(serializers.Serializer[Any]):
+    index = serializers.IntegerField()
+    offset = serializers.IntegerField()
+    size = serializers.IntegerField()
+    url = serializers.CharField()
+
+
+class UploadSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    chunk_size = serializers.IntegerField()
+    chunks = ChunkSlotSerializer(many=True)
+    expires_at = serializers.DateTimeField()
+
+
+class UploadStateSerializer(serializers.Serializer[Any]):
+    id = serializers.UUIDField()
+    key = serializers.CharField()
+    size = serializers.IntegerField()
+    state = serializers.ChoiceField(choices=["open", "completed", "aborted"])
+    missing = ChunkSlotSerializer(many=True)
+    expires_at = serializers.DateTimeField()
+
+
+class SignedChunkSerializer(serializers.Serializer[Any]):
+    index = serializers.IntegerField()
+    offset = serializers.IntegerField()
+    size = serializers.IntegerField()
+    crc32 = serializers.IntegerField()
+    urls = serializers.ListField(child=serializers.CharField())
+
+
+class DownloadSerializer(serializers.Serializer[Any]):
+    key = serializers.CharField()
+    size = serializers.IntegerField()
+    etag = serializers.CharField()
+    content_type = serializers.CharField()
+    metadata = serializers.DictField(child=serializers.CharField())
+    chunks = SignedChunkSerializer(many=True)
+
+
+class DownloadsSerializer(serializers.Serializer[Any]):
+    objects = DownloadSerializer(many=True)
+    missing = serializers.ListField(child=serializers.CharField())
+
+
+# Answers are made by hand: they are many rows long, and a serializer takes ten times as long for each.
+
+
+def listed(row: Object) -> dict[str, object]:
+    return {
+        "key": row.key,
+        "size": row.size,
+        "etag": row.etag,
+        "content_type": row.content_type,
+        "updated_at": rfc3339(row.updated_at),
+    }
+
+
+def described(row: Object) -> dict[str, object]:
+    return {**listed(row), "metadata": row.metadata, "created_at": rfc3339(row.created_at)}
+
+
+def leased(lease: Lease) -> dict[str, object]:
+    return {
+        "volume": lease.volume,
+        "first": f"{lease.first:016x}",
+        "count": lease.count,
+        "max_bytes": lease.max_bytes,
+        "url": lease.url,
+        "expires_at": rfc3339(lease.expires_at),
+    }
+
+
+def slot(chunk: ChunkSlot) -> dict[str, object]:
+    return {"index": chunk.index, "offset": chunk.offset, "size": chunk.size, "url": chunk.url}
+
+
+def created_upload(slots: Slots) -> dict[str, object]:
+    return {
+        "id": str(slots.upload.pk),
+        "chunk_size": slots.upload.chunk_size,
+        "chunks": [slot(chunk) for chunk in slots.chunks],
+        "expires_at": rfc3339(slots.upload.expires_at),
+    }
+
+
+def upload_state(slots: Slots) -> dict[str, object]:
+    return {
+        "id": str(slots.upload.pk),
+        "key": slots.upload.key,
+        "size": slots.upload.size,
+        "state": slots.upload.state,
+        "missing": [slot(chunk) for chunk in slots.chunks],
+        "expires_at": rfc3339(slots.upload.expires_at),
+    }
+
+
+def downloadable(download: Download) -> dict[str, object]:
+    row = download.object
+    return {
+        "key": row.key,
+        "size": row.size,
+        "etag": row.etag,
+        "content_type": row.content_type,
+        "metadata": row.metadata,
+        "chunks": [signed(chunk) for chunk in download.chunks],
+    }
+
+
+def signed(chunk: SignedChunk) -> dict[str, object]:
+    return {
+        "index": chunk.index,
+        "offset": chunk.offset,
+        "size": chunk.size,
+        "crc32": chunk.crc32,
+        "urls": chunk.urls,
+    }

@@ -1,0 +1,227 @@
+"""Buckets, objects, leases, uploads, downloads. Who may is asked before what is there, so that a no tells nothing."""
+
+from typing import Any
+from urllib.parse import unquote_to_bytes
+from uuid import UUID
+
+from django.http import HttpRequest
+from django.utils.http import http_date
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from buckets import selectors
+from buckets.api import serializers as shapes
+from buckets.errors import KeyInvalid, ObjectUnknown
+from buckets.models import Object, Upload
+from buckets.names import key_error
+from buckets.services.buckets import create_bucket, delete_bucket, update_bucket
+from buckets.services.downloads import sign_downloads
+from buckets.services.leases import issue_lease
+from buckets.services.objects import delete_objects, update_object
+from buckets.services.uploads import abort_upload, create_upload, resume_upload
+from keys.api import rights
+from keys.permissions import Permission
+
+NO_STORE = {"Cache-Control": "no-store"}
+"""Of answers with signed URLs in them."""
+
+
+class Buckets(APIView):
+    """The buckets that the key may see, by name."""
+
+    @extend_schema(parameters=[shapes.BucketQuerySerializer], responses=shapes.BucketListSerializer)
+    def get(self, request: Request) -> Response:
+        names = rights(request).buckets(Permission.BUCKETS_READ)
+        query = _valid(shapes.BucketQuerySerializer(data=request.query_params))
+        limit = query["limit"]
+        found = list(selectors.list_buckets(names=names, after=query["after"], limit=limit + 1))
+        shown = found[:limit]
+        next_after = shown[-1].name if len(found) > limit else None
+        return Response({"results": shapes.BucketSerializer(shown, many=True).data, "next_after": next_after})
+
+    @extend_schema(request=shapes.BucketSerializer, responses={201: shapes.BucketSerializer})
+    def post(self, request: Request) -> Response:
+        given = shapes.BucketSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        name = given.validated_data["name"]
+        rights(request).require(Permission.BUCKETS_WRITE, bucket=name, prefix=True)
+        bucket = create_bucket(name=name, settings=given.validated_settings())
+        return Response(shapes.BucketSerializer(bucket).data, status=201)
+
+
+class BucketDetail(APIView):
+    """One bucket: its settings, and what it holds."""
+
+    @extend_schema(responses=shapes.BucketSerializer)
+    def get(self, request: Request, bucket: str) -> Response:
+        rights(request).require(Permission.BUCKETS_READ, bucket=bucket)
+        return Response(shapes.BucketSerializer(selectors.get_bucket(bucket)).data)
+
+    @extend_schema(request=shapes.BucketChangeSerializer, responses=shapes.BucketSerializer)
+    def patch(self, request: Request, bucket: str) -> Response:
+        rights(request).require(Permission.BUCKETS_WRITE, bucket=bucket, prefix=True)
+        given = shapes.BucketChangeSerializer(data=request.data, partial=True)
+        given.is_valid(raise_exception=True)
+        changed = update_bucket(name=bucket, settings=given.validated_settings())
+        return Response(shapes.BucketSerializer(changed).data)
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, bucket: str) -> Response:
+        rights(request).require(Permission.BUCKETS_DELETE, bucket=bucket, prefix=True)
+        delete_bucket(name=bucket)
+        return Response(status=204)
+
+
+class Objects(APIView):
+    """A bucket's objects, page by page: by key in byte order, or newest first."""
+
+    @extend_schema(parameters=[shapes.ObjectQuerySerializer], responses=shapes.ObjectListSerializer)
+    def get(self, request: Request, bucket: str) -> Response:
+        reader = rights(request)
+        reader.require(Permission.OBJECTS_READ, bucket=bucket)
+        within = reader.prefixes(Permission.OBJECTS_READ, bucket=bucket)
+        query = _valid(shapes.ObjectQuerySerializer(data=request.query_params))
+        order, delimiter = query.pop("order"), query.pop("delimiter")
+        bucket_id = selectors.get_bucket(bucket).pk
+        if order == "newest":
+            page = selectors.list_newest(bucket_id=bucket_id, within=within, **query)
+        else:
+            page = selectors.list_objects(bucket_id=bucket_id, within=within, delimiter=delimiter, **query)
+        return Response(
+            {
+                "results": [shapes.listed(row) for row in page.objects],
+                "prefixes": page.prefixes,
+                "next_after": page.next_after,
+            }
+        )
+
+
+class KeyedView(APIView):
+    """A view of one object, whose key is the rest of the path."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        require_utf8_path(request._request)  # noqa: SLF001 - DRF's own way to the request below
+        if (problem := key_error(kwargs["key"])) is not None:
+            raise KeyInvalid(errors={"key": [problem]})
+
+
+class ObjectDetail(KeyedView):
+    """One object without its bytes."""
+
+    @extend_schema(responses=shapes.ObjectSerializer)
+    def get(self, request: Request, bucket: str, key: str) -> Response:
+        rights(request).require(Permission.OBJECTS_READ, bucket=bucket, key=key)
+        return _object(selectors.get_object(bucket=bucket, key=key))
+
+    @extend_schema(request=shapes.ObjectChangeSerializer, responses=shapes.ObjectSerializer)
+    def patch(self, request: Request, bucket: str, key: str) -> Response:
+        """Give the object other attributes, and by that a new ETag. `If-Match` is heeded."""
+        rights(request).require(Permission.OBJECTS_WRITE, bucket=bucket, key=key)
+        given = _valid(shapes.ObjectChangeSerializer(data=request.data))
+        return _object(update_object(bucket=bucket, key=key, if_match=request.headers.get("If-Match", ""), **given))
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, bucket: str, key: str) -> Response:
+        """Delete the object. `If-Match` is heeded."""
+        rights(request).require(Permission.OBJECTS_DELETE, bucket=bucket, key=key)
+        if delete_objects(bucket=bucket, keys=[key], if_match=request.headers.get("If-Match", "")).missing:
+            raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
+        return Response(status=204)
+
+
+class Leases(APIView):
+    """The right to write many small objects, for one call: see docs/protocol.md."""
+
+    @extend_schema(request=shapes.LeaseRequestSerializer, responses={201: shapes.LeaseSerializer})
+    def post(self, request: Request, bucket: str) -> Response:
+        holder = rights(request)
+        given = _valid(shapes.LeaseRequestSerializer(data=request.data))
+        holder.require(Permission.OBJECTS_WRITE, bucket=bucket, key=given["prefix"], prefix=True)
+        lease = issue_lease(bucket=bucket, holder=holder, **given)
+        return Response(shapes.leased(lease), status=201, headers=NO_STORE)
+
+
+class Uploads(APIView):
+    """Large objects, chunk by chunk."""
+
+    @extend_schema(request=shapes.UploadRequestSerializer, responses={201: shapes.UploadSerializer})
+    def post(self, request: Request, bucket: str) -> Response:
+        holder = rights(request)
+        given = _valid(shapes.UploadRequestSerializer(data=request.data))
+        holder.require(Permission.OBJECTS_WRITE, bucket=bucket, key=given["key"])
+        slots = create_upload(bucket=bucket, holder=holder, **given)
+        return Response(shapes.created_upload(slots), status=201, headers=NO_STORE)
+
+
+class UploadDetail(APIView):
+    """One upload: what it lacks, with fresh URLs."""
+
+    @extend_schema(responses=shapes.UploadStateSerializer)
+    def get(self, request: Request, upload_id: UUID) -> Response:
+        slots = resume_upload(upload=self._upload(request, upload_id), holder=rights(request))
+        return Response(shapes.upload_state(slots), headers=NO_STORE)
+
+    @extend_schema(responses={204: None})
+    def delete(self, request: Request, upload_id: UUID) -> Response:
+        """Abort the upload; its chunks are gone."""
+        abort_upload(upload_id=self._upload(request, upload_id).pk)
+        return Response(status=204)
+
+    def _upload(self, request: Request, upload_id: UUID) -> Upload:
+        upload = selectors.get_upload(upload_id)
+        rights(request).require(Permission.OBJECTS_WRITE, bucket=upload.bucket.name, key=upload.key)
+        return upload
+
+
+class Downloads(APIView):
+    """Signed URLs for the chunks of many objects; keys that the caller may not read count as missing."""
+
+    @extend_schema(request=shapes.KeysSerializer, responses=shapes.DownloadsSerializer)
+    def post(self, request: Request, bucket: str) -> Response:
+        reader = rights(request)
+        reader.require(Permission.OBJECTS_READ, bucket=bucket)
+        given = _valid(shapes.KeysSerializer(data=request.data))
+        found = sign_downloads(bucket=selectors.get_bucket(bucket), reader=reader, keys=given["keys"])
+        return Response(
+            {"objects": [shapes.downloadable(one) for one in found.found], "missing": found.missing},
+            headers=NO_STORE,
+        )
+
+
+class DeleteObjects(APIView):
+    """Delete many objects in one commit: all that there are of them, or, where a right is missing, none."""
+
+    @extend_schema(request=shapes.KeysSerializer, responses=shapes.DeletedSerializer)
+    def post(self, request: Request, bucket: str) -> Response:
+        actor = rights(request)
+        actor.require(Permission.OBJECTS_DELETE, bucket=bucket)
+        given = _valid(shapes.KeysSerializer(data=request.data))
+        for key in given["keys"]:
+            actor.require(Permission.OBJECTS_DELETE, bucket=bucket, key=key)
+        deleted = delete_objects(bucket=bucket, keys=given["keys"])
+        return Response({"deleted": deleted.deleted, "missing": deleted.missing})
+
+
+def require_utf8_path(request: HttpRequest) -> None:
+    """Raises KeyInvalid for a path of bytes that are no UTF-8.
+
+    Django puts `%FF` into the key for a byte FF, which is the key of another object. What came over the wire is only
+    known where the server tells it, as gunicorn does.
+    """
+    try:
+        unquote_to_bytes(request.META.get("RAW_URI", "").partition("?")[0]).decode()
+    except UnicodeDecodeError:
+        raise KeyInvalid(errors={"key": ["The path is not UTF-8."]}) from None
+
+
+def _object(row: Object) -> Response:
+    headers = {"ETag": f'"{row.etag}"', "Last-Modified": http_date(row.updated_at.timestamp())}
+    return Response(shapes.described(row), headers=headers)
+
+
+def _valid(serializer: Any) -> dict[str, Any]:
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
