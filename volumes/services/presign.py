@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from keys.errors import Invalid
 from volume_server.intent import Intent, IntentInvalid, pack, to_text
@@ -126,30 +127,34 @@ def _places_of(volume_ids: Iterable[int]) -> dict[int, tuple[_Place, ...]]:
 
 
 def _read_places(volume_ids: Sequence[int]) -> dict[int, tuple[_Place, ...]]:
+    """Plain values instead of model instances: a batch may touch a thousand volumes."""
     places: dict[int, list[_Place]] = {volume_id: [] for volume_id in volume_ids}
+    secrets: dict[UUID, bytes] = {}
     for start in range(0, len(volume_ids), _PARAMETERS):
-        replicas = (
+        rows = (
             Replica.objects.filter(volume__in=volume_ids[start : start + _PARAMETERS])
             .exclude(state=Replica.State.EXPECTED)
-            .select_related("server")
             .order_by("volume", "role", "server")
+            .values_list(
+                "volume_id",
+                "state",
+                "server_id",
+                "server__public_url",
+                "server__kid",
+                "server__last_seen_at",
+                "server__stopped_at",
+            )
         )
-        for replica in replicas:
-            places[replica.volume_id].append(_place(replica))
+        for volume_id, state, server_id, public_url, kid, last_seen_at, stopped_at in rows:
+            if server_id not in secrets:
+                secrets[server_id] = server_secret(server_id, kid)
+            good_until = 0.0
+            if last_seen_at is not None and stopped_at is None and state != Replica.State.MISSING:
+                good_until = (last_seen_at + OFFLINE_AFTER).timestamp()
+            places[volume_id].append(
+                _Place(public_url=public_url, kid=kid, secret=secrets[server_id], good_until=good_until)
+            )
     return {volume_id: tuple(found) for volume_id, found in places.items()}
-
-
-def _place(replica: Replica) -> _Place:
-    server = replica.server
-    good_until = 0.0
-    if server.last_seen_at is not None and server.stopped_at is None and replica.state != Replica.State.MISSING:
-        good_until = (server.last_seen_at + OFFLINE_AFTER).timestamp()
-    return _Place(
-        public_url=server.public_url,
-        kid=server.kid,
-        secret=server_secret(server.pk, server.kid),
-        good_until=good_until,
-    )
 
 
 def forget_places() -> None:
