@@ -3,14 +3,16 @@
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.models import Group
 from django.db.models import QuerySet
 from django.forms import BaseModelFormSet
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 
-from keys.models import ApiKey, Grant, RefreshFamily
+from keys.errors import WarehouseError
+from keys.models import MAX_PREFIX_BYTES, ApiKey, Grant, RefreshFamily
 from keys.permissions import DESCRIPTIONS, GRANTABLE, Permission
 from keys.rights import GrantRow, KeyRights
 from keys.selectors import rights_now
@@ -48,6 +50,7 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
 
 
 class GrantForm(forms.ModelForm[Grant]):
+    prefix = forms.CharField(max_length=MAX_PREFIX_BYTES, required=False, strip=False)
     permissions = PermissionBitsField(allowed=GRANTABLE)
 
     class Meta:
@@ -100,6 +103,16 @@ class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
     @admin.display(description="Live", boolean=True)
     def live(self, key: ApiKey) -> bool:
         return key.is_active
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        """What the services refuse is a message; nothing of it was kept."""
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except WarehouseError as error:
+            self.message_user(request, error.detail, messages.ERROR)
+            return redirect(request.get_full_path())
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         return super().get_fieldsets(request, obj) if obj is not None else self.fieldsets[:1]

@@ -4,6 +4,7 @@
 """
 
 import uuid
+from collections.abc import Iterator
 from typing import ClassVar
 
 from django.db import models
@@ -102,6 +103,10 @@ class ApiKey(models.Model):
         """What a session is bound to: weakening the key ends its sessions."""
         text = f"{self.pk}.{self.generation}.{self.secret_hash}"
         return salted_hmac("warehouse.keys.session", text, algorithm="sha256").hexdigest()
+
+    def get_session_auth_fallback_hash(self) -> Iterator[str]:
+        """Sessions of earlier SECRET_KEYs are not taken over: there are none."""
+        yield from ()
 
     def has_perm(self, perm: str, obj: object = None) -> bool:
         """The admin site's rights: all for ADMIN, none for others."""

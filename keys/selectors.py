@@ -72,12 +72,15 @@ def rights_now(key_ids: Iterable[int]) -> dict[int, KeyRights]:
     if not wanted:
         return {}
     places = ", ".join(["%s"] * len(wanted))
+    of_grants = f"SELECT key_id, bucket, prefix, permissions FROM keys_grant WHERE key_id IN ({places})"  # noqa: S608
+    of_keys = f"SELECT id, generation, permissions, expires_at FROM keys_apikey WHERE id IN ({places})"  # noqa: S608
     grants: dict[int, list[GrantRow]] = {}
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT key_id, bucket, prefix, permissions FROM keys_grant WHERE key_id IN ({places})", wanted)  # noqa: S608
-        for key_id, bucket, prefix, permissions in cursor.fetchall():
+        cursor.execute(of_grants, wanted)
+        # Sorted here: the database's own order of texts differs from one to the other.
+        for key_id, bucket, prefix, permissions in sorted(cursor.fetchall()):
             grants.setdefault(key_id, []).append(GrantRow(bucket, prefix, permissions))
-        cursor.execute(f"SELECT id, generation, permissions, expires_at FROM keys_apikey WHERE id IN ({places})", wanted)  # noqa: S608
+        cursor.execute(of_keys, wanted)
         rows = cursor.fetchall()
     now = timezone.now()
     rights = {}
@@ -101,7 +104,6 @@ def rights_of_row(key: ApiKey) -> KeyRights:
         id=key.pk,
         generation=key.generation,
         permissions=key.permissions,
-        # Sorted here: the database's own order of texts differs from one to the other.
         grants=tuple(
             GrantRow(*row)
             for row in sorted((grant.bucket, grant.prefix, grant.permissions) for grant in key.grants.all())

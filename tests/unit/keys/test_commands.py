@@ -1,0 +1,67 @@
+import json
+from collections.abc import Callable
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from keys.errors import TokenRefused
+from keys.models import ApiKey
+from keys.permissions import Permission
+from keys.selectors import key_works
+from keys.services.keys import NewKey
+from keys.services.sign_in import issue_tokens
+from keys.tokens import read_access
+
+pytestmark = pytest.mark.django_db
+
+
+def run(*arguments: str) -> str:
+    out = StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bits"),
+    [
+        ((), 0),
+        (("--permissions", "3"), 3),
+        (("--permissions", "OBJECTS_READ,share"), 1 | 1024),
+        (("--admin",), 2048),
+        (("--admin", "--permissions", "1"), 2049),
+    ],
+)
+def test_createkey_json(arguments: tuple[str, ...], bits: int) -> None:
+    made = json.loads(run("createkey", "--json", "--name", "ci", *arguments).splitlines()[-1])
+    assert set(made) == {"id", "key"}
+    key = ApiKey.objects.get(pk=made["id"])
+    assert (key.name, key.permissions) == ("ci", bits)
+    assert key_works(key_text=made["key"])
+
+
+def test_createkey_for_people() -> None:
+    out = run("createkey", "--admin")
+    assert "ADMIN" in out
+    assert key_works(key_text=out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("arguments", [("--permissions", "FLY"), ("--permissions", "9999"), ("--name", "")])
+def test_createkey_refuses(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(CommandError):
+        run("createkey", *arguments)
+    assert not ApiKey.objects.exists()
+
+
+def test_rotatekeys(new_key: Callable[..., NewKey], monkeypatch: pytest.MonkeyPatch) -> None:
+    access = issue_tokens(key=new_key(Permission.ADMIN).key).access
+    assert "invalid" in run("rotatekeys")
+    with pytest.raises(TokenRefused):
+        read_access(access)
+
+
+def test_rotatekeys_says_when_it_cannot_replace_the_key(monkeypatch: pytest.MonkeyPatch, db: None) -> None:
+    from keys.secrets import secret
+
+    monkeypatch.setenv("WAREHOUSE_JWT_KEY", secret("jwt.pem").decode())
+    assert "WAREHOUSE_JWT_KEY" in run("rotatekeys")
