@@ -40,7 +40,7 @@ def another_secret_is_refused(server: Server, volume: int, needle: int) -> None:
     stranger = Server(id=server.pk, kid=server.kid + 1, internal_url=server.internal_url)
     with pytest.raises(ServerRefused) as caught:
         client.usage(stranger)
-    assert (caught.value.status, caught.value.refusal) == (403, "signature_invalid")
+    assert (caught.value.status, caught.value.refusal) == (401, "signature_invalid")
 
 
 def probe_says_who_is_there(server: Server, volume: int, needle: int) -> None:

@@ -92,7 +92,7 @@ def _handler(fake: FakeVolumeServer) -> type[BaseHTTPRequestHandler]:
             elif self.path in fake.bodies:
                 self._send_needle(fake.bodies[self.path])
             elif not self._is_signed(body):
-                self._send_json(403, {"code": "signature_invalid", "detail": "Not signed."})
+                self._send_json(401, {"code": "signature_invalid", "detail": "Not signed."})
             elif self.path == "/usage":
                 self._send_json(200, fake.usage())
             elif self.path == "/admin/delete":

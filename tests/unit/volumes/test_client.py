@@ -45,7 +45,7 @@ def test_a_call_signed_with_another_secret_is_refused(
     server.kid = 2
     with pytest.raises(ServerRefused) as caught:
         call(server)
-    assert (caught.value.status, caught.value.refusal) == (403, "signature_invalid")
+    assert (caught.value.status, caught.value.refusal) == (401, "signature_invalid")
 
 
 @pytest.mark.parametrize("call", CALLS)
