@@ -92,14 +92,17 @@ def test_sdk_moves_bytes_files_and_streams(store: Store, bucket: str, tmp_path: 
 def test_a_loop_of_small_puts_asks_the_master_once_a_lease(store: Store, bucket: str) -> None:
     from warehouse import Client
 
+    def leases_so_far() -> int:
+        """Lease numbers are handed out one by one (a restart of the master alone skips some)."""
+        return store.api().lease(bucket).first >> 16
+
+    before = leases_so_far()
     with Client(store.url, store.key) as client:
-        client.put(bucket, "first", b"0")
-        before = store.log.read_text().count(f"/api/v1/buckets/{bucket}/leases")
         for number in range(500):
             client.put(bucket, f"{number:03}", b"small")
-        asked = store.log.read_text().count(f"/api/v1/buckets/{bucket}/leases") - before
-    assert len(store.api().list(bucket)) == 501
-    assert asked <= 8, f"{asked} lease calls for 500 puts"
+    asked = leases_so_far() - before - 1
+    assert len(store.api().list(bucket)) == 500
+    assert 1 <= asked <= 8, f"{asked} leases for 500 puts"
 
 
 def test_stat_as_json(store: Store, bucket: str, warehouse: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:

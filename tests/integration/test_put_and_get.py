@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.api import crc32_text, read_chunk, send
 from tests.support.store import CHUNK_SIZE, Store
+from tests.support.waiting import wait_until
 
 
 def test_small_object_comes_back_as_it_went(store: Store, bucket: str) -> None:
@@ -211,4 +212,7 @@ def test_request_id_goes_through_all_parts(store: Store, bucket: str) -> None:
     assert api.request("GET", "buckets", X_Request_Id="asked-for-1").headers["x-request-id"] == "asked-for-1"
     answer = api.lease(bucket).put(0, "k", b"x", X_Request_Id="asked-for-2")
     assert answer.headers["x-request-id"] == "asked-for-2"
-    assert "asked-for-2" in store.log.read_text()
+    made_up = api.lease(bucket).put(0, "k", b"x", X_Request_Id="not one!").headers["x-request-id"]
+    assert made_up not in {"not one!", ""}
+    assert api.request("GET", "nowhere", X_Request_Id="asked-for-3").status == 404
+    wait_until(lambda: '"request_id": "asked-for-3"' in store.log.read_text(), what="the master's line in the log")
