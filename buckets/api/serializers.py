@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from rest_framework import serializers
 
 from buckets import names
@@ -181,6 +182,7 @@ class LeaseSerializer(serializers.Serializer[Any]):
     max_bytes = serializers.IntegerField()
     url = serializers.CharField(help_text="Put a needle's 16 hex digits in the place of `{needle}`, and PUT.")
     expires_at = serializers.DateTimeField()
+    chunk_size = serializers.IntegerField(help_text="Objects that are larger should go as uploads.")
 
 
 class UploadRequestSerializer(serializers.Serializer[Any]):
@@ -269,6 +271,7 @@ def leased(lease: Lease) -> dict[str, object]:
         "max_bytes": lease.max_bytes,
         "url": lease.url,
         "expires_at": rfc3339(lease.expires_at),
+        "chunk_size": settings.WAREHOUSE_CHUNK_SIZE,
     }
 
 
