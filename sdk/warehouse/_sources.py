@@ -17,6 +17,7 @@ PutSource: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] |
 """Bytes, a path, or a binary file or stream (from where it stands to its end)."""
 
 _COPY_BYTES = 1 << 20
+_SCRATCH_BYTES = 1 << 20
 _scratch = threading.local()
 
 
@@ -160,7 +161,7 @@ def scratch() -> memoryview:
     """This thread's block buffer."""
     buffer: memoryview | None = getattr(_scratch, "buffer", None)
     if buffer is None:
-        buffer = _scratch.buffer = memoryview(bytearray(BLOCK_BYTES))
+        buffer = _scratch.buffer = memoryview(bytearray(_SCRATCH_BYTES))
     return buffer
 
 

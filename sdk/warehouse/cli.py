@@ -27,6 +27,7 @@ from warehouse._paths import Below, UnsafeKey, files_below, relative_parts, spli
 from warehouse._version import __version__
 from warehouse.client import Client
 from warehouse.errors import ApiError, Unauthorized, WarehouseError
+from warehouse.transfer import TransferConfig
 from warehouse.types import Bucket, ObjectInfo, Prefix
 
 __all__ = ["main"]
@@ -44,7 +45,7 @@ class _Context:
     quiet: bool
     failures: int = field(default=0)
 
-    def client(self) -> Client:
+    def client(self, transfer: TransferConfig | None = None) -> Client:
         if not self.url or not self.key:
             lacking = " and ".join(
                 name for name, value in (("WAREHOUSE_URL", self.url), ("WAREHOUSE_KEY", self.key)) if not value
@@ -53,7 +54,7 @@ class _Context:
                 f"which store? Set {lacking} in the environment, or give --url and --key before the command."
             )
         try:
-            return Client(self.url, self.key)
+            return Client(self.url, self.key, transfer=transfer)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
 
@@ -247,21 +248,24 @@ def put(
 @click.argument("source", metavar="BUCKET/KEY")
 @click.argument("target", metavar="[FILE|DIR|-]", required=False)
 @click.option("-r", "--recursive", is_flag=True, help="All objects below KEY/, into a directory.")
+@click.option("--fsync", is_flag=True, help="Have each file on the disk before it takes its name.")
 @click.pass_obj
-def get(context: _Context, source: str, target: str | None, recursive: bool) -> None:
+def get(context: _Context, source: str, target: str | None, recursive: bool, fsync: bool) -> None:
     """Get an object into a file, or to standard output (-); with -r, all below a prefix into a directory.
 
     With -r, all that is below KEY/ goes below the directory. Files take their names only when whole and checked; keys
     that would lead out of the directory are refused.
     """
     bucket, key = _target(source)
+    transfer = TransferConfig(fsync=fsync)
     if recursive:
-        _get_tree(context, bucket, key, target or ".")
+        with context.client(transfer) as client:
+            _get_tree(context, client, bucket, key, target or ".")
         context.finish()
         return
     if not key:
         raise click.UsageError("which object? Give BUCKET/KEY, or -r for all of the bucket")
-    with context.client() as client:
+    with context.client(transfer) as client:
         if target == "-":
             _stream(context, client, bucket, key, sys.stdout.buffer.write)
             sys.stdout.buffer.flush()
@@ -345,10 +349,10 @@ def _plan_put(context: _Context, sources: list[Path], key: str, *, recursive: bo
                     context.fail(str(path), "is no regular file")
 
 
-def _get_tree(context: _Context, bucket: str, key: str, target: str) -> None:
+def _get_tree(context: _Context, client: Client, bucket: str, key: str, target: str) -> None:
     prefix = _folder(key)
     below = Below(target)
-    with context.client() as client, context.bar(f"{bucket}/{prefix}", 0) as bar:
+    with context.bar(f"{bucket}/{prefix}", 0) as bar:
         found = False
 
         def wanted() -> Iterator[tuple[str, Path]]:

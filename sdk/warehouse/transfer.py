@@ -2,10 +2,10 @@
 
 Memory of one transfer, at most:
 
-    put of bytes, a path or a real file        concurrency × 256 KiB (and the bytes themselves)
+    put of bytes, a path or a real file        concurrency × 1 MiB (and the bytes themselves)
     put of a stream whose size is given        concurrency × the store's chunk size
     put of a stream of unknown length          spool_bytes; beyond that an unlinked temporary file
-    download to a path                         concurrency × 256 KiB
+    download to a path                         concurrency × 1 MiB
     get                                        the object, twice for a moment
     iter_bytes, open                           two chunks, one chunk
     get_many                                   many_concurrency × 4 objects
@@ -42,8 +42,9 @@ class TransferConfig:
     backoff_s: float = 0.1
     """The first pause between repeats; each further one is twice as long, up to `backoff_max_s`, with jitter."""
     backoff_max_s: float = 5.0
-    fsync: bool = True
-    """Whether a downloaded file is on the disk before it takes its name."""
+    fsync: bool = False
+    """Whether a downloaded file is on the disk before it takes its name. Without it a file is whole or not there after
+    anything but a crash of the machine itself, as with cp."""
 
     def __post_init__(self) -> None:
         for name in ("concurrency", "many_concurrency"):

@@ -470,6 +470,21 @@ def test_a_full_disk_is_the_callers_to_hear_of(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_fsync_comes_before_the_name(fake: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there_at_sync: list[bool] = []
+    sync = os.fsync
+
+    def fsync(fd: int) -> None:
+        there_at_sync.append((tmp_path / "k").exists())
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with Client(fake.url, KEY, transfer=replace(QUICK, fsync=True)) as client:
+        client.put("b", "k", b"body")
+        client.download("b", "k", tmp_path / "k")
+    assert there_at_sync == [False, True]  # the file; then, under its name, the directory
+
+
 def test_a_download_does_not_replace_a_device(client: Client) -> None:
     client.put("b", "k", b"body")
     with pytest.raises(FileExistsError):
