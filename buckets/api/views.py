@@ -33,7 +33,10 @@ class Buckets(APIView):
 
     @extend_schema(parameters=[shapes.BucketQuerySerializer], responses=shapes.BucketListSerializer)
     def get(self, request: Request) -> Response:
-        names = rights(request).buckets(Permission.BUCKETS_READ)
+        reader = rights(request)
+        names = reader.buckets(Permission.BUCKETS_READ)
+        if names is not None and not names:
+            reader.require(Permission.BUCKETS_READ)
         query = _valid(shapes.BucketQuerySerializer(data=request.query_params))
         limit = query["limit"]
         found = list(selectors.list_buckets(names=names, after=query["after"], limit=limit + 1))

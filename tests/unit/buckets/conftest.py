@@ -2,19 +2,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from keys.selectors import forget_rights
-from tests.unit.buckets.lab import Lab
+from tests.unit.buckets.lab import Lab, forget_caches
 from tests.unit.volumes.fake_server import FakeVolumeServer
-from volumes.services import leases, placement, presign
 
 
 @pytest.fixture(autouse=True)
 def _fresh_caches() -> None:
-    """What this process remembers belongs to another test's database."""
-    leases.forget_block()
-    placement.forget_table()
-    presign.forget_places()
-    forget_rights()
+    forget_caches()
 
 
 @pytest.fixture

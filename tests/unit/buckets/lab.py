@@ -16,10 +16,11 @@ from buckets.verdicts import Verdict
 from keys.models import ApiKey
 from keys.permissions import Permission
 from keys.rights import GrantRow, KeyRights
-from keys.selectors import rights_of_row
+from keys.selectors import forget_rights, rights_of_row
 from keys.services.keys import create_key
 from tests.unit.volumes.factories import make_server, make_volume
 from volumes.models import Server, Volume
+from volumes.services import leases, placement, presign
 
 WRITE = int(Permission.OBJECTS_READ | Permission.OBJECTS_WRITE)
 
@@ -80,6 +81,14 @@ class Lab:
     def put_many(self, *keys: str, size: int = 10) -> list[Verdict]:
         lease = self.lease(count=len(keys))
         return self.confirm(*[Put(lease.url, lease.first + at, size, key) for at, key in enumerate(keys)])
+
+
+def forget_caches() -> None:
+    """What this process remembers belongs to another test's database."""
+    leases.forget_block()
+    placement.forget_table()
+    presign.forget_places()
+    forget_rights()
 
 
 def chunk_put(slot: ChunkSlot) -> Put:

@@ -1,0 +1,153 @@
+"""Listings, against a plain list of keys."""
+
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.django import TestCase
+from pytest_django import DjangoAssertNumQueries
+
+from buckets.models import Bucket, Object
+from buckets.selectors import Page, get_object, list_newest, list_objects
+from buckets.errors import BucketUnknown, ObjectUnknown
+from keys.errors import Invalid
+
+
+def make_objects(*keys: str, bucket: Bucket | None = None) -> Bucket:
+    bucket = bucket or Bucket.objects.create(name="b")
+    now = timezone.now()
+    Object.objects.bulk_create(
+        [
+            Object(
+                bucket=bucket, key=key, size=1, etag="e", content_type="a/b", created_at=now, updated_at=now, sequence=1
+            )
+            for key in keys
+        ]
+    )
+    return bucket
+
+
+def keys_of(page: Page) -> list[str]:
+    return [row.key for row in page.objects]
+
+
+def all_pages(bucket: Bucket, *, limit: int, within: Any = None, **query: Any) -> tuple[list[str], list[str]]:
+    """Keys and prefixes of all pages, each page checked for its size."""
+    keys: list[str] = []
+    prefixes: list[str] = []
+    after = ""
+    while True:
+        page = list_objects(bucket_id=bucket.pk, within=within, after=after, limit=limit, **query)
+        assert len(page.objects) + len(page.prefixes) <= limit
+        keys += keys_of(page)
+        prefixes += page.prefixes
+        if page.next_after is None:
+            return keys, prefixes
+        assert len(page.objects) + len(page.prefixes) == limit
+        assert page.next_after > after
+        after = page.next_after
+
+
+def expected(keys: set[str], *, prefix: str, delimiter: str, within: Any) -> tuple[list[str], list[str]]:
+    plain, prefixes = [], set()
+    for key in sorted(keys, key=str.encode):
+        if not key.startswith(prefix) or (within is not None and not any(key.startswith(one) for one in within)):
+            continue
+        at = key.find(delimiter, len(prefix)) if delimiter else -1
+        if at < 0:
+            plain.append(key)
+        else:
+            prefixes.add(key[: at + len(delimiter)])
+    return plain, sorted(prefixes, key=str.encode)
+
+
+LETTERS = st.text(alphabet="a/bZ\x01\x7fé\ud7ff\ue000\uffff\U00010000\U0010fffe", max_size=6)
+KEYS = st.sets(LETTERS.filter(bool), max_size=25)
+
+
+class ListingTests(TestCase):
+    @settings(max_examples=150)
+    @given(
+        keys=KEYS,
+        prefix=LETTERS.map(lambda text: text[:2]),
+        delimiter=st.sampled_from(["", "/", "a", "//", "/a", "\ud7ff", "\U0010fffe"]),
+        limit=st.integers(1, 6),
+        within=st.none() | st.lists(LETTERS.map(lambda text: text[:3]), max_size=3),
+    )
+    def test_pages_are_what_a_sorted_list_says(
+        self, keys: set[str], prefix: str, delimiter: str, limit: int, within: list[str] | None
+    ) -> None:
+        bucket = make_objects(*keys)
+        if within is not None:  # as `KeyRights.prefixes` gives them: none inside another
+            within = [one for one in set(within) if not any(one != other and one.startswith(other) for other in within)]
+        found = all_pages(bucket, limit=limit, within=within, prefix=prefix, delimiter=delimiter)
+        assert found == expected(keys, prefix=prefix, delimiter=delimiter, within=within)
+
+
+@pytest.mark.django_db
+def test_keys_come_in_byte_order() -> None:
+    bucket = make_objects("b", "a", "B", "é", "z", "a/b", "a-b", "_", "\uffff", "\U00010000")
+    assert all_pages(bucket, limit=3)[0] == ["B", "_", "a", "a-b", "a/b", "b", "z", "é", "\uffff", "\U00010000"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("delimiter", ["", "/"])
+def test_a_page_costs_what_it_returns(
+    delimiter: str, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    bucket = make_objects(*[f"{group:02}/{at:02}" for group in range(20) for at in range(20)], "plain")
+    for limit in (5, 15):
+        with django_assert_num_queries(1 if delimiter else 2):
+            page = list_objects(bucket_id=bucket.pk, within=None, delimiter=delimiter, limit=limit)
+        assert len(page.objects) + len(page.prefixes) == limit
+
+
+@pytest.mark.django_db
+def test_another_bucket_is_not_listed() -> None:
+    one, other = make_objects("a/1"), Bucket.objects.create(name="c")
+    make_objects("a/2", bucket=other)
+    assert all_pages(one, limit=5, delimiter="/") == ([], ["a/"])
+    assert all_pages(other, limit=5) == (["a/2"], [])
+
+
+@pytest.mark.django_db
+def test_after_may_be_any_text() -> None:
+    bucket = make_objects("a/1", "a/2", "b")
+    page = list_objects(bucket_id=bucket.pk, within=None, delimiter="/", after="a/1")
+    assert (page.prefixes, keys_of(page)) == (["a/"], ["b"])
+    assert keys_of(list_objects(bucket_id=bucket.pk, within=None, after="a/1")) == ["a/2", "b"]
+    assert keys_of(list_objects(bucket_id=bucket.pk, within=None, prefix="a/", after="zzz")) == []
+
+
+@pytest.mark.django_db
+def test_newest_first() -> None:
+    bucket = make_objects("a/1", "a/2", "b/1", "b/2", "c")
+    for sequence, key in enumerate(["c", "b/1", "a/1"], start=2):
+        Object.objects.filter(key=key).update(sequence=sequence)
+    found: list[str] = []
+    after = ""
+    while True:
+        page = list_newest(bucket_id=bucket.pk, within=None, after=after, limit=2)
+        found += keys_of(page)
+        if page.next_after is None:
+            break
+        after = page.next_after
+    assert found == ["a/1", "b/1", "c", "b/2", "a/2"]
+    assert keys_of(list_newest(bucket_id=bucket.pk, within=["b/"], limit=5)) == ["b/1", "b/2"]
+    assert keys_of(list_newest(bucket_id=bucket.pk, within=["b/"], prefix="b/2", limit=5)) == ["b/2"]
+    assert keys_of(list_newest(bucket_id=bucket.pk, within=(), limit=5)) == []
+    for nonsense in ("x", "1", "1.", ".1", "-1.2", "1.2.3", "٣.1", "9" * 60):
+        with pytest.raises(Invalid):
+            list_newest(bucket_id=bucket.pk, within=None, after=nonsense)
+
+
+@pytest.mark.django_db
+def test_looking_for_what_is_not_there() -> None:
+    make_objects("a")
+    assert get_object(bucket="b", key="a").key == "a"
+    with pytest.raises(ObjectUnknown):
+        get_object(bucket="b", key="A")
+    with pytest.raises(BucketUnknown):
+        get_object(bucket="B", key="a")
