@@ -24,7 +24,7 @@ MAX_OFFSET = ((1 << 36) - 1) * 8
 _MULTIPLIER = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: Fibonacci hashing (Knuth, TAOCP 3, section 6.4)
 _MASK64 = (1 << 64) - 1
 _SLOT_MASK = SEGMENT_SLOTS - 1
-_SLOT_SHIFT = 8  # bits for the place in a segment lie well below those of the directory
+_SLOT_SHIFT = 32
 MAX_DEPTH = 64 - _SLOT_SHIFT - SEGMENT_SLOTS.bit_length()
 
 

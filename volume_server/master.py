@@ -34,10 +34,11 @@ CONFIRM_GRACE_S = 0.5
 MAX_BATCH = 512
 RETRY_S = (0.05, 0.2, 0.5)
 
-FATAL = frozenset(
-    {"token_invalid", "server_known", "server_running", "superseded", "wrong_store", "master_behind"}
-)  # fmt: skip
-"""Refusals that another try will not change."""
+FATAL_AT_START = frozenset({"join_refused", "server_known", "server_running", "wrong_store"})
+"""Refusals at the door that another try will not change."""
+FATAL = frozenset({"superseded"})
+"""Refusals after which this process must not go on. A master that lost its memory (`master_behind`, or suddenly
+`wrong_store`) is none of them: what is stored stays readable until somebody mends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +332,7 @@ class Heart:
 
     def _run(self) -> None:
         failures = 0
+        was_registered = False
         while not self._stop.is_set():
             again_at_once = False
             try:
@@ -339,10 +341,10 @@ class Heart:
                 received_ms = time.time_ns() // 1_000_000
                 self.api.credentials.clock.correct(int(answer["now_ms"]), local_ms=(sent_ms + received_ms) // 2)
                 again_at_once = self.on_answer(answer)
-                self.registered = True
+                self.registered = was_registered = True
                 failures = 0
             except MasterRefuses as error:
-                if error.code in FATAL:
+                if error.code in FATAL or (not was_registered and error.code in FATAL_AT_START):
                     self.on_fatal(error)
                     return
                 if error.code in ("server_unknown", "not_registered", "signature_invalid"):
@@ -376,7 +378,7 @@ class Heart:
         elif self.join_token:
             answer = self.api.call("register", {**body, "token": self.join_token}, signed=False)
         else:
-            raise MasterRefuses("token_invalid", "this server is new; give it the master's --join-token")
+            raise MasterRefuses("join_refused", "this server is new; give it the master's --join-token")
         identity = credentials.identity
         if identity.store not in (None, answer["store"]):
             raise MasterRefuses("wrong_store", f"this data directory belongs to store {identity.store}")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
@@ -75,7 +76,7 @@ def _orders(orders: Orders) -> dict[str, Any]:
         "store": orders.store,
         "sequence": orders.sequence,
         "now_ms": orders.now_ms,
-        "settings": {"cors_origins": list(orders.cors_origins)},
+        "settings": {"cors_origins": list(orders.cors_origins), "volume_size": settings.WAREHOUSE_VOLUME_SIZE},
         "revoked": {str(key): generation for key, generation in orders.revoked.items()},
         "instructions": [
             {

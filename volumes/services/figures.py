@@ -26,6 +26,8 @@ _FIGURES = (
     "damaged_count",
 )
 _BATCH = 100
+FULL_PER_MILLE = 999
+"""Of WAREHOUSE_VOLUME_SIZE; what is left would be tried in vain for most needles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def _move_by_figures(replica: Replica) -> None:
     volume = replica.volume
     if replica.state == Replica.State.SEALED:
         wanted = Volume.State.SEALED
-    elif replica.size_bytes >= settings.WAREHOUSE_VOLUME_SIZE:
+    elif replica.size_bytes >= settings.WAREHOUSE_VOLUME_SIZE * FULL_PER_MILLE // 1000:
         wanted = Volume.State.FULL
     else:
         wanted = Volume.State.WRITABLE
@@ -118,6 +120,7 @@ def volumes_to_make(*, server: Server, replicas: Iterable[Replica]) -> tuple[Cre
         if replica.role == Replica.Role.PRIMARY
         and replica.state == Replica.State.OPEN
         and replica.volume.state == Volume.State.WRITABLE
+        and settings.WAREHOUSE_VOLUME_SIZE - replica.size_bytes >= _comfortable_bytes()
     )
     wanted = settings.WAREHOUSE_WRITABLE_VOLUMES - usable - len(expected)
     if wanted > 0 and server.admin_state == Server.AdminState.ACTIVE and server.usable_bytes > 0:
@@ -126,6 +129,11 @@ def volumes_to_make(*, server: Server, replicas: Iterable[Replica]) -> tuple[Cre
         CreateVolume(volume=volume.pk, salt=bytes(volume.salt), created_ms=volume.created_ms, epoch=volume.epoch)
         for volume in expected
     )
+
+
+def _comfortable_bytes() -> int:
+    """A volume with less room than this still takes small needles, but another one is made beside it."""
+    return min(2 * settings.WAREHOUSE_CHUNK_SIZE, settings.WAREHOUSE_VOLUME_SIZE // 2)
 
 
 def _make_volumes(*, server: Server, count: int) -> list[Volume]:

@@ -16,14 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from django.conf import settings
 from django.utils import timezone
 
+from volume_server.superblock import RECORDS_START
 from volumes.derived_secrets import server_secret
 from volumes.errors import NoRoom, NoServers
 from volumes.models import OFFLINE_AFTER, Replica, Server, Volume
 from volumes.services.store import current_store, refuse_if_behind
 
 TABLE_LIVES_S = 1.0
+RECORD_OVERHEAD_BYTES = 8192
+"""More than a needle's header, intent, key and attributes take in the volume."""
 _DRAWS = 8
 """So many random draws are tried before all servers are looked at."""
 
@@ -49,20 +53,28 @@ class _Candidate:
     good_until: float
     """Unix seconds; it is offline then unless it was heard again."""
     targets: list[Target]
+    rooms: list[int]
+    """What each target's volume may still grow by, bytes."""
     handed_out: float = 0.0
     """Picks since lately; halved with each new table."""
     turn: int = field(default_factory=lambda: random.randrange(1 << 16))  # noqa: S311 - balance, not secrecy
     """Which of its volumes is next; begins anywhere, so that several processes do not march in step."""
 
     def has_room(self, needed_bytes: int, now: float) -> bool:
-        return self.usable_bytes >= needed_bytes and now < self.good_until
+        return (
+            self.usable_bytes >= needed_bytes
+            and now < self.good_until
+            and any(room >= needed_bytes + RECORD_OVERHEAD_BYTES for room in self.rooms)
+        )
 
     @property
     def load(self) -> float:
         return (self.handed_out + 1) / (self.usable_bytes + 1)
 
-    def take(self) -> Target:
-        """The next of its volumes, one after the other, so that their fsyncs run side by side."""
+    def take(self, needed_bytes: int) -> Target:
+        """The next of its volumes with room, one after the other, so that their fsyncs run side by side."""
+        while self.rooms[self.turn % len(self.rooms)] < needed_bytes + RECORD_OVERHEAD_BYTES:
+            self.turn += 1
         target = self.targets[self.turn % len(self.targets)]
         self.turn += 1
         self.handed_out += 1
@@ -93,7 +105,7 @@ def pick(*, needed_bytes: int, count: int = 1) -> list[Target]:
         table = _fresh_table()
         now = time.time()
         if count == 1:
-            return [_pick_one(table, needed_bytes, now).take()]
+            return [_pick_one(table, needed_bytes, now).take(needed_bytes)]
         return _pick_spread(table, needed_bytes, count, now)
 
 
@@ -127,7 +139,7 @@ def _pick_spread(table: _Table, needed_bytes: int, count: int, now: float) -> li
         for at, candidate in enumerate(ring):
             if len(targets) == count:
                 break
-            targets.append(candidate.take())
+            targets.append(candidate.take(needed_bytes))
             room[at] -= 1
         ring = [candidate for candidate, left in zip(ring, room, strict=True) if left > 0]
         room = [left for left in room if left > 0]
@@ -152,7 +164,8 @@ def _refuse(table: _Table, needed_bytes: int, now: float) -> NoReturn:
     online = [candidate for candidate in table.candidates.values() if now < candidate.good_until]
     if not online:
         raise NoServers("No volume server is online.")
-    if any(not candidate.targets and candidate.usable_bytes >= needed_bytes for candidate in online):
+    fits_a_volume = needed_bytes + RECORD_OVERHEAD_BYTES + RECORDS_START <= settings.WAREHOUSE_VOLUME_SIZE
+    if fits_a_volume and any(candidate.usable_bytes >= needed_bytes for candidate in online):
         raise NoServers("Volumes are being made; try again in a few seconds.")
     raise NoRoom(f"None of the {len(online)} servers online has room for {needed_bytes} bytes.")
 
@@ -184,17 +197,19 @@ def _read_table(before: dict[str, _Candidate]) -> _Table:
             usable_bytes=server.usable_bytes,
             good_until=(server.last_seen_at + OFFLINE_AFTER).timestamp(),
             targets=[],
+            rooms=[],
             handed_out=known.handed_out / 2 if known else 0.0,
         )
     open_replicas = Replica.objects.filter(
         volume__state=Volume.State.WRITABLE,
         role=Replica.Role.PRIMARY,
         state=Replica.State.OPEN,
-    ).values_list("server_id", "volume_id", "volume__epoch", "epoch")
-    for server_id, volume_id, epoch, replica_epoch in open_replicas:
+    ).values_list("server_id", "volume_id", "volume__epoch", "epoch", "size_bytes")
+    for server_id, volume_id, epoch, replica_epoch, size_bytes in open_replicas:
         holder = servers.get(server_id)
         if holder is None or epoch != replica_epoch:
             continue
+        candidates[str(server_id)].rooms.append(settings.WAREHOUSE_VOLUME_SIZE - size_bytes)
         candidates[str(server_id)].targets.append(
             Target(
                 volume_id=volume_id,

@@ -266,6 +266,15 @@ class TestHeartbeat:
         assert set(Volume.objects.values_list("state", flat=True)) == {"writable"}
         assert Volume.objects.count() == 3
 
+    def test_a_volume_too_small_for_a_chunk_gets_a_helper(self, joined: Joiner, settings: Settings) -> None:
+        volumes = joined.beat()["instructions"]
+        nearly_full = settings.WAREHOUSE_VOLUME_SIZE - settings.WAREHOUSE_CHUNK_SIZE
+        told = [figures(one["volume"], size_bytes=nearly_full) for one in volumes]
+        assert len(joined.beat(volumes=told)["instructions"]) == len(volumes)
+        assert set(
+            Volume.objects.filter(pk__in=[one["volume"] for one in volumes]).values_list("state", flat=True)
+        ) == {"writable"}
+
     def test_a_full_volume_gets_a_successor(self, joined: Joiner, settings: Settings) -> None:
         volumes = listed(joined.beat()["instructions"])
         volumes[0]["size_bytes"] = settings.WAREHOUSE_VOLUME_SIZE
@@ -351,6 +360,7 @@ class TestHeartbeat:
         set_cors_origins(origins=["https://app.example.org", "https://store.example.org"])
         assert joined.beat()["settings"] == {
             "cors_origins": ["https://store.example.org", "https://app.example.org"],
+            "volume_size": settings.WAREHOUSE_VOLUME_SIZE,
         }
 
     def test_revoked_keys_are_told(self, joined: Joiner) -> None:

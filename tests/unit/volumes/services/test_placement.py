@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.db import connections
 from django.utils import timezone
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
 
 from tests.unit.volumes.factories import GIB, make_server, make_volume
 from volume_server.signing import PUT_LABEL
@@ -109,6 +109,30 @@ def test_a_full_server_is_passed_over_and_507_only_when_nothing_fits() -> None:
     assert len({pick(needed_bytes=10)[0].volume_id for _ in range(200)}) == 2
     with pytest.raises(NoRoom):
         pick(needed_bytes=50 * GIB)
+
+
+def test_a_volume_without_room_is_passed_over(settings: Settings) -> None:
+    settings.WAREHOUSE_VOLUME_SIZE = GIB
+    server = make_server()
+    nearly_full = make_volume(server, replica={"size_bytes": GIB - MIB})
+    empty = make_volume(server)
+    assert {pick(needed_bytes=MIB)[0].volume_id for _ in range(10)} == {empty.pk}
+    assert {pick(needed_bytes=1000)[0].volume_id for _ in range(10)} == {empty.pk, nearly_full.pk}
+    assert {target.volume_id for target in pick(needed_bytes=MIB, count=5)} == {empty.pk}
+
+
+def test_no_volume_has_room_yet(settings: Settings) -> None:
+    settings.WAREHOUSE_VOLUME_SIZE = GIB
+    make_volume(make_server(), replica={"size_bytes": GIB - MIB})
+    with pytest.raises(NoServers, match="being made"):
+        pick(needed_bytes=MIB)
+
+
+def test_what_no_volume_can_ever_hold(settings: Settings) -> None:
+    settings.WAREHOUSE_VOLUME_SIZE = GIB
+    make_volume(make_server())
+    with pytest.raises(NoRoom):
+        pick(needed_bytes=GIB)
 
 
 def test_the_one_that_fits_is_found_among_many() -> None:
