@@ -87,8 +87,8 @@ class NeedleUnreadable(Unavailable):
 class IntentForged(PermissionDenied):
     """The intent is none that this master signed."""
 
-    code = "signature_invalid"
-    title = "The signature is not good"
+    code = "intent_forged"
+    title = "The lease is not this master's"
 
 
 class LeaseExpired(PermissionDenied):

@@ -12,7 +12,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 
 from keys.errors import WarehouseError
-from keys.models import MAX_PREFIX_BYTES, ApiKey, Grant, RefreshFamily
+from keys.models import ApiKey, Grant, RefreshFamily
 from keys.permissions import DESCRIPTIONS, GRANTABLE, Permission
 from keys.rights import GrantRow, KeyRights
 from keys.selectors import rights_now
@@ -50,12 +50,17 @@ class ApiKeyForm(forms.ModelForm[ApiKey]):
 
 
 class GrantForm(forms.ModelForm[Grant]):
-    prefix = forms.CharField(max_length=MAX_PREFIX_BYTES, required=False, strip=False)
     permissions = PermissionBitsField(allowed=GRANTABLE)
 
     class Meta:
         model = Grant
         fields = ("bucket", "prefix", "permissions")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        prefix = self.fields["prefix"]
+        assert isinstance(prefix, forms.CharField)
+        prefix.strip = False  # a prefix is exactly the text it is
 
 
 class GrantInline(admin.TabularInline[Grant, ApiKey]):

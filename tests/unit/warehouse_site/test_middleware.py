@@ -1,0 +1,90 @@
+import logging
+
+import pytest
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.test import Client, RequestFactory
+from pytest_django import Settings
+
+from warehouse_site import logs, middleware
+
+
+@pytest.mark.parametrize("given", ["abc", "A-Z_0.9", "x" * 64])
+def test_a_good_request_id_is_taken_over(client: Client, given: str) -> None:
+    assert client.get("/", headers={"X-Request-Id": given}).headers["X-Request-Id"] == given
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 65, "é", "a\nb", "<script>"])
+def test_another_one_is_replaced(client: Client, given: str) -> None:
+    made = client.get("/", headers={"X-Request-Id": given}).headers["X-Request-Id"]
+    assert made != given
+    assert len(made) == 32
+
+
+def test_log_lines_name_the_request(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.addFilter(logs.RequestIdFilter())
+    client.get("/api/v1/nowhere", headers={"X-Request-Id": "my-request"})
+    [record] = [record for record in caplog.records if record.name == "django.request"]
+    assert record.request_id == "my-request"  # type: ignore[attr-defined]
+    assert logs.request_id.get() == logs.NO_REQUEST
+
+
+def test_json_lines_hold_what_was_said() -> None:
+    import json
+
+    record = logging.LogRecord("some.logger", logging.WARNING, __file__, 1, "%s é", ("text",), None)
+    record.volume = 7
+    line = json.loads(logs.JsonFormatter().format(record))
+    assert (line["level"], line["logger"], line["message"], line["volume"]) == ("warning", "some.logger", "text é", 7)
+    assert line["time"].endswith("+00:00")
+
+
+def test_security_headers(client: Client) -> None:
+    headers = client.get("/").headers
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
+
+
+def test_a_views_own_policy_stands() -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(headers={"Content-Security-Policy": "sandbox"})
+
+    response = middleware.ContentSecurityMiddleware(view)(RequestFactory().get("/"))
+    assert response.headers["Content-Security-Policy"] == "sandbox"
+
+
+def test_bodies_beyond_all_need_are_refused_unread(client: Client, settings: Settings) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
+    response = client.post("/api/v1/tokens", {"key": "x" * 200}, content_type="application/json")
+    assert (response.status_code, response.json()["code"]) == (413, "too_large")
+
+
+def test_head_has_no_body_and_the_length_of_a_get(client: Client) -> None:
+    whole = client.get("/")
+    response = middleware.HeadMiddleware(lambda _: HttpResponse(b"12345", headers={"Content-Length": "5"}))(
+        RequestFactory().head("/")
+    )
+    assert isinstance(response, HttpResponse)
+    assert (response.content, response.headers["Content-Length"]) == (b"", "5")
+    assert client.head("/").headers["Content-Length"] == str(len(whole.content))
+
+
+def test_head_closes_what_would_have_been_streamed(db: None) -> None:
+    closed = []
+
+    class Body:
+        def __iter__(self) -> "Body":
+            return self
+
+        def __next__(self) -> bytes:
+            raise AssertionError("nothing is to be read")
+
+        def close(self) -> None:
+            closed.append(True)
+
+    response = middleware.HeadMiddleware(lambda _: StreamingHttpResponse(Body()))(RequestFactory().head("/"))
+    assert isinstance(response, StreamingHttpResponse)
+    assert b"".join(response.streaming_content) == b""  # type: ignore[arg-type]
+    response.close()
+    assert closed == [True]

@@ -1,0 +1,142 @@
+"""The settings as a fresh process reads them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from warehouse_site.settings import wal_is_safe
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def python(code: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("WAREHOUSE_", "DATABASE", "REDIS"))
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**kept, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "warehouse_site.settings", **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def manage(cwd: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    code = (
+        f"import sys, runpy; sys.argv = ['manage.py', *{list(arguments)!r}];"
+        f"runpy.run_path({str(ROOT / 'manage.py')!r}, run_name='__main__')"
+    )
+    return python(code, cwd, **env)
+
+
+def test_importing_writes_nothing_and_needs_no_secret(tmp_path: Path) -> None:
+    done = python("import django; django.setup(); from django.urls import reverse; print(reverse('keys'))", tmp_path)
+    assert (done.returncode, done.stdout.strip()) == (0, "/api/v1/keys"), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_secret_is_a_clear_message(tmp_path: Path) -> None:
+    done = manage(tmp_path, "shell", "-c", "from django.core import signing; signing.dumps(1)")
+    assert done.returncode == 1
+    assert "django.key is missing" in done.stderr
+    assert "manage.py up --init" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_is_clean_without_data_and_writes_nothing(tmp_path: Path) -> None:
+    done = manage(tmp_path, "check")
+    assert (done.returncode, done.stdout.strip()) == (0, "System check identified no issues (0 silenced)."), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("url", "silenced"), [("https://store.example", 0), ("http://store.example:8000", 4)])
+def test_check_deploy_is_clean(tmp_path: Path, url: str, silenced: int) -> None:
+    made = python("import django; django.setup(); from keys.secrets import ensure_secrets; ensure_secrets()", tmp_path)
+    assert made.returncode == 0, made.stderr
+    done = manage(tmp_path, "check", "--deploy", "--fail-level", "WARNING", WAREHOUSE_PUBLIC_URL=url)
+    assert done.returncode == 0, done.stderr
+    assert f"no issues ({silenced} silenced)" in done.stdout
+
+
+def test_check_deploy_names_missing_secrets(tmp_path: Path) -> None:
+    done = manage(tmp_path, "check", "--deploy")
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("warehouse.W001") == 4
+    assert "manage.py up --init" in done.stderr
+
+
+def test_wrong_values_are_named_by_a_check(tmp_path: Path) -> None:
+    done = manage(tmp_path, "check", WAREHOUSE_PORT="99999", WAREHOUSE_CHUNK_SIZE="80MB", WAREHOUSE_LOG="loud")
+    assert done.returncode == 1
+    assert done.stderr.count("warehouse.E001") == 3
+    for name in ("WAREHOUSE_PORT='99999'", "WAREHOUSE_CHUNK_SIZE='80MB'", "WAREHOUSE_LOG='loud'"):
+        assert name in done.stderr
+
+
+def test_the_environment_becomes_settings(tmp_path: Path) -> None:
+    code = (
+        "import json; from django.conf import settings as s;"
+        "print(json.dumps([str(s.WAREHOUSE_DATA), s.WAREHOUSE_PUBLIC_URL, s.WAREHOUSE_CHUNK_SIZE, s.ALLOWED_HOSTS,"
+        "s.DATABASES['default']['ENGINE'], s.CELERY_BROKER_URL, s.CACHES['default']['BACKEND']]))"
+    )
+    plain = json.loads(python(code, tmp_path).stdout)
+    assert plain[:3] == [str(tmp_path / "data"), "http://127.0.0.1:8000", 80 << 20]
+    assert plain[3] == ["127.0.0.1", "[::1]", "localhost"]
+    assert plain[4:6] == ["django.db.backends.sqlite3", "filesystem://localhost//"]
+    assert "locmem" in plain[6]
+    full = json.loads(
+        python(
+            code,
+            tmp_path,
+            WAREHOUSE_DATA="/srv/store",
+            WAREHOUSE_PUBLIC_URL="https://store.example/",
+            WAREHOUSE_CHUNK_SIZE="1MiB",
+            WAREHOUSE_HOSTS="master, other.example",
+            DATABASE_URL="postgres://u:p@h/n",
+            REDIS_URL="redis://h/0",
+        ).stdout
+    )
+    assert full[:3] == ["/srv/store", "https://store.example", 1 << 20]
+    assert set(full[3]) >= {"store.example", "master", "other.example"}
+    assert full[4:6] == ["django.db.backends.postgresql", "redis://h/0"]
+    assert "redis" in full[6]
+
+
+def test_sqlite_is_asked_for_durability(tmp_path: Path) -> None:
+    code = (
+        "import django; django.setup(); from django.db import connection as c; k = c.cursor();"
+        "print(k.execute('PRAGMA synchronous').fetchone()[0], k.execute('PRAGMA journal_mode').fetchone()[0],"
+        "c.settings_dict['OPTIONS']['transaction_mode'])"
+    )
+    (tmp_path / "data").mkdir()
+    full, journal, mode = python(code, tmp_path).stdout.split()
+    assert (full, mode) == ("2", "IMMEDIATE")
+    assert journal in {"truncate", "wal"}
+
+
+@pytest.mark.parametrize(
+    ("version", "safe"),
+    [
+        ((3, 40, 1), False), ((3, 44, 5), False), ((3, 44, 6), True), ((3, 45, 0), False), ((3, 50, 6), False),
+        ((3, 50, 7), True), ((3, 51, 0), False), ((3, 51, 2), False), ((3, 51, 3), True), ((3, 52, 0), True),
+    ],
+)  # fmt: skip
+def test_wal_only_where_its_reset_is_fixed(version: tuple[int, int, int], safe: bool) -> None:
+    assert wal_is_safe(version) is safe
+
+
+def test_a_python_without_the_packages_gets_a_clear_message(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(ROOT / "manage.py"), "up"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "make setup" in done.stderr
+    assert "django" in done.stderr
+    assert "Traceback" not in done.stderr
