@@ -27,6 +27,8 @@ _EXPECT_BYTES = 1 << 20
 """From this size on a body waits for `100 Continue`, so that a refusal does not cost the whole of it."""
 _EXPECT_WAIT_S = 2.0
 """… but not for ever (RFC 9110 section 10.1.1)."""
+_RECEIVE_BYTES = 32 << 10
+"""For a head, and with it all of a small body."""
 _MAX_HEAD_BYTES = 64 << 10
 _MAX_ERROR_BYTES = 1 << 20
 _UNFIT = re.compile(r"[^\x20-\x7e]")
@@ -202,7 +204,7 @@ class Transport:
         while b"\r\n\r\n" not in self._left:
             if len(self._left) > _MAX_HEAD_BYTES:
                 raise ProtocolError("the head of the answer does not end")
-            got = self._sock.recv(BLOCK_BYTES)
+            got = self._sock.recv(_RECEIVE_BYTES)
             if not got:
                 raise EOFError
             self._left += got

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import zlib
 from contextlib import ExitStack
-from typing import BinaryIO, Protocol, TypeAlias, cast
+from typing import BinaryIO, ClassVar, Protocol, TypeAlias, cast
 
 from warehouse._http import BLOCK_BYTES, Body, Transport
 from warehouse.errors import SourceChanged
@@ -23,6 +23,9 @@ _scratch = threading.local()
 
 class Source(Protocol):
     """Bytes of a known number."""
+
+    holds_pieces: ClassVar[bool]
+    """Whether a piece takes as much memory as it has bytes, for as long as its body is there."""
 
     @property
     def size(self) -> int: ...
@@ -50,6 +53,8 @@ class BufferBody:
 
 
 class BufferSource:
+    holds_pieces = False
+
     def __init__(self, view: memoryview) -> None:
         self._view = view
 
@@ -95,6 +100,8 @@ class FileBody:
 class FileSource:
     """A real file from ``start`` on, as it is now."""
 
+    holds_pieces = False
+
     def __init__(self, fd: int, *, start: int = 0) -> None:
         self.fd = fd
         self._start = start
@@ -121,7 +128,9 @@ class FileSource:
 
 
 class StreamSource:
-    """A stream whose size is told beforehand; a piece is in memory for as long as its body is."""
+    """A stream whose size is told beforehand."""
+
+    holds_pieces = True
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self._stream = stream

@@ -60,12 +60,15 @@ class Uploader:
         def send(piece: tuple[_Chunk, Body]) -> Mapping[str, Any] | None:
             return self._send(upload, *piece, object_size=source.size, progress=progress, stop=stop)
 
-        # Bodies are cut in this thread and in order, as a stream needs it; taking no more than `limit` of them ahead
-        # is what bounds a stream's memory.
+        # Bodies are cut in this thread and in order, as a stream needs it; that no more than `limit` of them are taken
+        # ahead is what bounds a stream's memory.
+        limit = self._config.concurrency
+        if source.holds_pieces:
+            limit = min(limit, self._config.stream_chunks)
         pieces: Iterator[tuple[_Chunk, Body]] = ((chunk, source.body(chunk.offset, chunk.size)) for chunk in chunks)
         committed = None
         try:
-            for verdict in as_done(self._executor(), send, pieces, limit=self._config.concurrency, stop=stop):
+            for verdict in as_done(self._executor(), send, pieces, limit=limit, stop=stop):
                 if verdict is not None and verdict["state"] == "committed":
                     committed = verdict
         except OutcomeUnknown:

@@ -3,7 +3,7 @@
 Memory of one transfer, at most:
 
     put of bytes, a path or a real file        concurrency × 1 MiB (and the bytes themselves)
-    put of a stream whose size is given        concurrency × the store's chunk size
+    put of a stream whose size is given        stream_chunks × the store's chunk size
     put of a stream of unknown length          spool_bytes; beyond that an unlinked temporary file
     download to a path                         concurrency × 1 MiB
     get                                        the object, twice for a moment
@@ -25,10 +25,13 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferConfig:
-    concurrency: int = 4
-    """Chunks of large objects that are moved at the same time."""
-    many_concurrency: int = 16
-    """Objects that `put_many`, `get_many` and `download_many` move at the same time."""
+    concurrency: int = 8
+    """Chunks of large objects that are moved at the same time: while some wait for the disk, others are under way."""
+    stream_chunks: int = 4
+    """Chunks of a put stream that are held in memory at the same time."""
+    many_concurrency: int = 32
+    """Objects that `put_many`, `get_many` and `download_many` move at the same time. Volume servers and master commit
+    what comes at the same time together, so small objects gain from more."""
     small_put_bytes: int = 8 << 20
     """Up to this size an object is put by one request under a shared lease, above it as an upload of chunks."""
     spool_bytes: int = 8 << 20
@@ -47,7 +50,7 @@ class TransferConfig:
     anything but a crash of the machine itself, as with cp."""
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "many_concurrency"):
+        for name in ("concurrency", "stream_chunks", "many_concurrency"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         for name in ("small_put_bytes", "spool_bytes", "retry_s", "backoff_s", "backoff_max_s"):
