@@ -254,7 +254,7 @@ def test_a_tampered_intent_is_refused_and_not_remembered(lab: Lab) -> None:
         lease.url.replace(intent_text(lease.url), "AAAA"),
         lease.url.replace(intent_text(lease.url), "not/base64"),
     ):
-        assert code(lab.confirm(Put(forged, lease.first, 1, "k"))[0]) == "signature_invalid"
+        assert code(lab.confirm(Put(forged, lease.first, 1, "k"))[0]) == "intent_forged"
     assert not Outbox.objects.exists()
     assert code(lab.confirm(Put(lease.url, lease.first, 1, "k"))[0]) is None
 

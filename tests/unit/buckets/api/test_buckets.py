@@ -1,0 +1,135 @@
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from buckets.models import Bucket
+from keys.models import Grant
+from keys.permissions import Permission
+from keys.rights import GrantRow
+from tests.unit.buckets.api.conftest import client_of
+from tests.unit.buckets.lab import Lab, make_key
+from volumes.models import Store
+
+FIELDS = {
+    "name",
+    "created_at",
+    "object_count",
+    "total_bytes",
+    "visibility",
+    "replication",
+    "quota_bytes",
+    "quota_objects",
+    "cors_origins",
+}
+
+
+def test_a_bucket_is_made_read_changed_and_deleted(api: APIClient) -> None:
+    made = api.post("/api/v1/buckets", {"name": "photos", "quota_bytes": 5})
+    assert made.status_code == 201
+    body = made.json()
+    assert body.keys() == FIELDS
+    assert (body["name"], body["object_count"], body["total_bytes"]) == ("photos", 0, 0)
+    assert (body["visibility"], body["replication"], body["quota_bytes"]) == ("private", 1, 5)
+    assert body["created_at"].endswith("Z")
+    assert api.get("/api/v1/buckets/photos").json() == body
+    assert api.get("/api/v1/buckets").json() == {"results": [body], "next_after": None}
+    changed = api.patch(
+        "/api/v1/buckets/photos",
+        {"quota_bytes": None, "visibility": "public-read", "cors_origins": ["https://b.example", "http://a.example:81"]},
+    )
+    assert changed.status_code == 200
+    assert changed.json() == body | {
+        "quota_bytes": None,
+        "visibility": "public-read",
+        "cors_origins": ["http://a.example:81", "https://b.example"],
+    }
+    assert Store.objects.get().cors_origins == ["http://a.example:81", "https://b.example"]
+    assert api.delete("/api/v1/buckets/photos").status_code == 204
+    assert api.get("/api/v1/buckets/photos").status_code == 404
+    assert Store.objects.get().cors_origins == []
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "name"),
+        ({"name": "No"}, "name"),
+        ({"name": ".."}, "name"),
+        ({"name": " a"}, "name"),
+        ({"name": 5}, "name"),
+        ({"name": None}, "name"),
+        ({"name": "a", "visibility": "open"}, "visibility"),
+        ({"name": "a", "replication": 2}, "replication"),
+        ({"name": "a", "replication": 0}, "replication"),
+        ({"name": "a", "replication": "x"}, "replication"),
+        ({"name": "a", "quota_bytes": -1}, "quota_bytes"),
+        ({"name": "a", "quota_objects": 1 << 63}, "quota_objects"),
+        ({"name": "a", "cors_origins": "https://a.example"}, "cors_origins"),
+        ({"name": "a", "cors_origins": ["https://a.example/"]}, "cors_origins"),
+        ({"name": "a", "cors_origins": ["HTTPS://a.example"]}, "cors_origins"),
+        ({"name": "a", "cors_origins": ["null"]}, "cors_origins"),
+        ({"name": "a", "cors_origins": ["https://a.example:x"]}, "cors_origins"),
+        ([], "request"),
+    ],
+)
+def test_what_is_wrong_is_named(api: APIClient, body: Any, field: str) -> None:
+    answer = api.post("/api/v1/buckets", body)
+    assert answer.status_code == 400
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.json()["code"] == "invalid"
+    assert list(answer.json()["errors"]) == [field]
+    assert not Bucket.objects.exists()
+
+
+def test_a_name_is_taken_once(api: APIClient) -> None:
+    api.post("/api/v1/buckets", {"name": "photos"})
+    again = api.post("/api/v1/buckets", {"name": "photos"})
+    assert (again.status_code, again.json()["code"]) == (409, "bucket_taken")
+
+
+def test_a_bucket_with_objects_stays(api: APIClient, filled: Lab) -> None:
+    answer = api.delete("/api/v1/buckets/photos")
+    assert (answer.status_code, answer.json()["code"]) == (409, "bucket_not_empty")
+    assert api.get("/api/v1/buckets/photos").json()["object_count"] == 4
+
+
+def test_grants_go_with_the_bucket(api: APIClient) -> None:
+    api.post("/api/v1/buckets", {"name": "photos"})
+    make_key(grants=(GrantRow("photos", "", 1), GrantRow("other", "", 1)))
+    api.delete("/api/v1/buckets/photos")
+    assert list(Grant.objects.values_list("bucket", flat=True)) == ["other"]
+
+
+def test_buckets_are_paged_by_name(api: APIClient) -> None:
+    for name in ("b", "a", "_", "a.b"):
+        api.post("/api/v1/buckets", {"name": name})
+    first = api.get("/api/v1/buckets?limit=3").json()
+    assert [bucket["name"] for bucket in first["results"]] == ["_", "a", "a.b"]
+    assert first["next_after"] == "a.b"
+    rest = api.get("/api/v1/buckets?limit=3&after=a.b").json()
+    assert ([bucket["name"] for bucket in rest["results"]], rest["next_after"]) == (["b"], None)
+
+
+def test_rights(api: APIClient, db: None) -> None:
+    api.post("/api/v1/buckets", {"name": "mine"})
+    api.post("/api/v1/buckets", {"name": "other"})
+    nobody = client_of(make_key(permissions=int(Permission.OBJECTS_READ)))
+    for method, path in (("get", ""), ("post", ""), ("get", "/mine"), ("patch", "/mine"), ("delete", "/mine")):
+        answer = getattr(nobody, method)(f"/api/v1/buckets{path}", {"name": "new"} if method == "post" else None)
+        assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied"), (method, path)
+    # Whether a bucket exists is not told to those who may not see it.
+    assert nobody.get("/api/v1/buckets/none").status_code == 403
+    granted = client_of(
+        make_key(grants=(GrantRow("mine", "", int(Permission.BUCKETS_READ | Permission.BUCKETS_WRITE)),))
+    )
+    assert [bucket["name"] for bucket in granted.get("/api/v1/buckets").json()["results"]] == ["mine"]
+    assert granted.patch("/api/v1/buckets/mine", {"quota_objects": 1}).status_code == 200
+    assert granted.patch("/api/v1/buckets/other", {"quota_objects": 1}).status_code == 403
+    assert granted.delete("/api/v1/buckets/mine").status_code == 403
+    assert APIClient().get("/api/v1/buckets").status_code == 401
+
+
+def test_odd_names_are_just_not_there(api: APIClient) -> None:
+    for name in ("%2E%2E", "a%20b", "%C3%BC", "A", "%00", "a%0A"):
+        assert api.get(f"/api/v1/buckets/{name}").status_code == 404, name
