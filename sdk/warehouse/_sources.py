@@ -53,7 +53,7 @@ class BufferBody:
 
 
 class BufferSource:
-    holds_pieces = False
+    holds_pieces: ClassVar[bool] = False
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
@@ -100,7 +100,7 @@ class FileBody:
 class FileSource:
     """A real file from ``start`` on, as it is now."""
 
-    holds_pieces = False
+    holds_pieces: ClassVar[bool] = False
 
     def __init__(self, fd: int, *, start: int = 0) -> None:
         self.fd = fd
@@ -130,7 +130,7 @@ class FileSource:
 class StreamSource:
     """A stream whose size is told beforehand."""
 
-    holds_pieces = True
+    holds_pieces: ClassVar[bool] = True
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self._stream = stream
