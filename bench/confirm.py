@@ -13,6 +13,7 @@ import pstats
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 
 
 def main() -> None:
@@ -67,9 +68,7 @@ def _set_up() -> None:
         last_seen_at=timezone.now(),
     )
     volume = Volume.objects.create(id=1, salt=bytes(16), created_ms=0, state=Volume.State.WRITABLE)
-    Replica.objects.create(
-        volume=volume, server=server, state=Replica.State.OPEN, epoch=1, reported_at=timezone.now()
-    )
+    Replica.objects.create(volume=volume, server=server, state=Replica.State.OPEN, epoch=1, reported_at=timezone.now())
 
 
 def _run(size: int, seconds: float, overwrite: bool) -> float:
@@ -86,7 +85,8 @@ def _run(size: int, seconds: float, overwrite: bool) -> float:
     from volumes.services.presign import intent_secret
 
     server, bucket, key = Server.objects.get(), Bucket.objects.get(), ApiKey.objects.get()
-    needles, text = iter(()), ""
+    needles: Iterator[int] = iter(())
+    text = ""
     done = 0
     spent = 0.0
     while spent < seconds:
@@ -113,8 +113,7 @@ def _run(size: int, seconds: float, overwrite: bool) -> float:
                 "deadline_ms": int(time.time() * 1000) + 10_000,
                 "intents": [text],
                 "needles": [
-                    [0, f"{needle:016x}", 1024, 1, f"dir{at % 7}/{at if overwrite else needle}", "text/plain", None]
-                    + [None, False, 0]
+                    [0, f"{needle:016x}", 1024, 1, _key(at, needle, overwrite), "text/plain", None, None, False, 0]
                     for at, needle in enumerate(taken)
                 ],
             }
@@ -126,6 +125,10 @@ def _run(size: int, seconds: float, overwrite: bool) -> float:
         assert answer.count('"committed"') == size
         done += size
     return done / spent
+
+
+def _key(at: int, needle: int, overwrite: bool) -> str:
+    return f"dir{at % 7}/{at if overwrite else needle}"
 
 
 if __name__ == "__main__":

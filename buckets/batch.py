@@ -68,7 +68,11 @@ def _needle(at: int, fields: Any, intent_count: int) -> Needle:
     # `type(...) is int` because True is an int.
     if type(intent) is not int or not 0 <= intent < intent_count:
         raise _invalid("needles", f"number {at} names no intent of the batch")
-    if not isinstance(needle, str) or not _NEEDLE.fullmatch(needle) or not 0 < (needle_id := int(needle, 16)) <= MAX_NEEDLE:
+    if (
+        not isinstance(needle, str)
+        or not _NEEDLE.fullmatch(needle)
+        or not 0 < (needle_id := int(needle, 16)) <= MAX_NEEDLE
+    ):
         raise _invalid("needles", f"number {at} has no needle id of 16 hex digits")
     if type(size) is not int or not 0 <= size <= MAX_SIZE:
         raise _invalid("needles", f"number {at} has no size")
@@ -86,9 +90,7 @@ def _needle(at: int, fields: Any, intent_count: int) -> Needle:
         raise _invalid("needles", f"number {at} has metadata that is no object of texts")
     if type(if_none_match) is not bool or type(appended_ms) is not int:
         raise _invalid("needles", f"number {at} has no if_none_match or no appended_ms")
-    return Needle(
-        intent, needle_id, size, crc32, key, content_type, metadata, if_match, if_none_match, appended_ms
-    )
+    return Needle(intent, needle_id, size, crc32, key, content_type, metadata, if_match, if_none_match, appended_ms)
 
 
 def _invalid(field: str, text: str) -> BatchInvalid:

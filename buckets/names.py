@@ -68,8 +68,6 @@ def metadata_error(metadata: dict[str, str]) -> str | None:
     for name, value in metadata.items():
         if not _METADATA_NAME.fullmatch(name):
             return f"A metadata name has 1 to 64 of a-z, 0-9 and '-'; {name[:80]!r} has not."
-        if not isinstance(value, str):
-            return f"The value of {name!r} is not text."
         try:
             size_bytes += len(name) + len(value.encode())
         except UnicodeEncodeError:

@@ -133,7 +133,9 @@ def list_newest(
 
 def _newest_cursor(after: str) -> tuple[int, int]:
     sequence, dot, pk = after.partition(".")
-    if not (dot and sequence.isascii() and sequence.isdecimal() and pk.isascii() and pk.isdecimal() and len(after) < 40):
+    if not (
+        dot and sequence.isascii() and sequence.isdecimal() and pk.isascii() and pk.isdecimal() and len(after) < 40
+    ):
         raise Invalid(errors={"after": ["This is not the next_after of an earlier page of this order."]})
     return min(int(sequence), (1 << 63) - 1), min(int(pk), (1 << 63) - 1)
 
@@ -221,30 +223,30 @@ def _walk(
         if end is not None:
             rows = rows.filter(key__lt=end)
         return list(rows.values_list("key", "pk")[:limit])
-    position = "instr" if connection.vendor == "sqlite" else "strpos"
-    below = "AND o.key < %s" if end is not None else ""
     # Each step of the recursion is one seek in the index of (bucket, key): the first key at or behind the bound that
     # the entry before has left. `at` is where the delimiter is in what follows the prefix, 0 for a plain key.
-    seek = f"SELECT o.id FROM buckets_object o WHERE o.bucket_id = %s AND o.key >= {{bound}} {below} ORDER BY o.key LIMIT 1"
+    position = "instr" if connection.vendor == "sqlite" else "strpos"
+    find = f"{position}(substr(o.key, %s), %s)"
+    below = "AND o.key < %s" if end is not None else ""
+    seek = f"FROM buckets_object o WHERE o.bucket_id = %s AND o.key >= {{bound}} {below} ORDER BY o.key LIMIT 1"  # noqa: S608
+    next_bound = "CASE walk.at WHEN 0 THEN walk.key || %s ELSE substr(walk.key, 1, walk.at + %s) || %s END"
     statement = f"""
         WITH RECURSIVE walk (id, key, at, n) AS (
-            SELECT o.id, o.key, {position}(substr(o.key, %s), %s), 1
-            FROM buckets_object o WHERE o.id = ({seek.format(bound="%s")})
+            SELECT o.id, o.key, {find}, 1 FROM buckets_object o
+            WHERE o.id = (SELECT o.id {seek.format(bound="%s")})
           UNION ALL
-            SELECT o.id, o.key, {position}(substr(o.key, %s), %s), walk.n + 1
-            FROM walk, buckets_object o
-            WHERE walk.n < %s AND o.id = (
-                {seek.format(bound="CASE walk.at WHEN 0 THEN walk.key || %s ELSE substr(walk.key, 1, walk.at + %s) || %s END")}
-            )
+            SELECT o.id, o.key, {find}, walk.n + 1 FROM walk, buckets_object o
+            WHERE walk.n < %s AND o.id = (SELECT o.id {seek.format(bound=next_bound)})
         )
         SELECT id, key, at FROM walk ORDER BY n
-    """  # noqa: S608 - only the names above are put in
-    ends = [end] if end is not None else []
-    behind = len(prefix) + 1
-    # Character `at` of the rest is character `len(prefix) + at` of the key: up to right before the delimiter.
-    parameters = [
-        *(behind, delimiter, bucket_id, start, *ends),
-        *(behind, delimiter, limit, bucket_id, _AFTER_KEY, len(prefix) - 1, _delimiter_successor(delimiter), *ends),
+    """  # noqa: S608 - only the names and pieces above are put in
+    find_values: list[int | str] = [len(prefix) + 1, delimiter]
+    end_values = [end] if end is not None else []
+    # Character `at` of the rest is character `len(prefix) + at` of the key; the bound is cut right before it.
+    bound_values: list[int | str] = [_AFTER_KEY, len(prefix) - 1, _delimiter_successor(delimiter)]
+    parameters: list[int | str] = [
+        *[*find_values, bucket_id, start, *end_values],
+        *[*find_values, limit, bucket_id, *bound_values, *end_values],
     ]
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)

@@ -1,7 +1,6 @@
 """`content`: an object's bytes at one address, for browsers and curl."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from django.http import HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
@@ -9,6 +8,7 @@ from django.utils.http import content_disposition_header, http_date
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -36,13 +36,14 @@ HARMLESS = {
 class Whatever(BaseContentNegotiation):
     """The bytes are of the object's type, whatever the client would like; errors are JSON."""
 
-    def select_parser(self, request: Request, parsers: Sequence[Any]) -> Any:
-        return parsers[0]
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser:
+        return next(iter(parsers))
 
     def select_renderer(
-        self, request: Request, renderers: Sequence[BaseRenderer], format_suffix: str | None = None
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
-        return renderers[0], renderers[0].media_type
+        renderer = next(iter(renderers))
+        return renderer, renderer.media_type
 
 
 class Content(KeyedView):
@@ -112,7 +113,7 @@ def _headers(row: Object) -> dict[str, str]:
     return {
         **HARMLESS,
         "Content-Type": row.content_type,
-        "Content-Disposition": content_disposition_header(as_attachment=True, filename=file_name(row.key)) or "attachment",
+        "Content-Disposition": content_disposition_header(True, file_name(row.key) or "") or "attachment",  # noqa: FBT003
         "ETag": f'"{row.etag}"',
         "Last-Modified": http_date(row.updated_at.timestamp()),
         "Accept-Ranges": "bytes",

@@ -43,11 +43,18 @@ class MetadataField(serializers.DictField):
 
     child = TextField(allow_blank=True)
 
-    def to_internal_value(self, data: object) -> dict[str, str]:
+    def to_internal_value(self, data: Any) -> dict[str, str]:
         metadata: dict[str, str] = super().to_internal_value(data)
         if (problem := names.metadata_error(metadata)) is not None:
             raise serializers.ValidationError(problem)
         return metadata
+
+
+class OnlyNewField(serializers.BooleanField):
+    """If-None-Match: true, or the ``*`` of the header."""
+
+    TRUE_VALUES = {True, "*"}
+    FALSE_VALUES = {False}
 
 
 # --- buckets ---
@@ -154,9 +161,7 @@ class ObjectChangeSerializer(serializers.Serializer[Any]):
 
 
 class KeysSerializer(serializers.Serializer[Any]):
-    keys = serializers.ListField(  # type: ignore[assignment] - the wire's name, which Mapping.keys is not asked for
-        child=TextField(error_of=names.key_error), max_length=MAX_KEYS
-    )
+    keys = serializers.ListField(child=TextField(error_of=names.key_error), max_length=MAX_KEYS)
 
 
 class DeletedSerializer(serializers.Serializer[Any]):
@@ -188,17 +193,16 @@ class LeaseSerializer(serializers.Serializer[Any]):
 class UploadRequestSerializer(serializers.Serializer[Any]):
     key = TextField(error_of=names.key_error)
     size = serializers.IntegerField(min_value=0, max_value=MAX_NUMBER, help_text="Bytes of the whole object.")
-    content_type = TextField(required=False, error_of=names.content_type_error)
-    metadata = MetadataField(required=False)
-    if_match = TextField(default="", allow_blank=True, error_of=names.if_match_error)
-    if_none_match = serializers.JSONField(default=False, help_text='`true` or `"*"`: only where there is no object.')
+    content_type = TextField(required=False, allow_null=True, error_of=names.content_type_error)
+    metadata = MetadataField(required=False, allow_null=True)
+    if_match = TextField(required=False, allow_null=True, allow_blank=True, error_of=names.if_match_error)
+    if_none_match = OnlyNewField(
+        required=False, allow_null=True, help_text='`true` or `"*"`: only where there is no object.'
+    )
 
-    def validate_if_none_match(self, value: object) -> bool:
-        if value is True or value == "*":
-            return True
-        if value is False or value is None:
-            return False
-        raise serializers.ValidationError('true, or "*".')
+    def validated_options(self) -> dict[str, Any]:
+        """What the caller gave; null is as good as nothing."""
+        return {name: value for name, value in self.validated_data.items() if value is not None}
 
 
 class ChunkSlotSerializer(serializers.Serializer[Any]):

@@ -106,7 +106,7 @@ class KeyedView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        require_utf8_path(request._request)  # noqa: SLF001 - DRF's own way to the request below
+        require_utf8_path(request._request)
         if (problem := key_error(kwargs["key"])) is not None:
             raise KeyInvalid(errors={"key": [problem]})
 
@@ -153,7 +153,9 @@ class Uploads(APIView):
     @extend_schema(request=shapes.UploadRequestSerializer, responses={201: shapes.UploadSerializer})
     def post(self, request: Request, bucket: str) -> Response:
         holder = rights(request)
-        given = _valid(shapes.UploadRequestSerializer(data=request.data))
+        request_body = shapes.UploadRequestSerializer(data=request.data)
+        request_body.is_valid(raise_exception=True)
+        given = request_body.validated_options()
         holder.require(Permission.OBJECTS_WRITE, bucket=bucket, key=given["key"])
         slots = create_upload(bucket=bucket, holder=holder, **given)
         return Response(shapes.created_upload(slots), status=201, headers=NO_STORE)

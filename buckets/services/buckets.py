@@ -37,8 +37,8 @@ class BucketSettings:
 
     visibility: str | Unset = UNSET
     replication: int | Unset = UNSET
-    quota_bytes: int | None | Unset = UNSET
-    quota_objects: int | None | Unset = UNSET
+    quota_bytes: int | Unset | None = UNSET
+    quota_objects: int | Unset | None = UNSET
     cors_origins: Iterable[str] | Unset = UNSET
 
 

@@ -19,21 +19,21 @@ MAX_PARAMETERS = 30_000
 Row = tuple[Any, ...]
 
 
-def insert_rows(*, into: str, columns: tuple[str, ...], rows: Sequence[Sequence[object]], then: str = "") -> list[Row]:
+def insert_rows(*, into: str, columns: tuple[str, ...], rows: Sequence[Sequence[Any]], then: str = "") -> list[Row]:
     """``INSERT INTO into (columns) VALUES ... then``; what a RETURNING in ``then`` gave, in no certain order."""
     returned: list[Row] = []
     at_once = MAX_PARAMETERS // len(columns)
     with connection.cursor() as cursor:
         for at in range(0, len(rows), at_once):
             part = rows[at : at + at_once]
-            statement = f"INSERT INTO {into} ({', '.join(columns)}) VALUES {_values(len(part), len(columns))} {then}"
+            statement = f"INSERT INTO {into} ({', '.join(columns)}) VALUES {_values(len(part), len(columns))} {then}"  # noqa: S608 - names alone are put in
             cursor.execute(statement, [value for row in part for value in row])
             if "RETURNING" in then:
                 returned += cursor.fetchall()
     return returned
 
 
-def run_in(statement: str, values: Iterable[object]) -> list[Row]:
+def run_in(statement: str, values: Iterable[Any]) -> list[Row]:
     """Runs a statement whose ``{in}`` becomes a list of the values; the rows it gave."""
     values = list(values)
     rows: list[Row] = []
@@ -63,6 +63,6 @@ def as_datetime(value: Any) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def database_uuid(value: UUID) -> object:
+def database_uuid(value: UUID) -> UUID | str:
     """A UUID as a raw statement wants it: hex text for SQLite, itself for PostgreSQL."""
     return value if connection.features.has_native_uuid_field else value.hex

@@ -218,7 +218,9 @@ class _Judge:
             return {}
         rows = Upload.objects.select_related("bucket").in_bulk(wanted)
         ids = [database_uuid(upload_id) for upload_id in rows]
-        counts = dict(run_in("SELECT upload_id, COUNT(*) FROM buckets_chunk WHERE upload_id IN {in} GROUP BY 1", ids))
+        counts: dict[object, int] = dict(
+            run_in("SELECT upload_id, COUNT(*) FROM buckets_chunk WHERE upload_id IN {in} GROUP BY 1", ids)
+        )
         uploads = {
             upload_id: _Upload(row=row, stored={}, count=counts.get(database_uuid(upload_id), 0))
             for upload_id, row in rows.items()
@@ -226,6 +228,7 @@ class _Judge:
         indexes = {intent.chunk_index for intent in intents if intent is not None and intent.upload is not None}
         for chunk in Chunk.objects.filter(upload__in=rows, index__in=indexes):
             assert chunk.upload_id is not None  # the query says so
+            assert chunk.verdict is not None  # a constraint says so
             uploads[chunk.upload_id].stored[chunk.index] = _Stored(
                 row_id=chunk.pk,
                 dead=DeadNeedle(
@@ -440,9 +443,7 @@ class _Judge:
         if not self.verdicts.has_new:
             return current_store().sequence
         sequence = next_sequence()
-        changed = {
-            place: version for place, version in self.versions.items() if version is not self.before.get(place)
-        }
+        changed = {place: version for place, version in self.versions.items() if version is not self.before.get(place)}
         object_ids = self._write_objects(changed, sequence)
         self._delete_replaced_chunks(changed)
         self._write_chunks(changed, object_ids)

@@ -7,7 +7,7 @@ do it at a time.
 import logging
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from django.conf import settings
 
@@ -56,7 +56,7 @@ class ObjectStream(Iterator[bytes]):
             self._pieces.close()
             _streams.release()
 
-    def _read(self, first: int, last: int) -> Iterator[bytes]:
+    def _read(self, first: int, last: int) -> Generator[bytes]:
         start = 0
         for chunk in self._found.chunks:
             end = start + chunk.size
@@ -64,7 +64,7 @@ class ObjectStream(Iterator[bytes]):
                 yield from self._read_chunk(chunk, max(first - start, 0), min(last - start, chunk.size - 1))
             start = end
 
-    def _read_chunk(self, chunk: Chunk, first: int, last: int) -> Iterator[bytes]:
+    def _read_chunk(self, chunk: Chunk, first: int, last: int) -> Generator[bytes]:
         is_whole = first == 0 and last == chunk.size - 1
         # Signed when its turn comes: what came before may have taken longer than a URL lives.
         [urls] = sign_chunks([(self._found.object, chunk)], reader=self._reader, expires_at=url_expiry())

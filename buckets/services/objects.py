@@ -48,9 +48,7 @@ def delete_objects(*, bucket: str, keys: Iterable[str], if_match: str = "") -> D
     add_to_counts([(row.pk, -len(owners), -sum(owner.size for owner in owners.values()))])
     next_sequence()
     gone = {owner.key for owner in owners.values()}
-    return Deleted(
-        deleted=[key for key in wanted if key in gone], missing=[key for key in wanted if key not in gone]
-    )
+    return Deleted(deleted=[key for key in wanted if key in gone], missing=[key for key in wanted if key not in gone])
 
 
 @transaction.atomic

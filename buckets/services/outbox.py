@@ -70,7 +70,7 @@ def _confirms_last() -> timedelta:
 
 def still_named(needles: Iterable[int]) -> set[int]:
     """Those of the needles that some chunk row names: a copy keeps its source's needles alive."""
-    rows = run_in("SELECT DISTINCT needle FROM buckets_chunk WHERE needle IN {in}", needles)  # noqa: S608
+    rows = run_in("SELECT DISTINCT needle FROM buckets_chunk WHERE needle IN {in}", needles)
     return {needle for (needle,) in rows}
 
 

@@ -26,7 +26,25 @@ def test_bucket_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "A", "a b", "a/b", "x" * 64, "-a", "a-", "a-.b", "a..b-c", "ä", "a\n", "a-b_c", "_" * 33, "%61", "a\0"],
+    [
+        "",
+        ".",
+        "..",
+        "A",
+        "a b",
+        "a/b",
+        "x" * 64,
+        "-a",
+        "a-",
+        "a-.b",
+        "a..b-c",
+        "ä",
+        "a\n",
+        "a-b_c",
+        "_" * 33,
+        "%61",
+        "a\0",
+    ],
 )
 def test_no_bucket_names(name: str) -> None:
     assert bucket_name_error(name) is not None

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 from pytest_django import DjangoAssertNumQueries
 
+from buckets.errors import BucketUnknown, ObjectUnknown
 from buckets.models import Bucket, Object
 from buckets.selectors import Page, get_object, list_newest, list_objects
-from buckets.errors import BucketUnknown, ObjectUnknown
 from keys.errors import Invalid
 
 
@@ -94,9 +94,7 @@ def test_keys_come_in_byte_order() -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("delimiter", ["", "/"])
-def test_a_page_costs_what_it_returns(
-    delimiter: str, django_assert_num_queries: DjangoAssertNumQueries
-) -> None:
+def test_a_page_costs_what_it_returns(delimiter: str, django_assert_num_queries: DjangoAssertNumQueries) -> None:
     bucket = make_objects(*[f"{group:02}/{at:02}" for group in range(20) for at in range(20)], "plain")
     for limit in (5, 15):
         with django_assert_num_queries(1 if delimiter else 2):

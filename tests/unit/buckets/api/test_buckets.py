@@ -36,7 +36,11 @@ def test_a_bucket_is_made_read_changed_and_deleted(api: APIClient) -> None:
     assert api.get("/api/v1/buckets").json() == {"results": [body], "next_after": None}
     changed = api.patch(
         "/api/v1/buckets/photos",
-        {"quota_bytes": None, "visibility": "public-read", "cors_origins": ["https://b.example", "http://a.example:81"]},
+        {
+            "quota_bytes": None,
+            "visibility": "public-read",
+            "cors_origins": ["https://b.example", "http://a.example:81"],
+        },
     )
     assert changed.status_code == 200
     assert changed.json() == body | {

@@ -40,7 +40,9 @@ def big(lab: Lab, fake_server: FakeVolumeServer, settings: Any) -> Iterator[Obje
     settings.WAREHOUSE_CHUNK_SIZE = 100
     Server.objects.filter(pk=lab.server.pk).update(public_url=fake_server.url)
     forget_caches()
-    slots = create_upload(bucket="photos", holder=lab.rights, key="dir/big one.html", size=250, content_type="text/html")
+    slots = create_upload(
+        bucket="photos", holder=lab.rights, key="dir/big one.html", size=250, content_type="text/html"
+    )
     lab.confirm(*[chunk_put(chunk) for chunk in slots.chunks])
     fake_server.bodies = AnyQuery()
     for chunk in Chunk.objects.all():
@@ -144,9 +146,7 @@ def test_what_cannot_be_read_at_all_is_an_error(api: APIClient, big: Object, fak
     assert (answer.status_code, answer.json()["code"]) == (503, "chunk_unreadable")
 
 
-def test_a_quarter_of_the_threads_may_stream(
-    api: APIClient, big: Object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_quarter_of_the_threads_may_stream(api: APIClient, big: Object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content, "_streams", threading.BoundedSemaphore(1))
     first = api.get(PATH)
     assert first.status_code == 200
@@ -166,7 +166,9 @@ def test_a_client_that_leaves_frees_its_place(big: Object, lab: Lab) -> None:
         stream.close()
 
 
-@pytest.mark.parametrize("header", ["", "bytes", "bytes=", "bytes=-", "items=0-1", "bytes=0-1,3-4", "bytes=5-4", "bytes=a-b", "bytes=٣-"])
+@pytest.mark.parametrize(
+    "header", ["", "bytes", "bytes=", "bytes=-", "items=0-1", "bytes=0-1,3-4", "bytes=5-4", "bytes=a-b", "bytes=٣-"]
+)
 def test_headers_that_ask_for_no_range(header: str) -> None:
     assert parse_range(header, 10) is None
 

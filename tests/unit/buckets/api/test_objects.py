@@ -98,7 +98,9 @@ def test_meta_changes_make_a_new_version(api: APIClient, filled: Lab) -> None:
     path = "/api/v1/buckets/photos/objects/dir/b"
     before = api.get(path).json()
     assert before.keys() == {"key", "size", "etag", "content_type", "updated_at", "metadata", "created_at"}
-    changed = api.patch(path, {"content_type": "text/plain", "metadata": {"a": "ü"}}, headers={"If-Match": before["etag"]})
+    changed = api.patch(
+        path, {"content_type": "text/plain", "metadata": {"a": "ü"}}, headers={"If-Match": before["etag"]}
+    )
     assert changed.status_code == 200
     after = changed.json()
     assert (after["content_type"], after["metadata"], after["size"]) == ("text/plain", {"a": "ü"}, 10)
@@ -121,19 +123,24 @@ def test_delete_one(api: APIClient, filled: Lab) -> None:
     require_sound()
 
 
-def test_delete_many(
-    api: APIClient, filled: Lab, django_assert_max_num_queries: Any
-) -> None:
+def test_delete_many(api: APIClient, filled: Lab, django_assert_max_num_queries: Any) -> None:
     lab = filled
     lab.put_many(*[f"n{at}" for at in range(200)])
     with django_assert_max_num_queries(14):
-        answer = api.post("/api/v1/buckets/photos/delete", {"keys": ["e", "no", "a", "e", *[f"n{at}" for at in range(200)]]})
+        answer = api.post(
+            "/api/v1/buckets/photos/delete", {"keys": ["e", "no", "a", "e", *[f"n{at}" for at in range(200)]]}
+        )
     assert answer.status_code == 200
     assert answer.json() == {"deleted": ["e", "a", *[f"n{at}" for at in range(200)]], "missing": ["no"]}
     assert list(Object.objects.values_list("key", flat=True)) == ["dir/b", "dir/c"]
     require_sound()
     assert api.post("/api/v1/buckets/photos/delete", {"keys": []}).json() == {"deleted": [], "missing": []}
-    for wrong, field in (({}, "keys"), ({"keys": "a"}, "keys"), ({"keys": ["a", ""]}, "keys.1"), ({"keys": [1]}, "keys.0")):
+    for wrong, field in (
+        ({}, "keys"),
+        ({"keys": "a"}, "keys"),
+        ({"keys": ["a", ""]}, "keys.1"),
+        ({"keys": [1]}, "keys.0"),
+    ):
         refused = api.post("/api/v1/buckets/photos/delete", wrong)
         assert (refused.status_code, list(refused.json()["errors"])) == (400, [field])
     assert api.post("/api/v1/buckets/photos/delete", {"keys": ["k"] * 1001}).status_code == 400
