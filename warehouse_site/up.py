@@ -13,7 +13,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.core.management import call_command
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.utils import timezone
 
 from keys.errors import WarehouseError
@@ -85,9 +85,16 @@ def require_free_ports(wanted: Plan) -> None:
 
 
 def prepare() -> None:
-    """Secrets, database, first admin key: all that must be there before the first part starts."""
+    """Secrets, database, first admin key: all that must be there before the first part starts.
+
+    Raises CannotStart when the database cannot be used.
+    """
     ensure_secrets()
-    call_command("migrate", interactive=False, verbosity=0)
+    try:
+        call_command("migrate", interactive=False, verbosity=0)
+    except OperationalError as error:
+        where = "DATABASE_URL" if settings.DATABASE_URL else settings.DATABASES["default"]["NAME"]
+        raise CannotStart(f"The database ({where}) cannot be used: {str(error).strip()}") from error
     if not live_admin_exists():
         with transaction.atomic():
             new = create_key(actor=None, name="first admin key", permissions=int(Permission.ADMIN))

@@ -32,7 +32,7 @@ class Command(BaseCommand):
         except Invalid as error:
             raise CommandError(error.detail) from error
         if options["json"]:
-            self.stdout.write(json.dumps({"id": new.key.pk, "key": new.text}))
+            self.stdout.write(json.dumps({"id": new.key.pk, "key": new.text}, separators=(",", ":")))
             return
         held = ", ".join(names(permissions)) or "no rights of its own"
         self.stdout.write(f"Key {new.key.pk} ({new.key.name}) has {held}. It is shown once:")

@@ -140,3 +140,10 @@ def test_a_python_without_the_packages_gets_a_clear_message(tmp_path: Path) -> N
     assert "make setup" in done.stderr
     assert "django" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_database_that_is_not_there_is_a_clear_message(tmp_path: Path) -> None:
+    done = manage(tmp_path, "up", "--init", DATABASE_URL="postgres://nobody@127.0.0.1:1/none")
+    assert done.returncode == 1
+    assert "DATABASE_URL" in done.stderr
+    assert "Traceback" not in done.stderr

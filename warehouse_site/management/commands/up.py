@@ -56,7 +56,7 @@ class Command(BaseCommand):
     def _say(self, event: str, *, as_json: bool) -> None:
         key, url = up.admin_key(), settings.WAREHOUSE_PUBLIC_URL
         if as_json:
-            self.stdout.write(json.dumps({"event": event, "url": url, "key": key}))
+            self.stdout.write(json.dumps({"event": event, "url": url, "key": key}, separators=(",", ":")))
         else:
             shown = key or "(the first one no longer works; `manage.py createkey --admin` makes another)"
             title = "The store is ready." if event == "ready" else "The store is prepared."
