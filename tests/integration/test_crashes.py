@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import STORE_KINDS, StartStore
 from tests.support.api import Answer, Lease, put_headers, send
-from tests.support.store import CHUNK_SIZE, Store
+from tests.support.store import CHUNK_SIZE, Store, kill_together
 from tests.support.waiting import wait_until
 
 SETTINGS = {"WAREHOUSE_CHUNK_SIZE": str(CHUNK_SIZE)}
@@ -52,12 +52,8 @@ def test_everything_acknowledged_is_there_after_sigkill_of_the_volume_servers(
             list(pool.map(put, range(300)))
         large = os.urandom(3 * CHUNK_SIZE)
         api.put_chunks(bucket, "large", large)
-        for part in store.servers:
-            os.kill(part.pid, signal.SIGKILL)
-        for part in store.servers:
-            part.kill()
-            store.restart_part(part)
-        store.wait_for_servers()
+        kill_together(store.servers)
+        store.restart_servers(*store.servers)
         assert api.list(bucket) == [*sorted(written), "large"]
         for key, body in written.items():
             assert api.read(bucket, key) == body
@@ -92,14 +88,10 @@ def test_puts_under_way_when_a_server_is_killed_are_there_whole_or_not_at_all(
         with ThreadPoolExecutor(8) as pool:
             writers = [pool.submit(put_until_it_breaks, worker) for worker in range(8)]
             wait_until(lambda: len(acknowledged) > 100, what="a hundred acknowledged puts")
-            for part in store.servers:
-                os.kill(part.pid, signal.SIGKILL)
+            kill_together(store.servers)
             for writer in writers:
                 writer.result()
-        for part in store.servers:
-            part.kill()
-            store.restart_part(part)
-        store.wait_for_servers()
+        store.restart_servers(*store.servers)
         listed = api.list(bucket)
         assert set(acknowledged) <= set(listed) <= set(sent)
         for key in listed:
@@ -165,8 +157,7 @@ def test_server_is_shown_offline_when_killed_and_online_when_back(start_store: S
         wait_until(lambda: statuses() == {first.port: "offline", second.port: "online"}, what="one server offline")
         ports = {urlsplit(api.lease(bucket).url).port for _ in range(20)}
         assert ports == {second.port}, "leases go to the server that lives"
-        store.restart_part(first)
-        store.wait_for_servers()
+        store.restart_servers(first)
         second.kill(signal.SIGTERM)
         wait_until(lambda: statuses()[second.port] == "offline", what="a stopped server shown offline")
 
@@ -179,8 +170,7 @@ def test_a_lease_outlives_a_restart_of_its_volume_server(start_store: StartStore
         assert lease.put(0, "k0", b"0").status == 201
         part = store.server_of(lease.url)
         part.kill(signal.SIGTERM)
-        store.restart_part(part)
-        store.wait_for_servers()
+        store.restart_servers(part)
         assert lease.put(1, "k1", b"1").status == 201
         assert lease.put(0, "k0", b"0").status == 201, "a needle of before, with its verdict of before"
         taken = lease.put(0, "k0", b"9")

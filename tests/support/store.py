@@ -4,10 +4,11 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -46,7 +47,9 @@ class Part:
 
     def kill(self, how: int = signal.SIGKILL) -> None:
         """Signals the process and waits until it is gone."""
-        os.kill(self.pid, how)
+        kill_together([self], how)
+
+    def wait(self) -> None:
         if self.restarted is not None:
             self.restarted.wait()
         wait_until(lambda: not is_alive(self.pid), what=f"the end of {self.name}")
@@ -67,10 +70,24 @@ class Part:
         """`--port` of a volume server."""
         return int(self.argv[self.argv.index("--port") + 1])
 
+    def listens(self) -> bool:
+        """Whether a volume server takes connections."""
+        assert is_alive(self.pid), f"{self.name} {self.argv} has ended"
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
     def identity(self) -> tuple[int, bytes, str]:
         """Secret id, secret and server id of a volume server, from where it keeps them."""
         known = json.loads((self.data / "server.json").read_text())
         return known["kid"], bytes.fromhex(known["secrets"][str(known["kid"])]), known["server"]
+
+
+def kill_together(parts: Sequence[Part], how: int = signal.SIGKILL) -> None:
+    """Signals all of them in one breath, then waits until all are gone."""
+    for part in parts:
+        os.kill(part.pid, how)
+    for part in parts:
+        part.wait()
 
 
 class Store:
@@ -158,8 +175,13 @@ class Store:
             self.up.stdout.close()
         return code
 
-    def restart_part(self, part: Part) -> None:
-        part.restart(self.log)
+    def restart_servers(self, *parts: Part) -> None:
+        """Starts volume servers again, and waits until they answer and the master shows all servers online."""
+        for part in parts:
+            part.restart(self.log)
+        for part in parts:
+            wait_until(part.listens, what=f"the volume server at port {part.port}")
+        self.wait_for_servers()
 
     def stop_master(self) -> None:
         """Ends gunicorn, its worker included; the volume servers go on."""
@@ -169,7 +191,7 @@ class Store:
 
     def start_master(self) -> None:
         """Starts gunicorn again as `up` had started it, and waits until it answers."""
-        self.restart_part(self.master)
+        self.master.restart(self.log)
         self.wait_for_master()
 
     def wait_for_master(self) -> None:
