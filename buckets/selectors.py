@@ -228,7 +228,7 @@ def _walk(
     position = "instr" if connection.vendor == "sqlite" else "strpos"
     find = f"{position}(substr(o.key, %s), %s)"
     below = "AND o.key < %s" if end is not None else ""
-    seek = f"FROM buckets_object o WHERE o.bucket_id = %s AND o.key >= {{bound}} {below} ORDER BY o.key LIMIT 1"  # noqa: S608
+    seek = f"FROM buckets_object o WHERE o.bucket_id = %s AND o.key >= {{bound}} {below} ORDER BY o.key LIMIT 1"
     next_bound = "CASE walk.at WHEN 0 THEN walk.key || %s ELSE substr(walk.key, 1, walk.at + %s) || %s END"
     statement = f"""
         WITH RECURSIVE walk (id, key, at, n) AS (

@@ -47,7 +47,7 @@ def create_bucket(*, name: str, settings: BucketSettings | None = None) -> Bucke
     if (problem := bucket_name_error(name)) is not None:
         raise Invalid(errors={"name": [problem]})
     bucket = Bucket(name=name)
-    _apply(bucket, settings or BucketSettings())
+    apply_settings(bucket, settings or BucketSettings())
     try:
         with transaction.atomic():
             bucket.save(force_insert=True)
@@ -66,7 +66,7 @@ def update_bucket(*, name: str, settings: BucketSettings) -> Bucket:
     """Changes what is given and leaves the rest. Raises BucketUnknown, Invalid."""
     bucket = _locked(name)
     origins = bucket.cors_origins
-    _apply(bucket, settings)
+    apply_settings(bucket, settings)
     bucket.save(update_fields=("visibility", "replication", "quota_bytes", "quota_objects", "cors_origins"))
     _tell_volume_servers(changed=bucket.cors_origins != origins)
     next_sequence()
@@ -103,7 +103,7 @@ def _locked(name: str) -> Bucket:
     return bucket
 
 
-def _apply(bucket: Bucket, settings: BucketSettings) -> None:
+def apply_settings(bucket: Bucket, settings: BucketSettings) -> None:
     """Sets what is given. Raises Invalid, which names every field that is wrong."""
     errors: dict[str, list[str]] = {}
     if not isinstance(settings.visibility, Unset):

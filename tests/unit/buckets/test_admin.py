@@ -1,0 +1,126 @@
+"""The admin site: every page opens, and changes go through the services."""
+
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from buckets.models import Bucket, Chunk, Object, Outbox, Upload
+from buckets.services.uploads import create_upload
+from keys.permissions import Permission
+from tests.unit.buckets.lab import Lab, chunk_put, make_key, require_sound
+
+
+@pytest.fixture
+def site(client: Client, db: None) -> Client:
+    client.force_login(make_key(permissions=int(Permission.ADMIN)))
+    return client
+
+
+@pytest.fixture
+def full(lab: Lab, settings: Any) -> Lab:
+    settings.WAREHOUSE_CHUNK_SIZE = 10
+    lab.put_many("a", "b", "b", "<script>alert(1)</script>")
+    slots = create_upload(bucket="photos", holder=lab.rights, key="u", size=20)
+    lab.confirm(chunk_put(slots.chunks[0]))
+    return lab
+
+
+def url(model: str, view: str, *args: object) -> str:
+    return reverse(f"admin:buckets_{model}_{view}", args=args)
+
+
+def action(site: Client, model: str, name: str, *pks: object, **more: str) -> Any:
+    return site.post(url(model, "changelist"), {"action": name, "_selected_action": pks, **more}, follow=True)
+
+
+@pytest.mark.parametrize("model", [Bucket, Object, Chunk, Upload, Outbox])
+def test_every_page_opens(site: Client, full: Lab, model: Any) -> None:
+    name = model._meta.model_name
+    for query in ("", "?q=a", "?q=00000000000100ff"):
+        page = site.get(url(name, "changelist") + query)
+        assert page.status_code == 200
+        assert "<script>alert(1)" not in page.content.decode()
+    for row in model.objects.all():
+        page = site.get(url(name, "change", row.pk))
+        assert page.status_code == 200
+        assert "<script>alert(1)" not in page.content.decode()
+
+
+def test_a_needle_is_found_by_its_digits(site: Client, full: Lab) -> None:
+    chunk = Chunk.objects.first()
+    assert chunk is not None
+    page = site.get(url("chunk", "changelist") + f"?q={chunk.needle:016x}").content.decode()
+    assert "1 chunk" in page
+
+
+def test_buckets_are_made_changed_and_deleted(site: Client) -> None:
+    form = {"name": "new", "visibility": "private", "replication": 1, "cors_origins": '["https://a.example"]'}
+    assert site.post(url("bucket", "add"), form).status_code == 302
+    row = Bucket.objects.get()
+    assert (row.name, row.cors_origins) == ("new", ["https://a.example"])
+    change = url("bucket", "change", row.pk)
+    assert site.post(change, form | {"name": "other", "quota_bytes": 7}).status_code == 302
+    row.refresh_from_db()
+    assert (row.name, row.quota_bytes) == ("new", 7)
+    for wrong in ({"replication": 2}, {"cors_origins": '["x"]'}, {"cors_origins": "5"}, {"quota_bytes": -1}):
+        page = site.post(change, form | wrong)
+        assert page.status_code == 200
+        assert "errorlist" in page.content.decode()
+    assert site.post(url("bucket", "add"), form | {"name": "No"}).status_code == 200
+    assert site.post(url("bucket", "delete", row.pk), {"post": "yes"}).status_code == 302
+    assert not Bucket.objects.exists()
+
+
+def test_a_full_bucket_is_not_deleted(site: Client, full: Lab) -> None:
+    page = site.post(url("bucket", "delete", full.bucket.pk), {"post": "yes"}, follow=True)
+    assert page.status_code == 200
+    # A page that was shown when it was still empty.
+    Bucket.objects.update(object_count=0)
+    page = site.post(url("bucket", "delete", full.bucket.pk), {"post": "yes"}, follow=True)
+    assert "holds" in page.content.decode()
+    assert Bucket.objects.exists()
+
+
+def test_objects_are_changed_and_deleted_by_the_services(site: Client, full: Lab) -> None:
+    row = Object.objects.get(key="a")
+    form = {"content_type": "text/plain", "metadata": '{"x": "y"}'}
+    prefix = {"chunks-TOTAL_FORMS": 0, "chunks-INITIAL_FORMS": 0}
+    assert site.post(url("object", "change", row.pk), form | prefix).status_code == 302
+    changed = Object.objects.get(key="a")
+    assert (changed.content_type, changed.metadata) == ("text/plain", {"x": "y"})
+    assert changed.etag != row.etag
+    assert site.post(url("object", "change", row.pk), form | prefix | {"metadata": '{"X": 1}'}).status_code == 200
+    assert site.post(url("object", "delete", row.pk), {"post": "yes"}).status_code == 302
+    rest = [str(pk) for pk in Object.objects.values_list("pk", flat=True)]
+    page = action(site, "object", "delete_selected", *rest)
+    assert "&lt;script&gt;" in page.content.decode()
+    assert Object.objects.count() == 2
+    action(site, "object", "delete_selected", *rest, post="yes")
+    assert not Object.objects.exists()
+    assert Outbox.objects.filter(reason="deleted").count() == 3
+    require_sound()
+
+
+def test_actions(site: Client, full: Lab) -> None:
+    upload = Upload.objects.get()
+    action(site, "upload", "abort", upload.pk)
+    upload.refresh_from_db()
+    assert upload.state == "aborted"
+    assert "is over already" in action(site, "upload", "abort", upload.pk).content.decode()
+    assert "needles tombstoned" in action(site, "outbox", "collect", Outbox.objects.first().pk).content.decode()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("model", ["chunk", "upload", "outbox"])
+def test_what_services_alone_write_is_read_only(site: Client, full: Lab, model: str) -> None:
+    row: Any = {"chunk": Chunk, "upload": Upload, "outbox": Outbox}[model]._default_manager.first()
+    assert site.get(url(model, "add")).status_code == 403
+    assert site.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert site.post(url(model, "change", row.pk), {}).status_code == 403
+
+
+def test_others_see_nothing(client: Client, db: None) -> None:
+    client.force_login(make_key(permissions=int(Permission.OBJECTS_DELETE | Permission.BUCKETS_WRITE)))
+    for model in ("bucket", "object", "chunk", "upload", "outbox"):
+        assert client.get(url(model, "changelist")).status_code == 302
