@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from keys.errors import WarehouseError
@@ -21,7 +21,10 @@ from volumes.services import placement
 from volumes.services.states import seal_volume
 from volumes.services.store import accept_store
 
-_SIGNS = {"online": "🟢", "draining": "🟡", "maintenance": "🔵", "offline": "🔴"}
+
+def _with_dot(status: str, text: object) -> SafeString:
+    """A coloured dot for the eye, the status in words for everybody else."""
+    return format_html('<span class="status-dot {0}" title="{0}"></span> {1}', status, text)
 
 
 def _percent(part: int, whole: int) -> str:
@@ -140,8 +143,8 @@ class ServerAdmin(NoAddNoDelete):
         placement.forget_table()
 
     @admin.display(description="status")
-    def state(self, server: Server) -> str:
-        return f"{_SIGNS[server.status]} {server.status}"
+    def state(self, server: Server) -> SafeString:
+        return _with_dot(server.status, server.status)
 
     @admin.display(description="volumes", ordering="volume_count")
     def volumes(self, server: Any) -> SafeString:
@@ -194,8 +197,9 @@ class VolumeAdmin(NoAddNoDelete):
         return f"{primary.live_count:,}" if primary else "-"
 
     @admin.display(description="servers")
-    def servers(self, volume: Volume) -> str:
-        return ", ".join(f"{_SIGNS[one.server.status]} {one.server}" for one in volume.replicas.all())
+    def servers(self, volume: Volume) -> SafeString:
+        dots = ((_with_dot(one.server.status, one.server),) for one in volume.replicas.all())
+        return format_html_join(", ", "{}", dots)
 
     @admin.action(description="Seal: no more writes, for good", permissions=["change"])
     def seal(self, request: HttpRequest, queryset: QuerySet[Volume]) -> None:
