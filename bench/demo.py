@@ -35,7 +35,7 @@ LARGE_KEY = "large/made.bin"
 TREE_PREFIX = "tree/"
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
-console = Console()
+console = Console(soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)

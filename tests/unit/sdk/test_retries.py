@@ -14,7 +14,6 @@ from tests.unit.sdk.fake_store import CHUNK_SIZE, CUT, HANG_UP, KEY, FakeStore, 
 from warehouse import (
     ChecksumMismatch,
     Client,
-    Conflict,
     ConnectionFailed,
     NoSpace,
     NotFound,
@@ -227,11 +226,13 @@ def test_a_failed_upload_is_aborted(fake: FakeStore, client: Client) -> None:
     assert fake.buckets["b"] == {}
 
 
-def test_an_upload_that_someone_aborts(fake: FakeStore, client: Client) -> None:
-    fake.fail("PUT needle", Refusal(507, "volume_full"))
-    fake.before["GET uploads"] = lambda: fake.abort(next(iter(fake.uploads)))
-    with pytest.raises((TransferError, Conflict)):
-        client.put("b", "k", os.urandom(LARGE))
+def test_an_upload_that_someone_aborts(fake: FakeStore) -> None:
+    """Nothing of it is missing then, which must not be taken for complete."""
+    with Client(fake.url, KEY, transfer=replace(QUICK, concurrency=1)) as client:
+        fake.fail("PUT needle", lambda body: body, Refusal(507, "volume_full"))
+        fake.before["GET uploads"] = lambda: fake.abort(next(iter(fake.uploads)))
+        with pytest.raises(TransferError, match="aborted"):
+            client.put("b", "k", os.urandom(2 * CHUNK_SIZE))
     assert fake.buckets["b"] == {}
 
 
@@ -254,6 +255,21 @@ def test_a_file_that_changes_is_no_version(fake: FakeStore, client: Client, tmp_
             file.write(b"more")
 
     fake.before["POST uploads"] = grow
+    with pytest.raises(SourceChanged):
+        client.put("b", "k", path)
+    assert fake.buckets["b"] == {}
+
+
+def test_a_file_that_is_written_over_while_it_is_put(fake: FakeStore, client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(3 * CHUNK_SIZE))
+
+    def overwrite() -> None:
+        with path.open("r+b") as file:
+            file.write(b"other")
+        os.utime(path, ns=(1, 1))
+
+    fake.before["POST uploads"] = overwrite
     with pytest.raises(SourceChanged):
         client.put("b", "k", path)
     assert fake.buckets["b"] == {}
@@ -411,8 +427,9 @@ def overwrite_at_next_get(fake: FakeStore, body: bytes | None) -> None:
         for needle in gone.chunks:
             del fake.needles[needle]
         if body is not None:
-            fake.needles[1] = body
-            fake.make_object("b", "k", [1], "", {}, None, False)
+            pieces = [body[at : at + CHUNK_SIZE] for at in range(0, len(body), CHUNK_SIZE)]
+            fake.needles.update(enumerate(pieces, start=1))
+            fake.make_object("b", "k", list(range(1, len(pieces) + 1)), "", {}, None, False)
 
     fake.before["GET needle"] = overwrite
 
