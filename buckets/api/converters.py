@@ -1,4 +1,16 @@
-"""How object keys stand in paths."""
+"""How bucket names and object keys stand in paths."""
+
+
+class BucketConverter:
+    """One part of the path. A NUL is in no name, and no text that every database takes."""
+
+    regex = r"[^/\0]+"
+
+    def to_python(self, value: str) -> str:
+        return value
+
+    def to_url(self, value: str) -> str:
+        return value
 
 
 class KeyConverter:
