@@ -3,9 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.support.programs import missing, program
+from tests.support.waiting import PATIENCE_S
+
+expect.set_options(timeout=PATIENCE_S * 1000)
 
 _FLAGS = [
     "--no-sandbox",  # CI runs as root
@@ -34,11 +37,13 @@ def chromium() -> Iterator[Browser]:
 def page(chromium: Browser) -> Iterator[Page]:
     """A page with no cookies, which fails the test when a script or a style of it does not load."""
     context = chromium.new_context()
+    context.set_default_timeout(PATIENCE_S * 1000)
     opened = context.new_page()
     broken: list[str] = []
     opened.on("pageerror", lambda error: broken.append(str(error)))
     opened.on("console", lambda message: broken.append(message.text) if message.type == "error" else None)
-    opened.on("requestfailed", lambda request: broken.append(f"{request.url} failed"))
+    opened.on("requestfailed", lambda request: broken.append(f"{request.url} {request.failure}"))
     yield opened
     context.close()
-    assert broken == []
+    # What a page was still loading when the test went to the next one is no failure.
+    assert [what for what in broken if "ERR_ABORTED" not in what] == []

@@ -27,7 +27,7 @@ def test_admin_site_opens_with_a_key(store: Store, page: Page, bucket: str) -> N
     expect(page).to_have_url(re.compile("/login"))
     sign_in(page, store.key)
     expect(page).to_have_url(store.url + "/admin/")
-    page.get_by_role("link", name="Buckets").first.click()
+    page.get_by_role("link", name="Buckets", exact=True).first.click()
     expect(page.get_by_role("link", name=bucket, exact=True)).to_be_visible()
     for model in ("buckets/object", "buckets/chunk", "buckets/upload", "volumes/server", "volumes/volume",
                   "volumes/replica", "keys/apikey"):  # fmt: skip
@@ -50,7 +50,7 @@ def test_browsable_api_opens_with_a_key(store: Store, page: Page, bucket: str) -
     sign_in(page, store.key)
     page.goto(store.url + "/api/v1/buckets")
     expect(page.get_by_text("200 OK")).to_be_visible()
-    expect(page.locator("pre.prettyprint, .response-info")).to_contain_text(bucket)
+    expect(page.locator(".response-info")).to_contain_text(bucket)
 
 
 def test_api_docs_load_without_the_internet(store: Store, page: Page) -> None:
