@@ -24,7 +24,9 @@ MAX_OFFSET = ((1 << 36) - 1) * 8
 _MULTIPLIER = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: Fibonacci hashing (Knuth, TAOCP 3, section 6.4)
 _MASK64 = (1 << 64) - 1
 _SLOT_MASK = SEGMENT_SLOTS - 1
-_SLOT_SHIFT = 32
+_SLOT_SHIFT = 28
+"""A slot's place comes from bits 28 to 39 of the product: below the directory's, and well above bit 16, from which on
+alone the ids of one-needle leases differ (a product's lower bits know nothing of its factors' higher ones)."""
 MAX_DEPTH = 64 - _SLOT_SHIFT - SEGMENT_SLOTS.bit_length()
 
 
