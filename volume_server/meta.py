@@ -74,13 +74,9 @@ def decode(raw: bytes) -> Meta:
         at += length
     try:
         metadata = json.loads(parts[4]) if parts[4] else {}
-        return Meta(
-            parts[0],
-            parts[1].decode(),
-            parts[2].decode(),
-            parts[3].decode(),
-            bool(flags & IF_NONE_MATCH),
-            metadata,
-        )
+        key, content_type, if_match = (part.decode() for part in parts[1:4])
     except ValueError as error:
         raise MetaInvalid(f"text that is none: {error}") from error
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise MetaInvalid("metadata that is none")
+    return Meta(parts[0], key, content_type, if_match, bool(flags & IF_NONE_MATCH), metadata)
