@@ -128,8 +128,9 @@ class Committer:
         failure: OSError | None,
     ) -> None:
         queue.running = False
-        if failure is not None:
-            volume.seal(f"an fdatasync failed: {failure}")
+        # what was synced before another sync failed is given up too: the seal may have named it already
+        if failure is not None or volume.sync_failure is not None:
+            volume.seal_unsynced()
             error = VolumeSealed(f"volume {volume.number} is sealed: {volume.sealed}")
             batch += queue.waiting
             queue.waiting = []

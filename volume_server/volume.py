@@ -19,10 +19,8 @@ import os
 import threading
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from io import FileIO
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from volume_server import record, recovery
 from volume_server.checkpoint import CheckpointFile, Figures
@@ -44,6 +42,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_SIZE_LIMIT = 16 << 30
 CHECKPOINT_EVERY_BYTES = 64 << 20
+MAX_VERDICT_BYTES = 256
 OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Buffer = bytes | bytearray | memoryview
@@ -89,6 +88,15 @@ class Needle:
 
 
 @dataclass(slots=True)
+class State:
+    """What a volume's `.state` file keeps: what the log itself cannot say."""
+
+    epoch: int = 1
+    sealed: str | None = None
+    unsynced: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class CheckpointJob:
     segments: list[Segment]
     figures: Figures
@@ -108,8 +116,6 @@ class Volume:
         self.salt = superblock.salt
         self.tagger = record.Tagger(superblock.salt)
         self.fd = fd
-        self.file = FileIO(fd, "rb", closefd=False)
-        """The same descriptor for `loop.sendfile`; reads are positional, so its own position means nothing."""
         self.index = Index()
         self.figures = Figures()
         self.tail = RECORDS_START
@@ -122,8 +128,10 @@ class Volume:
         self.damaged_needles: set[int] = set()
         """Found damaged by a read since the volume was opened; each is counted once."""
         self.sync_failure: OSError | None = None
+        self.unsynced: list[tuple[int, int]] = []
+        """Extents (start, end) that a failed sync left in doubt: readable after a restart, but never confirmed."""
         self._sync_lock = threading.Lock()
-        self._checkpoints_failed = False
+        self._checkpoints_stopped = False
         self._checkpoint_tail = RECORDS_START
         self._late_fillers: list[tuple[int, int]] = []
 
@@ -137,7 +145,7 @@ class Volume:
         path = volume_path(directory, superblock.volume)
         if path.exists():
             raise FileExistsError(path)
-        _write_state(files, path, epoch=epoch, sealed=None)
+        _write_state(files, path, State(epoch))
         files.replace_file(path, encode_head(superblock))
         return cls.open(files, path, room=room)
 
@@ -164,8 +172,9 @@ class Volume:
 
     def _recover(self) -> None:
         state = _read_state(self.path)
-        self.epoch = int(state.get("epoch", 1))
-        self.sealed = state.get("sealed")
+        self.epoch = state.epoch
+        self.sealed = state.sealed
+        self.unsynced = state.unsynced
         size_bytes = os.fstat(self.fd).st_size
         start = RECORDS_START
         loaded = self.checkpoint_file.load()
@@ -179,17 +188,18 @@ class Volume:
         self.tail = max(record.aligned(size_bytes), RECORDS_START)
         for found in recovery.scan(self.fd, self.tagger, start=start, end=size_bytes):
             self._replay(found)
+        if self.tail != size_bytes and not self.sealed:
+            self._give_back(self.tail)
         try:
             self.sync_log()
-        except OSError as error:
-            self.seal(f"the recovered tail could not be synced: {error}")
+        except OSError:
+            self.unsynced.append((start, self.tail))
+            self.seal_unsynced()
 
     def _replay(self, found: recovery.Found | recovery.Gap) -> None:
         if isinstance(found, recovery.Gap):
             if found.torn:
                 log.warning("volume %d: a torn tail of %d bytes is cut off", self.number, found.size_bytes)
-                if not self.sealed:
-                    self.files.truncate(self.fd, found.offset)
                 self.tail = found.offset
                 return
             log.error("volume %d: %d damaged bytes at %d", self.number, found.size_bytes, found.offset)
@@ -202,7 +212,8 @@ class Volume:
         if not found.sound:
             log.error("volume %d: needle %016x at %d is damaged", self.number, header.needle, found.offset)
             self.figures.damaged_count += 1
-            return
+            if header.kind == record.LIVE:
+                return  # a tombstone's header alone says that the needle is dead, and is genuine
         known = self.index.get(header.needle)
         if known is not None and known[0] >= found.offset:
             return  # the checkpoint knew it already
@@ -239,19 +250,19 @@ class Volume:
         self.index.release(job.segments, places)
         self.checkpointing = False
         if places is None:
-            self._checkpoints_failed = True
+            self._checkpoints_stopped = True
             if self.sync_failure is not None:
-                self.seal(f"an fdatasync failed: {self.sync_failure}")
+                self.seal_unsynced()
 
     @property
     def checkpoint_is_due(self) -> bool:
-        if self.checkpointing or self._checkpoints_failed:
+        if self.checkpointing or self._checkpoints_stopped:
             return False
         return self.tail - self._checkpoint_tail >= CHECKPOINT_EVERY_BYTES
 
     def close(self, *, clean: bool = True) -> None:
-        """Sync and checkpoint (where ``clean``), then close. No claim may be open."""
-        if clean and not self.sealed and not self._checkpoints_failed:
+        """Sync and checkpoint (where ``clean``), then close."""
+        if clean and not self.unsynced and self.sync_failure is None and not self._checkpoints_stopped:
             job = self.begin_checkpoint(clean=True)
             try:
                 places = self.write_checkpoint(job)
@@ -316,6 +327,7 @@ class Volume:
         """Give up a claim that is not settled. True: its space was given back; False: it stays as filler."""
         self._drop(claim)
         if self.sealed:
+            self._checkpoints_stopped = True  # what this leaves at the tail is read by the next opening
             return False
         if claim.offset + claim.record_bytes == self.tail:
             self._give_back(claim.offset)
@@ -351,10 +363,37 @@ class Volume:
         if self.sealed is None:
             self.sealed = reason
             log.error("volume %d is sealed: %s", self.number, reason)
-            try:
-                _write_state(self.files, self.path, epoch=self.epoch, sealed=reason)
-            except OSError as error:
-                log.critical("volume %d: the seal could not be written down: %s", self.number, error)
+            self._save_state()
+
+    def seal_unsynced(self) -> None:
+        """A sync failed. What is not settled now is written down as never to be confirmed, over restarts too:
+
+        the kernel may have dropped those pages and yet show them, and a later fdatasync would know nothing of it.
+        """
+        extents = {(claim.offset, claim.offset + claim.record_bytes) for claim in self.claims.values()}
+        extents.update(self.unsynced)
+        self.unsynced = sorted(extents)
+        if self.sealed is None:
+            self.seal(f"an fdatasync failed: {self.sync_failure}")
+        else:
+            self._save_state()
+
+    def require_synced(self, needle: int) -> None:
+        """Raises VolumeSealed where the needle's record (or tombstone) lies in what a failed sync left in doubt."""
+        if not self.unsynced:
+            return
+        known = self.index.get(needle)
+        if known is not None and any(start <= known[0] < end for start, end in self.unsynced):
+            raise VolumeSealed(
+                f"needle {needle:016x} may not be durable: volume {self.number} is sealed: {self.sealed}"
+            )
+
+    def _save_state(self) -> None:
+        state = State(self.epoch, self.sealed, self.unsynced)
+        try:
+            _write_state(self.files, self.path, state)
+        except OSError as error:
+            log.critical("volume %d: the seal could not be written down: %s", self.number, error)
 
     def _claim(self, kind: int, needle: int, meta: bytes, data_bytes: int, appended_ms: int) -> Claim:
         self._require_open()
@@ -457,11 +496,14 @@ class Volume:
         known = self.index.get(needle)
         if known is None or known[1]:
             raise NeedleUnknown(f"needle {needle:016x} is not dead")
-        raw = self._pread(record.HEADER_BYTES + 256, known[0])
+        raw = self._pread(record.HEADER_BYTES + MAX_VERDICT_BYTES, known[0])
         header = record.decode_header(self.tagger, raw)
         if header is None or header.needle != needle or header.kind != record.TOMBSTONE:
             raise self._damaged(needle, known[0])
-        return raw[record.HEADER_BYTES : record.HEADER_BYTES + header.meta_bytes].decode("ascii")
+        verdict = raw[record.HEADER_BYTES : record.HEADER_BYTES + header.meta_bytes]
+        if not record.body_is_sound(header, verdict, b""):
+            raise self._damaged(needle, known[0])
+        return verdict.decode("ascii")
 
     def same_data(self, needle: Needle, data: Buffer, at: int) -> bool:
         """Whether ``data`` is what the needle holds ``at`` bytes from its start. Raises ReadFailed."""
@@ -527,17 +569,21 @@ def _state_path(path: Path) -> Path:
     return path.with_suffix(".state")
 
 
-def _write_state(files: FileSystem, path: Path, *, epoch: int, sealed: str | None) -> None:
-    files.replace_file(_state_path(path), json.dumps({"epoch": epoch, "sealed": sealed}).encode())
+def _write_state(files: FileSystem, path: Path, state: State) -> None:
+    files.replace_file(_state_path(path), json.dumps(asdict(state)).encode())
 
 
-def _read_state(path: Path) -> dict[str, Any]:
+def _read_state(path: Path) -> State:
+    state_path = _state_path(path)
     try:
-        state = json.loads(_state_path(path).read_bytes())
+        found = json.loads(state_path.read_bytes())
+        sealed = found["sealed"]
+        return State(
+            int(found["epoch"]),
+            None if sealed is None else str(sealed),
+            [(int(start), int(end)) for start, end in found.get("unsynced", [])],
+        )
     except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise VolumeUnusable(f"{_state_path(path).name} is not JSON: {error}") from error
-    if not isinstance(state, dict):
-        raise VolumeUnusable(f"{_state_path(path).name} holds no state")
-    return state
+        return State()
+    except (ValueError, TypeError, KeyError) as error:
+        raise VolumeUnusable(f"{state_path.name} holds no state: {error!r}") from error
