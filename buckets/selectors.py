@@ -20,7 +20,7 @@ _AFTER_KEY = "\x01"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Objects, and what common prefixes stand for, in the order asked for; ``next_after`` None: there is no more."""
+    """Objects (metadata not read), and what common prefixes stand for; ``next_after`` None: there is no more."""
 
     objects: list[Object]
     prefixes: list[str]
@@ -115,7 +115,7 @@ def list_newest(
 
     ``after`` is an earlier page's ``next_after`` and means nothing else. Raises Invalid.
     """
-    rows = Object.objects.filter(bucket=bucket_id).order_by("-sequence", "-pk")
+    rows = Object.objects.filter(bucket=bucket_id).defer("metadata").order_by("-sequence", "-pk")
     ranges = _ranges(prefix, within)
     if ranges != [("", None)]:
         matches = Q(pk__in=())
@@ -171,7 +171,7 @@ def list_objects(
         if entries:
             bound = _bound_behind(entries[-1], delimiter)
     shown = entries[:limit]
-    rows = Object.objects.in_bulk([pk for _, pk in shown if pk is not None])
+    rows = Object.objects.defer("metadata").in_bulk([pk for _, pk in shown if pk is not None])
     return Page(
         # Rows that were deleted since the walk are no longer there.
         objects=[rows[pk] for _, pk in shown if pk is not None and pk in rows],
