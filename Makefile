@@ -56,8 +56,9 @@ test-postgres: $(DEV) ## The master's unit tests on a throw-away PostgreSQL
 	@$(BIN)/python -m tests.support.postgres $(BIN)/python -m pytest $(MASTER_TESTS)
 
 check: lint types imports ## Everything that reads the code without running the tests
-	@$(BIN)/python manage.py makemigrations --check --dry-run
-	@$(BIN)/python manage.py check
+	@mkdir -p build/check
+	@WAREHOUSE_DATA=build/check $(BIN)/python manage.py makemigrations --check --dry-run
+	@WAREHOUSE_DATA=build/check $(BIN)/python manage.py check
 
 lint: $(DEV) ## ruff (rules and format), djlint for the templates
 	@$(BIN)/ruff check .
