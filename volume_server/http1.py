@@ -76,7 +76,7 @@ class RequestParser:
         if line_end < 0 and len(buffer) > MAX_REQUEST_LINE_BYTES + 1:
             raise HttpError(414, "uri_too_long", f"a request line may have {MAX_REQUEST_LINE_BYTES} bytes")
         if end < 0:
-            if line_end >= 0 and len(buffer) - line_end > MAX_HEADER_BYTES:
+            if line_end >= 0 and len(buffer) - line_end > MAX_HEADER_BYTES + 3:
                 raise HttpError(431, "headers_too_large", f"headers may have {MAX_HEADER_BYTES} bytes in all")
             if _BARE_LINE_BREAK.search(buffer):
                 raise HttpError(400, "bad_request", "a line that does not end in CRLF")

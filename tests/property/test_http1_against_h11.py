@@ -1,0 +1,132 @@
+"""The request parser beside h11: whatever h11 refuses we refuse, and what we accept h11 reads the same.
+
+Two programs that read one request differently are how requests are smuggled.
+"""
+
+import h11
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from volume_server.http1 import HttpError, Request, RequestParser
+
+tokens = st.sampled_from([b"GET", b"PUT", b"get", b"G T", b"", b"OPTIONS", b"HEAD", b"G\x00T", b"A" * 17])
+targets = st.sampled_from([b"/", b"/1/2?a=b", b"*", b"http://x/", b"", b"/a b", b"/\xc3", b"/\t", b"x:1", b"/#", b"//"])
+versions = st.sampled_from([b"HTTP/1.1", b"HTTP/1.0", b"HTTP/2.0", b"http/1.1", b"HTTP/1.1 ", b"HTTP/11", b""])
+breaks = st.sampled_from([b"\r\n"] * 12 + [b"\n", b"\r", b"\r\r\n", b"", b"\n\r"])
+names = st.sampled_from(
+    [b"Host", b"host", b"Content-Length", b"content-length", b"Transfer-Encoding", b"Connection", b"Expect", b"A",
+     b"A ", b" A", b"", b"A(", b"A\x00", b"\xff", b"Content_Length", b"Content-Length\t", b"X-Request-Id", b"Via"]
+)  # fmt: skip
+values = st.sampled_from(
+    [b"x", b"0", b"1", b"5", b"05", b"+1", b"-1", b"1, 1", b"1 1", b"0x1", b"", b"chunked", b"identity", b"close",
+     b"keep-alive", b"100-continue", b"a\x00b", b"a\rb", b"\xff", b"\x7f", b"a\tb", b"1" * 19, b"1" * 30, b"close, x"]
+)  # fmt: skip
+spaces = st.sampled_from([b" "] * 6 + [b"", b"  ", b"\t", b"\x0b", b"\xa0"])
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> bytes:
+    line = (
+        draw(tokens) + draw(st.sampled_from([b" "] * 9 + [b"  ", b"\t", b""])) + draw(targets) + b" " + draw(versions)
+    )
+    parts = [line, draw(breaks)]
+    fields = draw(st.lists(st.tuples(names, values), max_size=5))
+    if draw(st.integers(0, 9)):
+        fields.insert(draw(st.integers(0, len(fields))), (b"Host", b"x"))
+    for name, value in fields:
+        parts += [
+            name,
+            draw(st.sampled_from([b":"] * 9 + [b" :", b""])),
+            draw(spaces),
+            value,
+            draw(spaces),
+            draw(breaks),
+        ]
+    return b"".join(parts) + draw(st.sampled_from([b"\r\n"] * 9 + [b"\n", b"", b"\r\n\r\n"]))
+
+
+def ours(raw: bytes) -> tuple[Request | None, bytes] | None:
+    """The first request (None: more is needed) and what follows it; None: refused."""
+    buffer = bytearray(raw)
+    try:
+        parsed = RequestParser().parse(buffer)
+    except HttpError:
+        return None
+    if parsed is None:
+        return None, raw
+    request, head_bytes = parsed
+    return request, raw[head_bytes:]
+
+
+def theirs(raw: bytes) -> tuple[h11.Request | None, bytes, h11.Connection] | None:
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    try:
+        connection.receive_data(raw)
+        event = connection.next_event()
+    except h11.RemoteProtocolError:
+        return None
+    if not isinstance(event, h11.Request):
+        return None, raw, connection
+    return event, connection.trailing_data[0], connection
+
+
+def body_length(request: h11.Request) -> int:
+    """The only framing that we take: a length, or none at all."""
+    fields = dict(request.headers)
+    assert b"transfer-encoding" not in fields
+    return int(fields.get(b"content-length", b"0"))
+
+
+def compare(raw: bytes) -> None:
+    own, other = ours(raw), theirs(raw)
+    if own is None:
+        return
+    if other is None:
+        # refused by h11: at the most we still wait for more, of which nothing good can come
+        assert own[0] is None, raw
+        return
+    request, rest = own
+    if request is None:
+        return
+    found, other_rest, connection = other
+    assert found is not None, raw
+    assert rest == other_rest
+    assert (request.method, request.target, found.http_version) == (found.method, found.target, b"1.1")
+    assert request.block.fields == _joined(found)
+    assert (request.block.content_length or 0) == body_length(found)
+    assert request.block.keep_alive == (connection.our_state is not h11.MUST_CLOSE and not _closes(found))
+    assert request.block.expect_continue == connection.they_are_waiting_for_100_continue or not body_length(found)
+
+
+def _joined(request: h11.Request) -> dict[bytes, bytes]:
+    fields: dict[bytes, bytes] = {}
+    for name, value in request.headers:
+        fields[name] = fields[name] + b", " + value if name in fields else value
+    return fields
+
+
+def _closes(request: h11.Request) -> bool:
+    return any(
+        token.strip().lower() == b"close"
+        for name, value in request.headers
+        if name == b"connection"
+        for token in value.split(b",")
+    )
+
+
+@given(heads())
+@settings(max_examples=1500)
+@example(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+@example(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+@example(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+def test_made_of_parts_that_smuggle(raw: bytes) -> None:
+    compare(raw)
+
+
+@given(st.data(), st.binary(max_size=3))
+@settings(max_examples=700)
+def test_good_request_with_something_spliced_in(data: st.DataObject, splice: bytes) -> None:
+    good = b"PUT /1/2?x=y HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nA: b c\r\n\r\n"
+    at = data.draw(st.integers(0, len(good)))
+    cut = data.draw(st.integers(0, 3))
+    compare(good[:at] + splice + good[at + cut :])

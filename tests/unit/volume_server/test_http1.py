@@ -1,0 +1,209 @@
+"""The request parser: a table of good and bad requests, fed whole and one byte at a time."""
+
+import pytest
+
+from volume_server import http1
+from volume_server.http1 import HttpError, Request, RequestParser, parse_header_block, parse_request_line
+
+HOST = b"Host: x\r\n"
+
+
+def feed(raw: bytes, step: int) -> tuple[list[Request], bytes]:
+    """All requests in ``raw`` (heads only), fed in steps, and what was left. Raises HttpError."""
+    parser, buffer, found = RequestParser(), bytearray(), []
+    for start in range(0, len(raw), step):
+        buffer += raw[start : start + step]
+        while buffer and (parsed := parser.parse(buffer)) is not None:
+            request, head_bytes = parsed
+            del buffer[:head_bytes]
+            found.append(request)
+    return found, bytes(buffer)
+
+
+WHOLE = 1 << 20
+STEPS = pytest.mark.parametrize("step", [1, 7, WHOLE], ids=["one byte", "seven bytes", "whole"])
+
+
+def head(line: bytes = b"GET / HTTP/1.1", *fields: bytes, host: bytes = HOST) -> bytes:
+    return line + b"\r\n" + host + b"".join(field + b"\r\n" for field in fields) + b"\r\n"
+
+
+@STEPS
+def test_plain_request(step: int) -> None:
+    [request], rest = feed(head(b"PUT /1/2?a=b HTTP/1.1", b"Content-Length:  7 ", b"X-Y:\tz\t", b"Empty:"), step)
+    assert (request.method, request.target, rest) == (b"PUT", b"/1/2?a=b", b"")
+    assert request.block.fields == {b"host": b"x", b"content-length": b"7", b"x-y": b"z", b"empty": b""}
+    assert request.block.content_length == 7
+    assert request.block.keep_alive
+    assert not request.block.expect_continue
+
+
+@STEPS
+def test_pipelined_requests_are_found_one_by_one(step: int) -> None:
+    heads = [head(b"GET /%d HTTP/1.1" % number, *([b"Range: x"] if number % 3 == 0 else [])) for number in range(9)]
+    found, rest = feed(b"".join(heads) + b"GET /next", step)
+    assert [request.target for request in found] == [b"/%d" % number for number in range(9)]
+    assert [b"range" in request.block.fields for request in found] == [number % 3 == 0 for number in range(9)]
+    assert rest == b"GET /next"
+
+
+@STEPS
+def test_repeated_headers_are_parsed_as_the_first_time(step: int) -> None:
+    """The parser remembers the last header block; a longer one that starts like it is another one."""
+    first = head(b"GET /1 HTTP/1.1", b"Range: bytes=0-1")
+    longer = head(b"GET /2 HTTP/1.1", b"Range: bytes=0-1", b"If-Match: x")
+    found, _ = feed(first + longer + first, step)
+    assert [b"if-match" in request.block.fields for request in found] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("field", "alive"),
+    [
+        (b"Connection: keep-alive", True),
+        (b"Connection: close", False),
+        (b"Connection: Close", False),
+        (b"Connection: upgrade, close", False),
+        (b"Connection: closed", True),
+        (b"Connection: upgrade\r\nConnection: close", False),
+    ],
+)
+def test_connection(field: bytes, alive: bool) -> None:
+    [request], _ = feed(head(b"GET / HTTP/1.1", field), WHOLE)
+    assert request.block.keep_alive == alive
+
+
+def test_plain_block_is_one_that_changes_no_answer() -> None:
+    assert parse_header_block(HOST + b"User-Agent: a\r\nAccept: b\r\nAccept-Encoding: c\r\n").plain
+    for field in (b"Range", b"If-None-Match", b"Origin", b"X-Request-Id", b"Content-Length", b"If-Range"):
+        assert not parse_header_block(HOST + field + b": 1\r\n").plain
+
+
+def test_list_headers_may_come_twice() -> None:
+    fields = parse_header_block(HOST + b"Accept: a\r\nAccept: b\r\n").fields
+    assert fields[b"accept"] == b"a, b"
+
+
+BAD = [
+    ("no method", b" / HTTP/1.1\r\n" + HOST + b"\r\n", 400),
+    ("lower-case method", head(b"get / HTTP/1.1"), 400),
+    ("method too long", head(b"A" * 17 + b" / HTTP/1.1"), 400),
+    ("two spaces", head(b"GET  / HTTP/1.1"), 400),
+    ("space in the target", head(b"GET /a b HTTP/1.1"), 400),
+    ("tab in the line", head(b"GET\t/ HTTP/1.1"), 400),
+    ("space at the end of the line", head(b"GET / HTTP/1.1 "), 400),
+    ("absolute target", head(b"GET http://x/ HTTP/1.1"), 400),
+    ("asterisk", head(b"OPTIONS * HTTP/1.1"), 400),
+    ("authority", head(b"CONNECT x:1 HTTP/1.1"), 400),
+    ("target that is no ASCII", head(b"GET /\xc3\xa4 HTTP/1.1"), 400),
+    ("control character in the target", head(b"GET /\x7f HTTP/1.1"), 400),
+    ("no version", head(b"GET /"), 400),
+    ("version 1.0", head(b"GET / HTTP/1.0"), 505),
+    ("version 2.0", head(b"GET / HTTP/2.0"), 505),
+    ("version 1.10", head(b"GET / HTTP/1.10"), 400),
+    ("version in lower case", head(b"GET / http/1.1"), 400),
+    ("blank line first", b"\r\n" + head(), 400),
+    ("bare LF after the request line", b"GET / HTTP/1.1\n" + HOST + b"\r\n", 400),
+    ("bare LF after a header", b"GET / HTTP/1.1\r\nHost: x\nA: b\r\n\r\n", 400),
+    ("bare LF at the end", b"GET / HTTP/1.1\r\nHost: x\r\n\n", 400),
+    ("bare CR in a value", head(b"GET / HTTP/1.1", b"A: b\rc"), 400),
+    ("bare CR in the target", head(b"GET /\r HTTP/1.1"), 400),
+    ("obs-fold", head(b"GET / HTTP/1.1", b"A: b", b" c"), 400),
+    ("obs-fold first", b"GET / HTTP/1.1\r\n a: b\r\n" + HOST + b"\r\n", 400),
+    ("space before the colon", head(b"GET / HTTP/1.1", b"A : b"), 400),
+    ("no name", head(b"GET / HTTP/1.1", b": b"), 400),
+    ("no colon", head(b"GET / HTTP/1.1", b"abc"), 400),
+    ("NUL in a value", head(b"GET / HTTP/1.1", b"A: \0"), 400),
+    ("DEL in a value", head(b"GET / HTTP/1.1", b"A: \x7f"), 400),
+    ("name that is no token", head(b"GET / HTTP/1.1", b"A(b): c"), 400),
+    ("name that is no ASCII", head(b"GET / HTTP/1.1", b"\xc3\xa4: c"), 400),
+    ("no Host", head(host=b""), 400),
+    ("two Hosts", head(b"GET / HTTP/1.1", b"Host: x"), 400),
+    ("two lengths", head(b"PUT / HTTP/1.1", b"Content-Length: 1", b"Content-Length: 1"), 400),
+    ("list of lengths", head(b"PUT / HTTP/1.1", b"Content-Length: 1, 1"), 400),
+    ("empty length", head(b"PUT / HTTP/1.1", b"Content-Length:"), 400),
+    ("signed length", head(b"PUT / HTTP/1.1", b"Content-Length: +1"), 400),
+    ("negative length", head(b"PUT / HTTP/1.1", b"Content-Length: -1"), 400),
+    ("hexadecimal length", head(b"PUT / HTTP/1.1", b"Content-Length: 0x1"), 400),
+    ("length with an underscore", head(b"PUT / HTTP/1.1", b"Content-Length: 1_0"), 400),
+    ("length of other digits", head(b"PUT / HTTP/1.1", "Content-Length: ٣".encode()), 400),
+    ("length of too many digits", head(b"PUT / HTTP/1.1", b"Content-Length: " + b"1" * 16), 400),
+    ("chunked", head(b"PUT / HTTP/1.1", b"Transfer-Encoding: chunked"), 411),
+    ("chunked and a length", head(b"PUT / HTTP/1.1", b"Content-Length: 1", b"Transfer-Encoding: chunked"), 411),
+    ("identity", head(b"PUT / HTTP/1.1", b"Transfer-Encoding: identity"), 411),
+    ("other expectation", head(b"PUT / HTTP/1.1", b"Expect: 200-ok"), 417),
+    ("two Expects", head(b"PUT / HTTP/1.1", b"Expect: 100-continue", b"Expect: 100-continue"), 400),
+    ("65 headers", head(b"GET / HTTP/1.1", *(b"A%d: b" % number for number in range(64))), 431),
+    ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+]  # fmt: skip
+
+
+@STEPS
+@pytest.mark.parametrize(("raw", "status"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_bad_request_is_refused_however_it_comes(raw: bytes, status: int, step: int) -> None:
+    with pytest.raises(HttpError) as caught:
+        feed(raw, step)
+    assert caught.value.status == status
+
+
+def test_refusal_comes_as_soon_as_it_is_certain() -> None:
+    """Nobody waits for the end of a head that cannot become good."""
+    parser = RequestParser()
+    with pytest.raises(HttpError):
+        parser.parse(bytearray(b"GET / HTTP/1.1\nHost"))
+
+
+# -- limits: the largest that is taken, and one more -------------------------------------------------------------
+
+
+def line_of(size: int) -> bytes:
+    return b"GET /" + b"a" * (size - len(b"GET / HTTP/1.1")) + b" HTTP/1.1"
+
+
+@STEPS
+def test_limit_of_the_request_line(step: int) -> None:
+    most = http1.MAX_REQUEST_LINE_BYTES
+    [request], _ = feed(head(line_of(most)), max(step, 5))
+    assert len(request.target) == most - len(b"GET  HTTP/1.1")
+    for raw in (head(line_of(most + 1)), line_of(most + 2)):
+        with pytest.raises(HttpError) as caught:
+            feed(raw, max(step, 5))
+        assert (caught.value.status, caught.value.code) == (414, "uri_too_long")
+
+
+@pytest.mark.parametrize("step", [1, WHOLE])
+def test_limit_of_the_headers(step: int) -> None:
+    """Each step of one byte parses the whole head anew: hence one request only, the largest."""
+    most = http1.MAX_HEADER_BYTES
+
+    def request_of(size: int) -> bytes:
+        """``size``: from the end of the request line up to the blank line."""
+        spare = size - len(b"\r\n" + HOST + b"A: ")
+        return b"GET / HTTP/1.1\r\n" + HOST + b"A: " + b"a" * spare + b"\r\n\r\n"
+
+    raw = request_of(most)
+    parser, buffer = RequestParser(), bytearray(raw[:-6])
+    for byte in raw[-6:-1]:
+        assert parser.parse(buffer) is None
+        buffer.append(byte)
+    [request], _ = feed(raw, len(raw) - 1 if step == 1 else step)
+    assert len(request.block.fields[b"a"]) == most - 14
+    for bad in (request_of(most + 1), request_of(most + 4)[:-1]):
+        with pytest.raises(HttpError) as caught:
+            feed(bad, WHOLE)
+        assert (caught.value.status, caught.value.code) == (431, "headers_too_large")
+
+
+def test_limit_of_the_number_of_headers() -> None:
+    fields = [b"A%d: b" % number for number in range(http1.MAX_HEADER_COUNT - 1)]
+    [request], _ = feed(head(b"GET / HTTP/1.1", *fields), WHOLE)
+    assert len(request.block.fields) == http1.MAX_HEADER_COUNT
+
+
+def test_largest_length() -> None:
+    assert parse_header_block(HOST + b"Content-Length: " + b"9" * 15 + b"\r\n").content_length == 10**15 - 1
+    assert parse_header_block(HOST + b"Content-Length: 007\r\n").content_length == 7
+    assert parse_header_block(HOST).content_length is None
+
+
+def test_request_line_alone() -> None:
+    assert parse_request_line(b"OPTIONS /!$&'()*+,;=:@%20?#~ HTTP/1.1") == (b"OPTIONS", b"/!$&'()*+,;=:@%20?#~")
