@@ -148,7 +148,7 @@ class VolumeServer:
         while self.listener.connections and self.loop.time() < ends_at:
             await asyncio.sleep(0.02)
         for connection in list(self.listener.connections):
-            connection.transport.abort()
+            connection.abort()
         await asyncio.sleep(0)
         while any(volume.claims for volume in self.store.volumes.values()) and self.loop.time() < ends_at:
             await asyncio.sleep(0.02)

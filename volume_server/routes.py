@@ -24,7 +24,8 @@ from volume_server.volume import OUT_OF_SPACE, Claim, Needle, Volume
 
 log = logging.getLogger(__name__)
 
-_NEEDLE_PATH = re.compile(rb"/[0-9]+/[^/?]+(\?|\Z)")
+_NEEDLE_TARGET = re.compile(rb"/[0-9]|[^?]*\?.*sig=")
+"""What was meant as a needle's URL: a volume, or a signature. Whatever is wrong with it, it is 403, not 404."""
 _RANGE = re.compile(rb"bytes=([0-9]{0,18})-([0-9]{0,18})\Z")
 _CRC = re.compile(rb"[0-9a-f]{8}\Z")
 _CONTENT_TYPE = re.compile(rb"[\x20-\x7e]{1,255}\Z")
@@ -76,25 +77,22 @@ class NeedleRoutes:
 
     def handle(self, connection: Connection, request: Request) -> None:
         method = request.method
-        if method in _READS:
+        if method == b"OPTIONS":
+            self._preflight(connection, request)
+        elif not _NEEDLE_TARGET.match(request.target):
+            raise HttpError(404, "not_found", "nothing is here")
+        elif method in _READS:
             self._get(connection, request)
         elif method == b"PUT":
             self._put(connection, request)
-        elif method == b"OPTIONS":
-            self._preflight(connection, request)
-        elif _NEEDLE_PATH.match(request.target):
-            raise HttpError(403, "signature_invalid", f"no URL is ever signed for {method.decode()}")
         else:
-            raise HttpError(404, "not_found", "nothing is here")
+            raise HttpError(403, "signature_invalid", f"no URL is ever signed for {method.decode()}")
 
     # -- GET and HEAD --------------------------------------------------------------------------------------------
 
     def _get(self, connection: Connection, request: Request) -> None:
-        if not request.target[1:2].isdigit():
-            raise HttpError(404, "not_found", "nothing is here")
         block = request.block
-        if block.content_length:
-            raise HttpError(400, "bad_request", "a body is not taken here")
+        _require_no_body(request)
         allowed = self.gate.admit_get(request.target)
         volume = self.store.volume(allowed.volume)
         offset, length = volume.locate(allowed.needle)
@@ -107,7 +105,7 @@ class NeedleRoutes:
             size, data_offset = needle.header.data_bytes, needle.data_offset
         answer = Selection(200, 0, size, b"")
         if not block.plain:
-            answer = select(block.fields, allowed.etag, size, connection.extra_headers())
+            answer = select(request, allowed.etag, size, connection.extra_headers())
         head = responses.needle_head(
             answer.status,
             content_length=answer.length,
@@ -123,14 +121,11 @@ class NeedleRoutes:
         elif data is not None:
             connection.respond(head + data[answer.start : answer.start + answer.length])
         else:
-            task = connection.send_file(head, volume.file, data_offset + answer.start, answer.length)
-            self.listener.keep(self.listener.loop.create_task(task))
+            connection.send_file(head, volume.fd, data_offset + answer.start, answer.length)
 
     # -- PUT -----------------------------------------------------------------------------------------------------
 
     def _put(self, connection: Connection, request: Request) -> None:
-        if not request.target[1:2].isdigit():
-            raise HttpError(404, "not_found", "nothing is here")
         lease, number = self.gate.admit_put(request.target)
         put = self._plan(connection, request, lease, number)
         if put.size_bytes <= SMALL_BODY_BYTES:
@@ -235,11 +230,9 @@ class NeedleRoutes:
             claim.waiters.append(self._later(connection, lambda: self._put_whole(connection, put, body)))
             return
         if volume.stored_length(put.needle) is not None:
-            found = self._standing(put)
-            if found is not None:
-                if not volume.same_data(found, body, 0):
-                    raise NeedleTaken(f"needle {put.needle:016x} holds other bytes")
-                self.committer.confirm(put)
+            if not volume.same_data(self._standing(put), body, 0):
+                raise NeedleTaken(f"needle {put.needle:016x} holds other bytes")
+            self.committer.confirm(put)
             return
         put.lease.charge(put.size_bytes)
         try:
@@ -258,9 +251,7 @@ class NeedleRoutes:
             claim.waiters.append(self._later(connection, lambda: self._put_stream(connection, put)))
             return
         if volume.stored_length(put.needle) is not None:
-            found = self._standing(put)
-            if found is not None:
-                connection.stream_body(RepeatSink(self, connection, put, found), put.size_bytes)
+            connection.stream_body(RepeatSink(self, connection, put, self._standing(put)), put.size_bytes)
             return
         put.lease.charge(put.size_bytes)
         try:
@@ -270,12 +261,13 @@ class NeedleRoutes:
             raise
         connection.stream_body(AppendSink(self, connection, put, claim), put.size_bytes)
 
-    def _standing(self, put: Put) -> Needle | None:
-        """The live needle that has this PUT's id and meta; None when a dead one's verdict was answered.
+    def _standing(self, put: Put) -> Needle:
+        """The live needle that has this PUT's id and meta.
 
-        Raises NeedleTaken for another one.
+        Raises NeedleTaken for another one, HttpError with its verdict for one that was refused, VolumeSealed.
         """
         volume = put.volume
+        volume.require_synced(put.needle)
         if not volume.stored_length(put.needle):
             verdict = volume.verdict_of_dead(put.needle)
             if not verdict:
@@ -298,6 +290,7 @@ class NeedleRoutes:
     # -- OPTIONS -------------------------------------------------------------------------------------------------
 
     def _preflight(self, connection: Connection, request: Request) -> None:
+        _require_no_body(request)
         fields = request.block.fields
         headers = list(connection.extra_headers())
         if headers and b"access-control-request-method" in fields:
@@ -409,8 +402,10 @@ class InternalRoutes:
             return
         path = request.target.partition(b"?")[0]
         if path == b"/healthz" and request.method in (b"GET", b"HEAD"):
+            _require_no_body(request)
             self._healthz(connection)
         elif path == b"/metrics" and request.method in (b"GET", b"HEAD"):
+            _require_no_body(request)
             self._metrics(connection)
         elif path == b"/usage" or path.startswith(b"/admin/"):
             if request.block.content_length is None:
@@ -608,14 +603,15 @@ class Selection(NamedTuple):
     extra: bytes
 
 
-def select(fields: dict[bytes, bytes], etag: bytes, size: int, headers: tuple[bytes, ...]) -> Selection:
-    """Conditions and range of a GET (RFC 9110 sections 13 and 14). Raises HttpError 412, 416."""
+def select(request: Request, etag: bytes, size: int, headers: tuple[bytes, ...]) -> Selection:
+    """Conditions and range of a GET or HEAD (RFC 9110 sections 13 and 14). Raises HttpError 412, 416."""
+    fields = request.block.fields
     extra = b"".join(line + b"\r\n" for line in headers)
     if not _matches(fields.get(b"if-match"), etag, absent=True):
         raise HttpError(412, "precondition_failed", "If-Match names another version")
     if _matches(fields.get(b"if-none-match"), etag, absent=False):
         return Selection(304, 0, size, extra)
-    asked = fields.get(b"range")
+    asked = fields.get(b"range") if request.method == b"GET" else None  # a range means nothing to other methods
     if asked is None or fields.get(b"if-range", etag) != etag:
         return Selection(200, 0, size, extra)
     found = parse_range(asked, size)
@@ -649,6 +645,12 @@ def _matches(header: bytes | None, etag: bytes, *, absent: bool) -> bool:
     if header == b"*":
         return True
     return any(candidate.strip().removeprefix(b"W/") == etag for candidate in header.split(b","))
+
+
+def _require_no_body(request: Request) -> None:
+    """A body that nobody reads would be taken for the next request. Raises HttpError 400."""
+    if request.block.content_length:
+        raise HttpError(400, "bad_request", "a body is not taken here")
 
 
 def _check_crc(put: Put) -> None:

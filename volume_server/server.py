@@ -8,6 +8,7 @@ ones wait.
 
 import asyncio
 import logging
+import os
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -24,6 +25,8 @@ MAX_ADMIN_BODY_BYTES = 8 << 20
 DRAIN_BYTES = 1 << 20
 STREAM_BUFFER_BYTES = 1 << 20
 SENDFILE_PIECE_BYTES = 4 << 20
+FLUSH_BYTES = 1 << 20
+"""Answers of one read are collected up to here, then written, so that a client that does not read is noticed."""
 HEAD_TIMEOUT_S = 30.0
 BODY_TIMEOUT_S = 120.0
 """For a small body, for each buffer of a large one, and for each piece of an answer: 9 kB/s at the least."""
@@ -76,12 +79,6 @@ class Listener:
         self._id_prefix = instance[:12].encode()
         self._id_count = 0
         self._spare_buffers: list[bytearray] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def keep(self, task: asyncio.Task[None]) -> None:
-        """Hold on to a task until it ends (the loop alone would let it be collected)."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def next_request_id(self) -> bytes:
         self._id_count += 1
@@ -129,6 +126,11 @@ class Connection(asyncio.Protocol):
         self._discard = -1
         self._writable = True
         self._out: list[bytes] | None = None
+        self._out_bytes = 0
+        self._client_is_done = False
+        """It half-closed: no more requests will come."""
+        self._receiver: BodyReceiver | None = None
+        self._sending: asyncio.Task[None] | None = None
 
     # -- asyncio's side ------------------------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ class Connection(asyncio.Protocol):
         # a client that half-closes still gets the answers it is waiting for
         if not self.busy:
             return False
-        self.deadline_s = min(self.deadline_s, self.listener.loop.time() + BODY_TIMEOUT_S)
+        self._client_is_done = True
         return True
 
     def pause_writing(self) -> None:
@@ -183,7 +185,7 @@ class Connection(asyncio.Protocol):
 
     def process(self) -> None:
         """Answer all that the buffer holds, with one write."""
-        out = self._out = []
+        self._out = []
         buffer = self.buffer
         while buffer and not self.busy and not self.closed and self._writable and self._discard < 0:
             if self._body_needed >= 0:
@@ -205,10 +207,11 @@ class Connection(asyncio.Protocol):
             self.request, head_bytes = parsed
             del buffer[:head_bytes]
             self._begin(self.request)
+        self._flush()
         self._out = None
-        if out and not self.transport.is_closing():
-            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if not buffer and not self.busy and self._body_needed < 0 and self._discard < 0:
+        if self._client_is_done and self._writable and not self.busy and self._discard < 0:
+            self._close_softly(0)  # whatever is left in the buffer will never be a whole request
+        elif not buffer and not self.busy and self._body_needed < 0 and self._discard < 0:
             self.deadline_s = self.listener.loop.time() + IDLE_TIMEOUT_S
 
     def _begin(self, request: Request) -> None:
@@ -253,7 +256,7 @@ class Connection(asyncio.Protocol):
     def stream_body(self, sink: Sink, length: int) -> None:
         """Hand the body over to ``sink``, piece by piece."""
         self._body_begun = True
-        receiver = BodyReceiver(self, sink, length)
+        receiver = self._receiver = BodyReceiver(self, sink, length)
         if len(self.buffer) < length:
             self._send_continue()
         receiver.start()
@@ -348,14 +351,23 @@ class Connection(asyncio.Protocol):
     def _write(self, raw: bytes) -> None:
         if self._out is not None:
             self._out.append(raw)
+            self._out_bytes += len(raw)
+            if self._out_bytes >= FLUSH_BYTES:
+                self._flush()
         elif not self.transport.is_closing():
             self.transport.write(raw)
 
+    def _flush(self) -> None:
+        """Write what `process` has collected."""
+        out = self._out
+        if out and not self.transport.is_closing():
+            self.transport.write(out[0] if len(out) == 1 else b"".join(out))
+            out.clear()
+        self._out_bytes = 0
+
     def _close_softly(self, discard_bytes: int) -> None:
         """Half-close after the answer and read on for a moment, so that no reset overtakes the answer."""
-        if self._out:
-            self.transport.write(b"".join(self._out))
-            self._out.clear()
+        self._flush()
         self.buffer.clear()
         self._body_needed = -1
         if discard_bytes and self.transport.can_write_eof():
@@ -365,6 +377,7 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
         else:
             self.closed = True
+            self.deadline_s = self.listener.loop.time() + BODY_TIMEOUT_S
             self.transport.close()
 
     def close_if_idle(self) -> None:
@@ -372,17 +385,29 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     def time_out(self) -> None:
-        if self._body_needed >= 0 and not self.busy and self._discard < 0:
+        """The client took too long over whatever it was at."""
+        if self._receiver is not None:
+            self._receiver.time_out()
+        elif self._body_needed >= 0 and not self.busy and self._discard < 0:
             self.refuse(HttpError(408, "timeout", "the body came too slowly"))
-            self.deadline_s = self.listener.loop.time() + DRAIN_TIMEOUT_S
         elif self.buffer and not self.busy and self._discard < 0 and self._writable:
             self.request, self.request_id = None, self.listener.next_request_id()
             self.refuse(HttpError(408, "timeout", "the request came too slowly"))
         else:
-            self.transport.abort()
+            self.abort()
 
-    async def send_file(self, head: bytes, file: object, offset: int, count: int) -> None:
+    def abort(self) -> None:
+        """Drop the connection now."""
+        if self._sending is not None:
+            # before the socket is closed: the loop would else wait for ever for a descriptor that is no more
+            self._sending.cancel()
+        self.transport.abort()
+
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         """Send an answer whose body lies in a file, by sendfile, a piece at a time."""
+        self._sending = self.listener.loop.create_task(self._send_file(head, PositionalFile(fd), offset, count))
+
+    async def _send_file(self, head: bytes, file: "PositionalFile", offset: int, count: int) -> None:
         loop = self.listener.loop
         try:
             self.transport.write(head)
@@ -400,11 +425,38 @@ class Connection(asyncio.Protocol):
             log.warning("request %s: the body broke off: %s", self.request_id.decode(), error)
             self.transport.abort()
             return
+        finally:
+            self._sending = None
         if count:
             log.error("request %s: the volume file ended early", self.request_id.decode())
             self.transport.abort()
         elif not self.closed:
             self.end_answer(self.closes)
+
+
+class PositionalFile:
+    """A file for `loop.sendfile` with a position of its own, since many answers read one descriptor at once.
+
+    Only where the file system knows no sendfile does the loop seek and read by itself.
+    """
+
+    mode = "rb"
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._position = 0
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def seek(self, position: int) -> int:
+        self._position = position
+        return position
+
+    def readinto(self, view: memoryview) -> int:
+        read = os.preadv(self._fd, [view], self._position)
+        self._position += read
+        return read
 
 
 class BodyReceiver(asyncio.BufferedProtocol):
@@ -447,7 +499,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         if self._filled == len(self._filling) or self.received == self.length:
             if self._spare is not None and not self.writing:
                 self._write_out()
-            if self._filled == len(self._filling) or self.received == self.length:
+            if not self._has_room:
                 self.connection.transport.pause_reading()
 
     def eof_received(self) -> bool:
@@ -464,6 +516,20 @@ class BodyReceiver(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self.connection._writable = True
+        if self._has_room:
+            self.connection.transport.resume_reading()
+
+    def time_out(self) -> None:
+        """The body comes too slowly, or the client does not read what it is sent."""
+        if self.writing:  # its buffers are not ours to give back yet
+            self.connection.abort()
+            return
+        self.failure = HttpError(408, "timeout", "the body came too slowly")
+        self._finish()
+
+    @property
+    def _has_room(self) -> bool:
+        return self._filled < len(self._filling) and self.received < self.length
 
     def _write_out(self) -> None:
         """Swap the buffers and let a thread write the full one."""
@@ -498,15 +564,15 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self.connection.deadline_s = self.listener.loop.time() + BODY_TIMEOUT_S
         if self._filled == len(self._filling) or self.received == self.length:
             self._write_out()
-        self.connection.transport.resume_reading()
-        if self.received == self.length:
-            self.connection.transport.pause_reading()
+        if self._has_room and self.connection._writable:
+            self.connection.transport.resume_reading()
 
     def _finish(self) -> None:
         self.listener.give_buffer(self._filling)
         if self._spare is not None:
             self.listener.give_buffer(self._spare)
         connection = self.connection
+        connection._receiver = None
         whole = self.written == self.length and self.failure is None
         if not self.lost:
             connection.transport.set_protocol(connection)

@@ -27,7 +27,7 @@ class FaultyFiles(FileSystem):
 
     def __init__(self) -> None:
         self.calls: Counter[str] = Counter()
-        self.before: Callable[[str], None] = lambda call: None
+        self.before: Callable[[str], None] = lambda _: None
         self._failures: dict[str, tuple[int, int, int]] = {}
 
     def fail(self, call: str, error: int = errno.EIO, *, after: int = 0, part_bytes: int = 0) -> None:

@@ -61,7 +61,7 @@ def reads_of_records(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[i
     pread = os.pread
 
     def watching(fd: int, size: int, offset: int) -> bytes:
-        seen.append((os.readlink(f"/proc/self/fd/{fd}"), offset))
+        seen.append((str(Path(f"/proc/self/fd/{fd}").readlink()), offset))
         return pread(fd, size, offset)
 
     monkeypatch.setattr(os, "pread", watching)

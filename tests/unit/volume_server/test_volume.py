@@ -84,7 +84,7 @@ def test_new_volume_is_durable_by_file_and_directory(tmp_path: Path) -> None:
     class Watching(FileSystem):
         def sync_file(self, fd: int) -> None:
             super().sync_file(fd)
-            done.append("file " + os.readlink(f"/proc/self/fd/{fd}").rpartition("/")[2].split(".")[2])
+            done.append("file " + Path(f"/proc/self/fd/{fd}").readlink().name.split(".")[2])
 
         def rename(self, source: Path, target: Path) -> None:
             super().rename(source, target)

@@ -1,0 +1,442 @@
+"""Connections: order, bodies, time limits, half-closes and losses at every point; and nothing leaks."""
+
+import asyncio
+import os
+import socket
+import threading
+import zlib
+from collections.abc import Callable
+
+import pytest
+
+from tests.unit.volume_server.serving import FIRST, LARGE, Server, Wire, get_url, lease, put_url, request
+from volume_server import server as module
+from volume_server.server import DRAIN_BYTES, SMALL_BODY_BYTES, PositionalFile
+
+HEALTH = request("GET", "/healthz")
+
+
+def at_rest(server: Server) -> None:
+    """Nothing is left of what the clients began: no connection, claim, receiver, task or buffer."""
+    server.wait(lambda: not server.listener.connections, what="the connections to be gone")
+    server.wait(lambda: not server.volume.claims, what="the claims to be gone")
+    server.wait(lambda: len(asyncio.all_tasks(server.loop)) == 1, what="all tasks but the server's own to end")
+    spare = server.call(lambda: [id(buffer) for buffer in server.listener._spare_buffers])
+    assert len(spare) == len(set(spare))
+
+
+# -- order -------------------------------------------------------------------------------------------------------
+
+
+def test_pipelined_mix_is_answered_in_order(server: Server) -> None:
+    """Small and large reads and writes in one go: each answer is its own, whatever is ready first."""
+    server.put(FIRST, b"small")
+    large = os.urandom(LARGE)
+    server.put(FIRST + 1, large)
+    wire = server.wire().send(
+        request("GET", get_url())
+        + request("PUT", put_url(FIRST + 2), b"a")
+        + request("GET", get_url(FIRST + 1))
+        + request("PUT", put_url(FIRST + 3), large)
+        + request("GET", get_url(FIRST + 99))
+        + request("HEAD", get_url(FIRST + 1))
+        + request("GET", get_url(FIRST + 3))
+        + request("PUT", put_url(FIRST + 2), b"a")
+        + HEALTH
+    )
+    assert wire.answer().body == b"small"
+    assert wire.answer().json()["size"] == 1
+    assert wire.answer().body == large
+    assert wire.answer().json()["size"] == LARGE
+    assert wire.answer().status == 404
+    assert wire.answer(head=True).headers["content-length"] == str(LARGE)
+    assert wire.answer().body == large
+    assert wire.answer().json()["size"] == 1
+    assert wire.answer().json()["status"] == "ok"
+
+
+def test_verdict_that_is_late_holds_back_what_came_after(server: Server) -> None:
+    server.verdicts.hold = True
+    wire = server.wire().send(request("PUT", put_url(), b"x") + HEALTH)
+    server.wait(lambda: server.verdicts.asked, what="the confirm")
+    other = server.wire().send(HEALTH)
+    assert other.answer().status == 200  # others go on
+    server.call(server.verdicts.release)
+    assert [wire.answer().status, wire.answer().status] == [201, 200]
+
+
+def test_many_small_requests_in_one_go(server: Server) -> None:
+    server.put(FIRST, b"data")
+    wire = server.wire().send(request("GET", get_url()) * 500)
+    assert [wire.answer().body for _ in range(500)] == [b"data"] * 500
+
+
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_requests_in_pieces(server: Server, chunk: int) -> None:
+    raw = request("PUT", put_url(), b"hello") + request("GET", get_url())
+    wire = server.wire()
+    wire.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for start in range(0, len(raw), chunk):
+        wire.send(raw[start : start + chunk])
+    assert wire.answer().status == 201
+    assert wire.answer().body == b"hello"
+
+
+def test_connection_close_is_kept_to(server: Server) -> None:
+    wire = server.wire().send(request("GET", "/healthz", Connection="close") + HEALTH)
+    answer = wire.answer()
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert wire.at_end()
+
+
+def test_answers_that_nobody_reads_are_not_piled_up(server: Server) -> None:
+    """A few kilobytes of pipelined GETs ask for 200 MB: they are read from disk as they are taken."""
+    server.put(FIRST, bytes(SMALL_BODY_BYTES - 1000))
+    wire = server.wire(receive_buffer=4096)
+    wire.socket.setblocking(False)
+    raw = request("GET", get_url()) * 800
+    sent = wire.socket.send(raw)
+    server.wait(lambda: any(not found._writable for found in server.listener.connections), what="the server to stop")
+    piled = server.call(lambda: sum(found.transport.get_write_buffer_size() for found in server.listener.connections))
+    assert piled < 4 << 20
+    wire.socket.settimeout(60)
+    wire.send(raw[sent:])
+    for _ in range(800):
+        assert len(wire.answer().body) == SMALL_BODY_BYTES - 1000
+
+
+def test_large_put_behind_answers_that_are_read_late(server: Server) -> None:
+    """The body's receiver is paused with the answers before it, and goes on with them."""
+    server.put(FIRST, bytes(SMALL_BODY_BYTES - 1000))
+    wire = server.wire(receive_buffer=4096)
+    body = os.urandom(LARGE)
+    raw = request("GET", get_url()) * 60 + request("PUT", put_url(FIRST + 1), body)
+    wire.socket.setblocking(False)
+    sent = wire.socket.send(raw)
+    server.wait(lambda: any(not found._writable for found in server.listener.connections), what="the server to stop")
+    wire.socket.settimeout(60)
+    sender = threading.Thread(target=wire.socket.sendall, args=(raw[sent:],))
+    sender.start()
+    for _ in range(60):
+        assert wire.answer().status == 200
+    assert wire.answer().status == 201
+    sender.join()
+    assert server.get(FIRST + 1).body == body
+
+
+# -- bodies ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, SMALL_BODY_BYTES, SMALL_BODY_BYTES + 1, 1 << 20, (1 << 20) + 1, LARGE])
+def test_continue_is_sent_before_the_body_is(server: Server, size: int) -> None:
+    body = os.urandom(size)
+    raw = request("PUT", put_url(), body, Expect="100-continue")
+    wire = server.wire().send(raw[:-size])
+    assert wire.answer().status == 100
+    assert wire.send(body).answer().status == 201
+    assert server.get().body == body
+
+
+@pytest.mark.parametrize("size", [10, 600_000])
+def test_continue_is_left_away_where_the_body_is_here_already(server: Server, size: int) -> None:
+    wire = server.wire().send(request("PUT", put_url(), bytes(size), Expect="100-continue"))
+    statuses = [wire.answer().status]
+    if statuses == [100]:  # the head came alone: then it was asked for
+        statuses = [wire.answer().status]
+    assert statuses == [201]
+
+
+@pytest.mark.parametrize(("size", "url"), [(10, put_url()[:-1] + "x"), (600_000, put_url(FIRST - 1))])
+def test_continue_is_never_sent_for_a_signature_that_is_not_good(server: Server, size: int, url: str) -> None:
+    wire = server.wire().send(request("PUT", url, bytes(size), Expect="100-continue")[:-size])
+    answer = wire.answer()
+    assert (answer.status, answer.headers["connection"]) == (403, "close")
+    assert wire.at_end()
+
+
+@pytest.mark.parametrize("sent", [0, 1, 299_999])
+@pytest.mark.parametrize("how", [Wire.close, Wire.reset, Wire.half_close])
+@pytest.mark.parametrize("size", [200_000, 300_000])
+def test_body_cut_off_leaves_nothing(server: Server, sent: int, how: Callable[[Wire], None], size: int) -> None:
+    before = server.call(server.volume.report)
+    raw = request("PUT", put_url(), bytes(size))
+    cut = len(raw) - size + min(sent, size - 1)
+    wire = server.wire().send(raw[:cut])
+    server.wait_received(cut)
+    how(wire)
+    if how is Wire.half_close:
+        assert wire.at_end()
+    at_rest(server)
+    assert server.call(server.volume.report) == before
+    assert server.verdicts.asked == []
+    assert server.put(FIRST, bytes(size)).status == 201
+
+
+def test_client_that_left_while_a_thread_writes(server: Server) -> None:
+    """The space is given back only when the thread is done with it."""
+    going, go_on = threading.Event(), threading.Event()
+
+    def hold(call: str) -> None:
+        if call == "write_at" and threading.current_thread() is not server._thread:
+            going.set()
+            go_on.wait(60)
+
+    before = server.call(server.volume.report)
+    server.files.before = hold
+    wire = server.wire().send(request("PUT", put_url(), Content_Length=str(LARGE)) + bytes(1 << 20))
+    assert going.wait(60)
+    wire.reset()
+    server.wait(lambda: not server.listener.connections, what="the connection to be gone")
+    assert server.call(lambda: list(server.volume.claims)) == [FIRST]
+    go_on.set()
+    at_rest(server)
+    assert server.call(server.volume.report) == before
+
+
+def test_client_that_left_with_its_body_complete_is_committed(server: Server) -> None:
+    wire = server.wire().send(request("PUT", put_url(), bytes(LARGE)))
+    server.wait_received(LARGE)
+    wire.reset()
+    server.wait(lambda: server.volume.stored_length(FIRST), what="the needle")
+    at_rest(server)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["before", "half-way"])
+def test_client_that_leaves_a_large_answer(server: Server, half: bool) -> None:
+    server.put(FIRST, bytes(LARGE))
+    wire = server.wire(receive_buffer=4096).send(request("GET", get_url()))
+    if half:
+        wire.socket.recv(100_000)
+    wire.reset()
+    at_rest(server)
+    assert len(server.get().body) == LARGE
+
+
+def test_body_of_a_refused_request_is_drained_and_the_connection_closes(server: Server) -> None:
+    wire = server.wire().send(request("PUT", put_url(FIRST - 1), bytes(DRAIN_BYTES // 2)) + HEALTH)
+    answer = wire.answer()
+    assert (answer.code, answer.headers["connection"]) == ((403, "needle_outside_lease"), "close")
+    assert wire.at_end()
+    wire.close()
+    at_rest(server)
+
+
+def test_small_body_of_a_refused_request_costs_no_connection(server: Server) -> None:
+    wire = server.wire().send(request("PUT", put_url(FIRST - 1), b"body") + HEALTH)
+    assert wire.answer().code == (403, "needle_outside_lease")
+    assert wire.answer().status == 200
+
+
+def test_draining_ends(server: Server) -> None:
+    """Who sends on and on after a refusal is cut off."""
+    wire = server.wire().send(request("PUT", put_url(FIRST - 1), Content_Length="10000000"))
+    assert wire.answer().status == 403
+    with pytest.raises(OSError, match=r"reset|Broken pipe"):
+        wire.send(bytes(100_000_000))
+    at_rest(server)
+
+
+def test_bad_request_closes_the_connection(server: Server) -> None:
+    wire = server.wire().send(HEALTH + b"nonsense\r\n\r\n" + HEALTH)
+    assert wire.answer().status == 200
+    answer = wire.answer()
+    assert (answer.code, answer.headers["connection"]) == ((400, "bad_request"), "close")
+    assert wire.at_end()
+
+
+# -- half-close --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [10, 600_000])
+def test_half_closed_client_gets_its_answer_and_the_end(server: Server, size: int) -> None:
+    server.verdicts.hold = True
+    wire = server.wire().send(request("PUT", put_url(), bytes(size)))
+    wire.half_close()
+    server.wait(lambda: server.verdicts.asked, what="the confirm")
+    server.call(server.verdicts.release)
+    assert wire.answer().status == 201
+    assert wire.at_end()
+    wire.close()
+    at_rest(server)
+
+
+def test_half_closed_client_gets_all_its_pipelined_answers(server: Server) -> None:
+    server.put(FIRST, bytes(LARGE))
+    wire = server.wire().send(
+        request("PUT", put_url(FIRST + 1), b"x") + request("GET", get_url()) + HEALTH + b"GET /half"
+    )
+    wire.half_close()
+    assert wire.answer().status == 201
+    assert len(wire.answer().body) == LARGE
+    assert wire.answer().status == 200
+    assert wire.at_end()
+    wire.close()
+    at_rest(server)
+
+
+# -- time limits -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every limit has passed as soon as it is set; nothing is closed before the next sweep."""
+    for name in ("HEAD_TIMEOUT_S", "BODY_TIMEOUT_S", "IDLE_TIMEOUT_S", "DRAIN_TIMEOUT_S"):
+        monkeypatch.setattr(module, name, -1.0)
+
+
+@pytest.mark.usefixtures("no_patience")
+@pytest.mark.parametrize("size", [1000, 600_000], ids=["small", "large"])
+def test_slow_body_is_408_and_leaves_nothing(server: Server, size: int) -> None:
+    before = server.call(server.volume.report)
+    raw = request("PUT", put_url(), bytes(size))[:-1]
+    wire = server.wire().send(raw)
+    server.wait_received(len(raw))
+    server.sweep()
+    answer = wire.answer()
+    assert (answer.code, answer.headers["connection"]) == ((408, "timeout"), "close")
+    assert wire.at_end()
+    assert server.call(server.volume.report) == before
+    server.sweep()  # who then does not close is cut off
+    at_rest(server)
+
+
+@pytest.mark.usefixtures("no_patience")
+def test_slow_head_is_408(server: Server) -> None:
+    wire = server.wire().send(HEALTH[:-5])
+    server.wait_received(len(HEALTH) - 5)
+    server.sweep()
+    assert wire.answer().code == (408, "timeout")
+    assert wire.at_end()
+
+
+@pytest.mark.usefixtures("no_patience")
+def test_idle_connection_is_closed(server: Server) -> None:
+    wire = server.wire().send(HEALTH)
+    assert wire.answer().status == 200
+    server.sweep()
+    assert wire.at_end()
+    at_rest(server)
+
+
+@pytest.mark.usefixtures("no_patience")
+def test_client_that_waits_for_us_is_never_too_slow(server: Server) -> None:
+    server.verdicts.hold = True
+    wires = [server.wire().send(request("PUT", put_url(FIRST + size % 99), bytes(size))) for size in (10, 600_000)]
+    server.wait(lambda: len(server.verdicts.asked) == 2, what="the confirms")
+    server.sweep()
+    server.call(server.verdicts.release)
+    assert [wire.answer().status for wire in wires] == [201, 201]
+
+
+@pytest.mark.usefixtures("no_patience")
+@pytest.mark.parametrize("size", [SMALL_BODY_BYTES - 1000, LARGE * 4], ids=["small", "large"])
+def test_client_that_does_not_read_is_cut_off_and_nothing_stays(server: Server, size: int) -> None:
+    assert server.put(FIRST, bytes(size), url=lease(max_bytes=size)).status == 201
+    before = server.call(lambda: len(server.loop._selector.get_map()))  # type: ignore[attr-defined]
+    wire = server.wire(receive_buffer=4096).send(request("GET", get_url()) * (40 if size < LARGE else 1))
+    server.wait(
+        lambda: any(not found._writable or found._sending for found in server.listener.connections), what="the answer"
+    )
+    server.sweep()
+    at_rest(server)
+    assert server.call(lambda: len(server.loop._selector.get_map())) <= before  # type: ignore[attr-defined]
+    wire.close()
+    for _ in range(5):  # the descriptor is used again
+        assert len(server.get().body) == size
+
+
+def test_answer_that_is_not_read_after_a_close_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.put(FIRST, bytes(SMALL_BODY_BYTES - 1000))
+    monkeypatch.setattr(module, "BODY_TIMEOUT_S", -1.0)
+    wire = server.wire(receive_buffer=4096)
+    wire.send(request("GET", get_url()) * 30 + request("GET", get_url(), Connection="close"))
+    server.wait(lambda: any(not found._writable for found in server.listener.connections), what="the answers")
+    server.sweep()
+    at_rest(server)
+
+
+# -- limits and draining -----------------------------------------------------------------------------------------
+
+
+def test_connections_have_a_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
+    wires = [server.wire().send(HEALTH) for _ in range(2)]
+    assert [wire.answer().status for wire in wires] == [200, 200]
+    with pytest.raises((EOFError, ConnectionError)):
+        server.wire().send(HEALTH).answer()
+    wires[0].close()
+    server.wait(lambda: len(server.listener.connections) == 1, what="a place")
+    assert server.wire().send(HEALTH).answer().status == 200
+
+
+def test_draining_closes_the_idle_and_lets_the_others_finish(server: Server) -> None:
+    server.verdicts.hold = True
+    idle = server.wire().send(HEALTH)
+    assert idle.answer().status == 200
+    busy = server.wire().send(request("PUT", put_url(), b"x"))
+    server.wait(lambda: server.verdicts.asked, what="the confirm")
+    sending = server.wire().send(request("PUT", put_url(FIRST + 1), Content_Length=str(LARGE)) + bytes(LARGE // 2))
+    server.wait(lambda: FIRST + 1 in server.volume.claims, what="the upload")
+    server.call(server.listener.drain)
+    assert idle.at_end()
+    server.call(server.verdicts.release)
+    sending.send(bytes(LARGE - LARGE // 2))
+    for wire in (busy, sending):
+        answer = wire.answer()
+        assert (answer.status, answer.headers["connection"]) == (201, "close")
+        assert wire.at_end()
+    at_rest(server)
+
+
+# -- memory and files --------------------------------------------------------------------------------------------
+
+
+def test_buffers_come_back_however_an_upload_ends(server: Server) -> None:
+    for _ in range(3):
+        server.put(FIRST, bytes(LARGE), Warehouse_CRC32="00000000")
+        server.put(FIRST + 1, bytes(LARGE))
+        wire = server.wire().send(request("PUT", put_url(FIRST + 2), Content_Length=str(LARGE)) + bytes(1_500_000))
+        server.wait(lambda: FIRST + 2 in server.volume.claims, what="the upload")
+        wire.reset()
+        at_rest(server)
+    assert len(server.listener._spare_buffers) == 2  # one upload at a time needs two
+
+
+def test_file_is_read_where_each_answer_stands_even_without_sendfile(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop then seeks and reads by itself, for many answers from one descriptor at once."""
+
+    def unsupported(*_: object) -> int:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "sendfile", unsupported)
+    bodies = [os.urandom(LARGE) for _ in range(4)]
+    for number, body in enumerate(bodies):
+        server.put(FIRST + number, body)
+    wires = [server.wire().send(request("GET", get_url(FIRST + number % 4))) for number in range(12)]
+    for number, wire in enumerate(wires):
+        assert zlib.crc32(wire.answer().body) == zlib.crc32(bodies[number % 4])
+
+
+def test_positional_file_has_a_position_of_its_own(server: Server) -> None:
+    server.put(FIRST, b"0123456789")
+    descriptor = server.volume.fd
+    one, two = PositionalFile(descriptor), PositionalFile(descriptor)
+    one.seek(0)
+    two.seek(4)
+    buffer = bytearray(4)
+    assert one.readinto(memoryview(buffer)) == 4
+    assert bytes(buffer) == b"WHVo"
+    assert two.readinto(memoryview(buffer)) == 4
+    assert bytes(buffer) == b"lume"
+    assert one.readinto(memoryview(buffer)) == 4
+    assert bytes(buffer) == b"lume"
+
+
+def test_volume_file_that_ends_early_stops_short_and_never_says_so_falsely(server: Server) -> None:
+    server.put(FIRST, bytes(LARGE))
+    os.truncate(server.volume.path, 1 << 20)
+    wire = server.wire().send(request("GET", get_url()))
+    with pytest.raises((EOFError, ConnectionError)):
+        wire.answer()
