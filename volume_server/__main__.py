@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -53,8 +54,15 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     )
 
 
+def raise_file_limit() -> None:
+    """As many open files as this process may have: each connection takes one, and so does each volume."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> int:
     options = parse_options()
+    raise_file_limit()
     configure_logging(os.environ.get("WAREHOUSE_LOG", "text"))
     try:
         return VolumeServer(options).run()

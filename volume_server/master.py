@@ -4,6 +4,7 @@ import http.client
 import json
 import logging
 import queue
+import re
 import select
 import socket
 import threading
@@ -21,6 +22,7 @@ from volume_server import signing
 from volume_server.clock import Clock
 from volume_server.commit import Put
 from volume_server.errors import MasterRefuses
+from volume_server.responses import REASONS
 from volume_server.store import Identity
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,10 @@ CONFIRM_GRACE_S = 0.5
 """How long after the deadline an answer is still awaited: it may have been judged just before."""
 MAX_BATCH = 512
 RETRY_S = (0.05, 0.2, 0.5)
+
+NO_ANSWER = 0
+
+_CODE = re.compile(r"[a-z0-9_]{1,64}")
 
 FATAL_AT_START = frozenset({"join_refused", "server_known", "server_running", "wrong_store"})
 """Refusals at the door that another try will not change."""
@@ -194,33 +200,19 @@ class ConfirmLane:
             connection = self._connect()
             if connection is None:
                 break
-            try:
-                headers = self.credentials.headers("POST", self.target, raw)
-                headers["Content-Type"] = "application/json"
-                headers["X-Request-Id"] = uuid.uuid4().hex
-                remaining_s = max(deadline_ms - clock.now_ms(), 0) / 1000 + CONFIRM_GRACE_S
-                if connection.sock is not None:
-                    connection.sock.settimeout(remaining_s)
-                connection.request("POST", self.target, raw, headers)
-                response = connection.getresponse()
-                answer = json.loads(response.read())
-                status = response.status
-                if response.will_close:
-                    self._disconnect()
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                log.warning("a confirm got no answer: %r", error)
-                self._disconnect()
-                status, answer = 0, {}
-                perhaps_committed = True
-            if status == 200 and len(answer["verdicts"]) == len(puts):
+            remaining_s = max(deadline_ms - clock.now_ms(), 0) / 1000 + CONFIRM_GRACE_S
+            status, answer = self._post(connection, raw, remaining_s)
+            if status == 200 and are_verdicts(answer.get("verdicts"), len(puts)):
                 identity = self.credentials.identity
                 identity.sequence = max(identity.sequence, int(answer.get("sequence") or 0))
                 return answer["verdicts"], 0
-            code = answer.get("code") if isinstance(answer, dict) else None
-            if status == 500:
+            code = answer.get("code")
+            if status in (NO_ANSWER, 200) or (status >= 500 and status != 503):
                 perhaps_committed = True  # every other refusal of the whole comes before anything is committed
-            if code == "clock_skew":
+            if code == "clock_skew":  # nothing of it was looked at; the deadline was set by a wrong clock, too
                 clock.correct(int(answer["now_ms"]))
+                deadline_ms = clock.now_ms() + CONFIRM_DEADLINE_MS
+                raw = encode_batch(puts, deadline_ms)
             elif code == "deadline_passed":
                 break
             elif status in (400, 403, 404, 409, 413):
@@ -235,11 +227,31 @@ class ConfirmLane:
         delay_s = max(deadline_ms - clock.now_ms(), 0) / 1000 + CONFIRM_GRACE_S
         return _unknown(len(puts), "outcome_unknown"), delay_s
 
+    def _post(self, connection: http.client.HTTPConnection, raw: bytes, timeout_s: float) -> tuple[int, dict[str, Any]]:
+        """Status and body of the master's answer; `NO_ANSWER` where none came that can be read."""
+        headers = self.credentials.headers("POST", self.target, raw)
+        headers["Content-Type"] = "application/json"
+        headers["X-Request-Id"] = uuid.uuid4().hex
+        try:
+            if connection.sock is not None:
+                connection.sock.settimeout(timeout_s)
+            connection.request("POST", self.target, raw, headers)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            log.warning("a confirm got no answer: %r", error)
+            self._disconnect()
+            return NO_ANSWER, {}
+        if response.will_close:
+            self._disconnect()
+        return response.status, answer if isinstance(answer, dict) else {}
+
     def _connect(self) -> http.client.HTTPConnection | None:
         """The kept connection where the master has not closed it, else a new one, None where there is no master."""
         if self._connection is not None and self._connection.sock is not None:
-            readable, _, _ = select.select([self._connection.sock], [], [], 0)
-            if not readable:
+            poll = select.poll()  # select() itself takes no descriptor above 1023
+            poll.register(self._connection.sock, select.POLLIN)
+            if not poll.poll(0):
                 return self._connection
             self._disconnect()  # closed while idle: nothing of ours was in it
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
@@ -281,6 +293,19 @@ def encode_batch(puts: list[Put], deadline_ms: int) -> bytes:
             )
         )
     return json.dumps({"deadline_ms": deadline_ms, "intents": list(intents), "needles": rows}).encode()
+
+
+def are_verdicts(found: object, count: int) -> bool:
+    """Whether this is one verdict for each needle; one that cannot be carried out must not fail half-way."""
+    return isinstance(found, list) and len(found) == count and all(map(_is_verdict, found))
+
+
+def _is_verdict(found: object) -> bool:
+    if not isinstance(found, dict):
+        return False
+    if found.get("state") == "refused":
+        return found.get("status") in REASONS and _CODE.fullmatch(str(found.get("code"))) is not None
+    return found.get("state") in ("committed", "stored")
 
 
 def _unknown(count: int, code: str) -> list[dict[str, object]]:

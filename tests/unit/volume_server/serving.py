@@ -30,6 +30,8 @@ MASTER_SECRET = b"\x02" * 32
 KID = 1
 FIRST = 1 << 16
 MASTER = "http://master.example:8000"
+EXPIRES_AT = int(time.time()) + 7200
+"""Of all leases and URLs of one run: the same lease is the same text."""
 LARGE = 3 << 20
 """More than two stream buffers."""
 
@@ -160,24 +162,19 @@ def request(method: str, target: str, body: bytes = b"", **headers: str) -> byte
     return f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + body
 
 
-def expires_at() -> int:
-    return int(time.time()) + 800
-
-
 def lease(
     *,
     first: int = FIRST,
     count: int = 4096,
     max_bytes: int = LARGE,
     volume: int = 1,
-    expires: int | None = None,
+    expires: int = EXPIRES_AT,
     secret: bytes = SECRET,
     signed_volume: int | None = None,
     signed_expires: int | None = None,
     **fields: Any,
 ) -> str:
     """Path and query of a lease, with the literal {needle}."""
-    expires = expires_at() if expires is None else expires
     values = {"epoch": 1, "bucket_id": 1, "bucket": "b", "api_key": 5, "generation": 2} | fields
     intent = intents.Intent(volume=volume, first=first, count=count, max_bytes=max_bytes, expires_at=expires, **values)
     return signing.presign_put(
@@ -193,11 +190,9 @@ def put_url(needle: int = FIRST, url: str | None = None) -> str:
     return (url or lease()).replace("{needle}", f"{needle:016x}")
 
 
-def get_url(needle: int = FIRST, *, volume: int = 1, expires: int | None = None, **fields: Any) -> str:
+def get_url(needle: int = FIRST, *, volume: int = 1, expires: int = EXPIRES_AT, **fields: Any) -> str:
     values = {"etag": "e", "api_key": 5, "generation": 2} | fields
-    return signing.presign_get(
-        SECRET, kid=KID, volume=volume, needle=needle, expires_at=expires_at() if expires is None else expires, **values
-    )
+    return signing.presign_get(SECRET, kid=KID, volume=volume, needle=needle, expires_at=expires, **values)
 
 
 @dataclass
