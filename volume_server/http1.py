@@ -46,7 +46,7 @@ class HeaderBlock:
     keep_alive: bool
     expect_continue: bool
     plain: bool
-    """Nothing in it changes what a GET is answered: no range, no condition, no origin, no request id."""
+    """Nothing in it changes what a GET gets: no range, no condition, no origin, no request id, no body."""
 
 
 class Request(NamedTuple):
@@ -62,6 +62,19 @@ class RequestParser:
         self._last_raw = b""
         """With the blank line at its end."""
         self._last_block: HeaderBlock | None = None
+        self._repeatable: bytes | None = None
+        """All behind the target of a request with the last block, where nothing in that changes what a GET gets."""
+
+    def repeated_get(self, data: bytes) -> bytes | None:
+        """The target where ``data`` may be one whole GET with the header block of the request before.
+
+        A target is not looked at here. Only a caller who knows each character that it may have can take it
+        for one; all others (more requests than one, say) go through `parse`.
+        """
+        rest = self._repeatable
+        if rest is not None and data.startswith(b"GET /") and data.endswith(rest):
+            return data[4 : -len(rest)]
+        return None
 
     def parse(self, buffer: bytearray) -> tuple[Request, int] | None:
         """The request whose head starts ``buffer`` and the length of that head; None: more bytes are needed.
@@ -88,6 +101,7 @@ class RequestParser:
         method, target = parse_request_line(bytes(buffer[:line_end]))
         block = self._last_block = parse_header_block(bytes(buffer[line_end + 2 : end + 2]))
         self._last_raw = bytes(buffer[line_end + 2 : end + 4])
+        self._repeatable = b" HTTP/1.1\r\n" + self._last_raw if block.plain and block.keep_alive else None
         return Request(method, target, block), end + 4
 
 

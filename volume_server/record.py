@@ -35,7 +35,11 @@ MAX_RECORD_BYTES = (1 << 28) - ALIGNMENT
 """What the index's 28 bits of length hold, header and meta included."""
 MAX_META_BYTES = 0xFFFF
 MAX_DATA_BYTES = MAX_RECORD_BYTES - HEADER_BYTES - MAX_META_BYTES
+_VALUES = struct.Struct("<4xBxHQIIQ")
+"""`_FIELDS` without magic and reserved: just what a `Header` is made of."""
+_RESERVED_AT = 5
 assert _FIELDS.size + TAG_BYTES == HEADER_BYTES
+assert _VALUES.size == _FIELDS.size
 
 PADDING = tuple(bytes(n) for n in range(ALIGNMENT))
 
@@ -93,15 +97,12 @@ def encode_header(
 def decode_header(tagger: Tagger, raw: bytes | memoryview, at: int = 0) -> Header | None:
     """The header at ``raw[at:at + 40]``, or None where there is no genuine one."""
     fields = bytes(raw[at : at + _FIELDS.size])
-    if len(raw) - at < HEADER_BYTES or fields[:4] != MAGIC:
+    if not fields.startswith(MAGIC) or tagger.tag(fields) != raw[at + _FIELDS.size : at + HEADER_BYTES]:
         return None
-    tag = tagger.tag(fields)
-    if tag != raw[at + _FIELDS.size : at + HEADER_BYTES]:
+    header = Header._make(_VALUES.unpack(fields))
+    if not LIVE <= header.kind <= FILLER or fields[_RESERVED_AT] or not header.needle:
         return None
-    _, kind, reserved, meta_bytes, needle, data_bytes, crc, appended_ms = _FIELDS.unpack(fields)
-    if not LIVE <= kind <= FILLER or reserved or not needle:
-        return None
-    return Header(kind, meta_bytes, needle, data_bytes, crc, appended_ms)
+    return header
 
 
 def encode_filler(tagger: Tagger, needle: int, *, record_bytes: int, appended_ms: int) -> bytes:
