@@ -55,6 +55,8 @@ class Lease:
 
 
 class PresignedGet(NamedTuple):
+    """What a presigned URL lets one read, and how it is to be served."""
+
     volume: int
     needle: int
     content_type: bytes

@@ -472,9 +472,9 @@ class Volume:
         raw = self._pread(length, offset)
         header = self._checked_header(needle, raw, offset, length)
         view = memoryview(raw)
-        meta = view[record.HEADER_BYTES : record.HEADER_BYTES + header.meta_bytes]
-        data = view[record.HEADER_BYTES + header.meta_bytes :]
-        if len(raw) != length or not record.body_is_sound(header, meta, data):
+        data_at = record.HEADER_BYTES + header.meta_bytes
+        data = view[data_at:]
+        if len(raw) != length or zlib.crc32(view[record.HEADER_BYTES : data_at], zlib.crc32(data)) != header.crc:
             raise self._damaged(needle, offset)
         return header, data
 
@@ -529,8 +529,8 @@ class Volume:
             header is None
             or header.kind != record.LIVE
             or header.needle != needle
-            or header.stored_bytes != length
-        ):  # fmt: skip
+            or record.HEADER_BYTES + header.meta_bytes + header.data_bytes != length
+        ):
             raise self._damaged(needle, offset)
         return header
 
