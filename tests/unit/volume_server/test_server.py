@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.unit.volume_server.serving import FIRST, LARGE, Server, Wire, get_url, lease, put_url, request
+from tests.unit.volume_server.serving import FIRST, LARGE, Answer, Server, Wire, get_url, lease, put_url, request
 from volume_server import server as module
+from volume_server.routes import NeedleRoutes
 from volume_server.server import DRAIN_BYTES, SMALL_BODY_BYTES, PositionalFile
 
 HEALTH = request("GET", "/healthz")
@@ -440,3 +441,109 @@ def test_volume_file_that_ends_early_stops_short_and_never_says_so_falsely(serve
     wire = server.wire().send(request("GET", get_url()))
     with pytest.raises((EOFError, ConnectionError)):
         wire.answer()
+
+
+# -- the short way for a GET that repeats the headers of the one before --------------------------------------------
+
+
+def without_the_moment(answer: Answer) -> tuple[int, dict[str, str], bytes]:
+    """What two answers to the same request have in common."""
+    headers = {name: value for name, value in answer.headers.items() if name not in ("date", "x-request-id")}
+    return answer.status, headers, answer.body
+
+
+@pytest.fixture
+def short_ways(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For each GET that was tried the short way: whether it was answered there."""
+    seen: list[bool] = []
+    plain_get = NeedleRoutes.plain_get
+
+    def watching(routes: NeedleRoutes, target: bytes, request_id: bytes) -> bytes | None:
+        raw = plain_get(routes, target, request_id)
+        seen.append(raw is not None)
+        return raw
+
+    monkeypatch.setattr(NeedleRoutes, "plain_get", watching)
+    return seen
+
+
+def test_short_way_answers_as_the_long_one(server: Server, short_ways: list[bool]) -> None:
+    server.put(FIRST, b"data")
+    server.put(FIRST + 1, b"")
+    server.put(FIRST + 2, bytes(LARGE))
+    server.put(FIRST + 3, b"to be damaged")
+    offset, length = server.call(lambda: server.volume.locate(FIRST + 3))
+    with server.volume.path.open("r+b") as file:
+        file.seek(offset + length - 1)
+        file.write(b"\xff")
+    targets = [
+        (get_url(), True),
+        (get_url(content_type="text/html", inline=True, filename="ä.html", etag='a"b'), True),
+        (get_url(FIRST + 1), True),
+        (get_url(FIRST + 2), False),
+        (get_url(FIRST + 3), False),
+        (get_url(FIRST + 9), False),
+        (get_url(volume=2), False),
+        (get_url(expires=1000), False),
+        (get_url()[:-1] + "x", False),
+        (get_url().replace("?", "?x=1&"), False),
+        ("/healthz", False),
+        ("/nothing", False),
+    ]
+    for target, answered in targets:
+        wire = server.wire()
+        long = wire.send(request("GET", target)).answer()
+        short_ways.clear()
+        short = wire.send(request("GET", target)).answer()
+        assert short_ways == [answered], target
+        assert without_the_moment(short) == without_the_moment(long), target
+        assert short.headers["x-request-id"] != long.headers["x-request-id"]
+    server.gate.revoked = {5: 3}
+    wire = server.wire().send(HEALTH)
+    wire.answer()
+    assert wire.send(request("GET", get_url())).answer().code == (403, "key_revoked")
+
+
+def test_what_is_not_one_whole_request_goes_the_long_way(server: Server, short_ways: list[bool]) -> None:
+    server.put(FIRST, b"data")
+    get = request("GET", get_url())
+    wire = server.wire().send(get)
+    assert wire.answer().body == b"data"
+    wire.send(get + get + get)
+    assert [wire.answer().body for _ in range(3)] == [b"data"] * 3
+    assert True not in short_ways
+    wire.send(get[:20])
+    server.wait(lambda: any(found.buffer for found in server.listener.connections), what="a part of it")
+    wire.send(get[20:] + get)
+    assert [wire.answer().body for _ in range(2)] == [b"data"] * 2
+    assert True not in short_ways
+    wire.send(get.replace(b" HTTP", b"  HTTP"))
+    assert wire.answer().code == (400, "bad_request")
+    assert True not in short_ways
+
+
+@pytest.mark.parametrize(
+    "header", [{"Connection": "close"}, {"Range": "bytes=0-1"}, {"Origin": "https://x"}, {"X_Request_Id": "mine"}]
+)
+def test_headers_that_mean_something_never_go_the_short_way(
+    server: Server, short_ways: list[bool], header: dict[str, str]
+) -> None:
+    server.put(FIRST, b"data")
+    server.gate.revoked = {}
+    wire = server.wire()
+    for _ in range(1 if "Connection" in header else 2):
+        answer = wire.send(request("GET", get_url(), **header)).answer()
+        assert answer.body == (b"da" if "Range" in header else b"data")
+        if "X_Request_Id" in header:
+            assert answer.headers["x-request-id"] == "mine"
+    assert short_ways == []
+
+
+def test_draining_server_closes_after_a_repeated_get(server: Server) -> None:
+    server.put(FIRST, b"data")
+    wire = server.wire().send(request("GET", get_url()))
+    assert wire.answer().body == b"data"
+    server.call(lambda: setattr(server.listener, "draining", True))
+    answer = wire.send(request("GET", get_url())).answer()
+    assert (answer.body, answer.headers["connection"]) == (b"data", "close")
+    assert wire.at_end()
