@@ -102,11 +102,12 @@ class Committer:
             queue = self._queues[volume] = SyncQueue()
         queue.waiting.append((claim, done))
         if not queue.running:
-            self._start(volume, queue)
+            queue.running = True
+            # after all that is ready now has been read: what comes in the same breath shares the sync
+            self.loop.call_soon(self._start, volume, queue)
 
     def _start(self, volume: Volume, queue: SyncQueue) -> None:
         batch, queue.waiting = queue.waiting, []
-        queue.running = True
         self.sync_count += 1
         self.threads.submit(self._sync_in_thread, volume, queue, batch)
 
@@ -127,13 +128,13 @@ class Committer:
         batch: list[tuple[Claim, Callable[[StoreError | None], None]]],
         failure: OSError | None,
     ) -> None:
-        queue.running = False
         # what was synced before another sync failed is given up too: the seal may have named it already
         if failure is not None or volume.sync_failure is not None:
             volume.seal_unsynced()
             error = VolumeSealed(f"volume {volume.number} is sealed: {volume.sealed}")
             batch += queue.waiting
             queue.waiting = []
+            queue.running = False
             for claim, _ in batch:
                 volume.abort(claim)
             for _, done in batch:
@@ -142,6 +143,8 @@ class Committer:
         volume.settle([claim for claim, _ in batch])
         if queue.waiting:
             self._start(volume, queue)
+        else:
+            queue.running = False
         for _, done in batch:
             done(None)
         if volume.checkpoint_is_due:

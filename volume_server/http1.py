@@ -16,7 +16,7 @@ MAX_HEAD_BYTES = MAX_REQUEST_LINE_BYTES + 2 + MAX_HEADER_BYTES
 MAX_LENGTH_DIGITS = 15
 
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[!-~]*) HTTP/1\.1\Z")
-_HEADER_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t \x21-\x7e\x80-\xff]*\r\n)*\Z")
+_HEADER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[\t ]*([\t \x21-\x7e\x80-\xff]*)\Z")
 _BARE_LINE_BREAK = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _DIGITS = re.compile(rb"[0-9]+\Z")
 _LIST_HEADERS = frozenset({b"accept", b"accept-encoding", b"accept-language", b"cache-control", b"connection", b"via"})
@@ -117,15 +117,14 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes]:
 
 def parse_header_block(raw: bytes) -> HeaderBlock:
     """The header lines, each with its CRLF. Raises HttpError."""
-    if not _HEADER_LINES.match(raw):
-        raise HttpError(400, "bad_request", "a header line that is none")
     fields: dict[bytes, bytes] = {}
     lines = raw.split(b"\r\n")
     if len(lines) - 1 > MAX_HEADER_COUNT:
         raise HttpError(431, "headers_too_large", f"{MAX_HEADER_COUNT} header lines are allowed")
-    for line in lines[:-1]:
-        name, _, value = line.partition(b":")
-        name, value = name.lower(), value.strip(b" \t")
+    if lines.pop():
+        raise HttpError(400, "bad_request", "a header line that does not end in CRLF")
+    for line in lines:
+        name, value = _known_lines.get(line) or _parse_line(line)
         if name in fields:
             if name not in _LIST_HEADERS:
                 raise HttpError(400, "bad_request", f"{name.decode()} stands twice")
@@ -141,11 +140,33 @@ def parse_header_block(raw: bytes) -> HeaderBlock:
     expect = fields.get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
         raise HttpError(417, "expectation_failed", "only 100-continue can be expected")
-    connection = {token.strip() for token in fields.get(b"connection", b"").lower().split(b",")}
+    connection = fields.get(b"connection")
+    keep_alive = connection is None or b"close" not in {token.strip() for token in connection.lower().split(b",")}
     return HeaderBlock(
         fields,
         None if length is None else int(length),
-        b"close" not in connection,
+        keep_alive,
         expect is not None,
-        fields.keys() <= _PLAIN,
+        length is None and fields.keys() <= _PLAIN,
     )
+
+
+_known_lines: dict[bytes, tuple[bytes, bytes]] = {}
+"""Lines that came before, parsed: most of them come with every request of a client."""
+_MAX_KNOWN_LINES = 1000
+_MAX_KNOWN_BYTES = 200
+_NEVER_KNOWN = b"warehouse-"
+"""Lines that differ from request to request would only push the others out."""
+
+
+def _parse_line(line: bytes) -> tuple[bytes, bytes]:
+    """Name, in lower case, and value of one header line without its CRLF. Raises HttpError."""
+    match = _HEADER_LINE.match(line)
+    if match is None:
+        raise HttpError(400, "bad_request", "a header line that is none")
+    name, value = match[1].lower(), match[2].rstrip(b"\t ")
+    if len(line) <= _MAX_KNOWN_BYTES and not name.startswith(_NEVER_KNOWN):
+        if len(_known_lines) >= _MAX_KNOWN_LINES:
+            _known_lines.clear()
+        _known_lines[line] = name, value
+    return name, value

@@ -59,6 +59,12 @@ def encode(meta: Meta) -> bytes:
     return b"".join((head, meta.intent, key, content_type, if_match, metadata))
 
 
+def encode_key(intent: bytes, key: str) -> bytes:
+    """What `encode` gives for a meta of an intent and a key alone, as most small objects have."""
+    raw = key.encode()
+    return b"".join((_HEAD.pack(VERSION, 0, len(intent), len(raw), 0, 0, 0), intent, raw))
+
+
 def decode(raw: bytes) -> Meta:
     """Raises MetaInvalid."""
     if len(raw) < _HEAD.size:

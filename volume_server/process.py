@@ -1,6 +1,7 @@
 """One volume server process: its parts, its start, its clean stop."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 THREADS = 32
 BACKLOG = 1024
+GC_THRESHOLDS = (20_000, 20, 20)
+"""A batch of requests under way makes thousands of objects, and hardly any of them in a cycle."""
 DRAIN_S = 30.0
 """How long a clean stop waits for the uploads in flight."""
 STOP_SERVING = 3
@@ -64,6 +67,9 @@ class VolumeServer:
         self.loop = loop
         self.stopping = asyncio.Event()
         self.store.open_volumes()
+        # What is alive now stays; the collector need not walk through it again and again.
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
         self.gate.set_secrets(self.store.identity.secrets)
         threads = ThreadPoolExecutor(THREADS, thread_name_prefix="io")
         credentials = Credentials(self.store.identity, self.clock)

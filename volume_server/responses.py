@@ -43,12 +43,16 @@ TITLES = {
 }
 
 
+_HEAD = b"HTTP/1.1 %d %b\r\nDate: %b\r\n" + SECURITY + b"%b%b%bX-Request-Id: %b\r\n%b\r\n"
 _NEEDLE_HEAD = (
     b"HTTP/1.1 %d %b\r\nDate: %b\r\n"
     + SECURITY
     + b"Content-Type: %b\r\nContent-Length: %d\r\nETag: %b\r\nAccept-Ranges: bytes\r\n"
     + b"Content-Disposition: %b\r\n%bX-Request-Id: %b\r\n%b\r\n"
 )
+
+
+_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class HttpDate:
@@ -79,16 +83,16 @@ def head(
     close: bool = False,
 ) -> bytes:
     """Status line and headers, with the blank line. ``headers`` are whole lines without their CRLF."""
-    lines = [b"HTTP/1.1 %d %b\r\nDate: %b\r\n" % (status, REASONS[status], http_date()), SECURITY]
-    if content_type is not None:
-        lines.append(b"Content-Type: %b\r\n" % content_type)
-    if content_length is not None:
-        lines.append(b"Content-Length: %d\r\n" % content_length)
-    for line in headers:
-        lines.append(line + b"\r\n")
-    lines.append(b"X-Request-Id: %b\r\n" % request_id)
-    lines.append(b"Connection: close\r\n\r\n" if close else b"\r\n")
-    return b"".join(lines)
+    return _HEAD % (
+        status,
+        REASONS[status],
+        http_date(),
+        b"Content-Type: %b\r\n" % content_type if content_type is not None else b"",
+        b"Content-Length: %d\r\n" % content_length if content_length is not None else b"",
+        b"".join([line + b"\r\n" for line in headers]),
+        request_id,
+        b"Connection: close\r\n" if close else b"",
+    )
 
 
 def needle_head(
@@ -128,7 +132,7 @@ def document(
     head_only: bool = False,
 ) -> bytes:
     """A whole response with a JSON body (left out, but counted, for HEAD)."""
-    raw = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    raw = _as_json(body).encode()
     start = head(
         status, content_length=len(raw), content_type=content_type, headers=headers, request_id=request_id, close=close
     )

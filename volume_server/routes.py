@@ -180,6 +180,9 @@ class NeedleRoutes:
             declared_crc=None if declared is None else int(declared, 16),
         )
         self._attributes(request, put)
+        if put.key is not None and not (put.content_type or put.metadata or put.if_match or put.if_none_match):
+            put.meta = metas.encode_key(lease.raw, put.key)
+            return put
         try:
             put.meta = metas.encode(
                 metas.Meta(
@@ -247,11 +250,11 @@ class NeedleRoutes:
         put.data_crc = zlib.crc32(body)
         _check_crc(put)
         volume = put.volume
-        claim = volume.claims.get(put.needle)
-        if claim is not None:  # the same id is on its way: wait for its sync, then look again
-            claim.waiters.append(self._later(connection, lambda: self._put_whole(connection, put, body)))
-            return
-        if volume.stored_length(put.needle) is not None:
+        if volume.is_taken(put.needle):
+            claim = volume.claims.get(put.needle)
+            if claim is not None:  # the same id is on its way: wait for its sync, then look again
+                claim.waiters.append(self._later(connection, lambda: self._put_whole(connection, put, body)))
+                return
             if not volume.same_data(self._standing(put), body, 0):
                 raise NeedleTaken(f"needle {put.needle:016x} holds other bytes")
             self.committer.confirm(put)
@@ -687,6 +690,8 @@ def _check_crc(put: Put) -> None:
 
 def _percent_decoded(value: bytes) -> str:
     """Raises ValueError where it is not percent-encoded UTF-8."""
+    if b"%" not in value and value.isascii():
+        return value.decode()
     if not _PERCENT.match(value):
         raise ValueError("a % that no two hex digits follow, or a byte that is not ASCII")
     return unquote_to_bytes(value).decode()
@@ -704,9 +709,9 @@ def _key(raw: bytes) -> str:
 
 def _metadata(fields: dict[bytes, bytes]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for name, value in fields.items():
-        if not name.startswith(_META_PREFIX):
-            continue
+    names = [name for name in fields if name.startswith(_META_PREFIX)]
+    for name in names:
+        value = fields[name]
         short = name[len(_META_PREFIX) :].decode("latin-1")
         if not _META_NAME.match(short):
             raise HttpError(400, "metadata_invalid", f"{short!r} is not a name of 1 to 64 characters a-z 0-9 -")

@@ -395,9 +395,13 @@ class Volume:
         except OSError as error:
             log.critical("volume %d: the seal could not be written down: %s", self.number, error)
 
+    def is_taken(self, needle: int) -> bool:
+        """Whether a record of this id stands here, dead or alive, or is on its way."""
+        return needle in self.claims or self.index.get(needle) is not None
+
     def _claim(self, kind: int, needle: int, meta: bytes, data_bytes: int, appended_ms: int) -> Claim:
         self._require_open()
-        if needle in self.claims or self.index.get(needle) is not None:
+        if self.is_taken(needle):
             raise NeedleTaken(f"needle {needle:016x} is taken")
         stored_bytes = record.HEADER_BYTES + len(meta) + data_bytes
         record_bytes = record.aligned(stored_bytes)
