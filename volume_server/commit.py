@@ -10,10 +10,12 @@ A sync that fails is never tried again: the volume is sealed and everybody who w
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 from typing import Protocol
 
 from volume_server.clock import Clock
@@ -60,12 +62,44 @@ class Confirmer(Protocol):
         """Call ``done`` on the loop with the verdict, later or at once."""
 
 
-@dataclass(slots=True)
-class SyncQueue:
-    """What waits for one volume's next fdatasync."""
+Waiting = list[tuple[Claim, Callable[[StoreError | None], None]]]
 
-    waiting: list[tuple[Claim, Callable[[StoreError | None], None]]] = field(default_factory=list)
-    running: bool = False
+
+class SyncThread:
+    """One volume's fdatasyncs, one after the other, in a thread that does nothing else.
+
+    A thread pool would do, but its futures and locks keep the interpreter's lock from the loop for longer than
+    all the rest of a sync together.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, volume: Volume, done: Callable[..., None]) -> None:
+        self.loop = loop
+        self.volume = volume
+        self.done = done
+        self.waiting: Waiting = []
+        """What the next sync will cover."""
+        self.running = False
+        self._batches: SimpleQueue[Waiting | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=f"sync-{volume.number}", daemon=True)
+        self._thread.start()
+
+    def start(self) -> None:
+        """Sync what was written up to now."""
+        batch, self.waiting = self.waiting, []
+        self._batches.put(batch)
+
+    def close(self) -> None:
+        self._batches.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (batch := self._batches.get()) is not None:
+            failure: OSError | None = None
+            try:
+                self.volume.sync_log()
+            except OSError as error:
+                failure = error
+            self.loop.call_soon_threadsafe(self.done, self, batch, failure)
 
 
 class Committer:
@@ -75,7 +109,7 @@ class Committer:
         self.confirmer = confirmer
         self.clock = clock
         self.sync_count = 0
-        self._queues: dict[Volume, SyncQueue] = {}
+        self._syncs: dict[Volume, SyncThread] = {}
 
     def call_soon(self, call: Callable[..., None], *arguments: object) -> None:
         self.loop.call_soon(call, *arguments)
@@ -97,54 +131,44 @@ class Committer:
 
     def sync(self, volume: Volume, claim: Claim, done: Callable[[StoreError | None], None]) -> None:
         """Call ``done`` once the claim is settled by a successful fdatasync, or with the error."""
-        queue = self._queues.get(volume)
-        if queue is None:
-            queue = self._queues[volume] = SyncQueue()
-        queue.waiting.append((claim, done))
-        if not queue.running:
-            queue.running = True
+        sync = self._syncs.get(volume)
+        if sync is None:
+            sync = self._syncs[volume] = SyncThread(self.loop, volume, self._synced)
+        sync.waiting.append((claim, done))
+        if not sync.running:
+            sync.running = True
             # after all that is ready now has been read: what comes in the same breath shares the sync
-            self.loop.call_soon(self._start, volume, queue)
+            self.loop.call_soon(self._start, sync)
 
-    def _start(self, volume: Volume, queue: SyncQueue) -> None:
-        batch, queue.waiting = queue.waiting, []
+    def close(self) -> None:
+        """End the threads. Nothing may be waiting for a sync."""
+        for sync in self._syncs.values():
+            sync.close()
+        self._syncs.clear()
+
+    def _start(self, sync: SyncThread) -> None:
         self.sync_count += 1
-        self.threads.submit(self._sync_in_thread, volume, queue, batch)
+        sync.start()
 
-    def _sync_in_thread(
-        self, volume: Volume, queue: SyncQueue, batch: list[tuple[Claim, Callable[[StoreError | None], None]]]
-    ) -> None:
-        failure: OSError | None = None
-        try:
-            volume.sync_log()
-        except OSError as error:
-            failure = error
-        self.loop.call_soon_threadsafe(self._synced, volume, queue, batch, failure)
-
-    def _synced(
-        self,
-        volume: Volume,
-        queue: SyncQueue,
-        batch: list[tuple[Claim, Callable[[StoreError | None], None]]],
-        failure: OSError | None,
-    ) -> None:
+    def _synced(self, sync: SyncThread, batch: Waiting, failure: OSError | None) -> None:
+        volume = sync.volume
         # what was synced before another sync failed is given up too: the seal may have named it already
         if failure is not None or volume.sync_failure is not None:
             volume.seal_unsynced()
             error = VolumeSealed(f"volume {volume.number} is sealed: {volume.sealed}")
-            batch += queue.waiting
-            queue.waiting = []
-            queue.running = False
+            batch += sync.waiting
+            sync.waiting = []
+            sync.running = False
             for claim, _ in batch:
                 volume.abort(claim)
             for _, done in batch:
                 done(error)
             return
         volume.settle([claim for claim, _ in batch])
-        if queue.waiting:
-            self._start(volume, queue)
+        if sync.waiting:
+            self._start(sync)
         else:
-            queue.running = False
+            sync.running = False
         for _, done in batch:
             done(None)
         if volume.checkpoint_is_due:
@@ -173,7 +197,7 @@ class Committer:
         state = verdict["state"]
         if state in _ACKNOWLEDGED:
             status = 201 if state == "committed" else 202
-            put.answer(status, {**verdict, "crc32": f"{put.data_crc:08x}"})
+            put.answer(status, {**verdict, "crc32": put.data_crc})
         elif state == "refused":
             self._bury(put, verdict)
         else:  # unknown, with the status and code to tell the client

@@ -102,6 +102,7 @@ class VolumeServer:
             await loop.run_in_executor(None, heart.stop)
         if lane is not None:
             await loop.run_in_executor(None, lane.close)
+        self.committer.close()
         threads.shutdown()
         await asyncio.sleep(0)  # what the last threads handed over
         self.store.save_identity()

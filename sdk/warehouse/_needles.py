@@ -255,14 +255,9 @@ def problem_of(answer: Answer) -> ApiError:
 
 
 def crc_value(value: object) -> int:
-    """A CRC-32 in an answer: a number, or its hex digits."""
+    """A CRC-32 in an answer. Raises ProtocolError for anything but a number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str):
-        try:
-            return int(value, 16)
-        except ValueError:
-            pass
     raise ProtocolError(f"{value!r} is no CRC-32")
 
 

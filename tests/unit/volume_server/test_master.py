@@ -84,7 +84,7 @@ def test_confirm_is_what_the_protocol_says(server: Server, master: FakeMaster) -
     answer = server.ask(
         "PUT", url, b"hello", Warehouse_Key="k", Content_Type="text/plain", Warehouse_Meta_A="1", If_Match="e"
     )
-    assert (answer.status, answer.json()["etag"], answer.json()["crc32"]) == (201, f"{FIRST:016x}", "3610a686")
+    assert (answer.status, answer.json()["etag"], answer.json()["crc32"]) == (201, f"{FIRST:016x}", 0x3610A686)
     [body] = master.confirms
     assert body["intents"] == [url.partition("intent=")[2].partition("&")[0]]
     [row] = body["needles"]
