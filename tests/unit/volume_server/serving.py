@@ -248,6 +248,7 @@ class Server:
         await asyncio.sleep(0)
         while any(volume.claims for volume in self.store.volumes.values()):
             await asyncio.sleep(0.001)
+        self.committer.close()
         self.threads.shutdown()
         self.store.close()
 

@@ -240,14 +240,17 @@ def test_server_that_is_not_registered_yet_confirms_nothing(server: Server, mast
     assert master.confirms == []
 
 
-def test_connection_that_was_closed_while_idle_is_made_anew(server: Server, master: FakeMaster) -> None:
+def test_connection_that_was_closed_while_idle_is_made_anew(
+    server: Server, master: FakeMaster, caplog: pytest.LogCaptureFixture
+) -> None:
     assert server.put(FIRST, b"x").status == 201
     connection = lane_of(server)._connection
     assert connection is not None
     assert connection.sock is not None
     connection.sock.shutdown(socket.SHUT_RDWR)
     assert server.put(FIRST + 1, b"x").status == 201
-    assert [len(body["needles"]) for body in master.confirms] == [1, 1]  # not even tried over the dead one
+    assert [len(body["needles"]) for body in master.confirms] == [1, 1]
+    assert "got no answer" not in caplog.text  # it was not even tried over the dead one
 
 
 def test_connection_may_have_any_descriptor(server: Server, master: FakeMaster) -> None:

@@ -110,16 +110,17 @@ def test_large_put_behind_answers_that_are_read_late(server: Server) -> None:
     """The body's receiver is paused with the answers before it, and goes on with them."""
     server.put(FIRST, bytes(SMALL_BODY_BYTES - 1000))
     wire = server.wire(receive_buffer=4096)
+    server.wait(lambda: server.listener.connections, what="the connection")
+    [connection] = server.listener.connections
+    connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     body = os.urandom(LARGE)
-    raw = request("GET", get_url()) * 60 + request("PUT", put_url(FIRST + 1), body)
-    wire.socket.setblocking(False)
-    sent = wire.socket.send(raw)
-    server.wait(lambda: any(not found._writable for found in server.listener.connections), what="the server to stop")
-    wire.socket.settimeout(60)
-    sender = threading.Thread(target=wire.socket.sendall, args=(raw[sent:],))
+    raw = request("PUT", put_url(FIRST + 1), body)
+    wire.send(request("GET", get_url()) * 3 + raw[:-LARGE])
+    server.wait(lambda: connection._receiver is not None and not connection._writable, what="the receiver to be paused")
+    sender = threading.Thread(target=wire.socket.sendall, args=(body,))
     sender.start()
-    for _ in range(60):
-        assert wire.answer().status == 200
+    for _ in range(3):
+        assert len(wire.answer().body) == SMALL_BODY_BYTES - 1000
     assert wire.answer().status == 201
     sender.join()
     assert server.get(FIRST + 1).body == body
@@ -356,6 +357,24 @@ def test_answer_that_is_not_read_after_a_close_is_given_up(server: Server, monke
     at_rest(server)
 
 
+def test_connection_that_is_closing_has_a_deadline_again(server: Server) -> None:
+    """It waited for us without one; what is left to send now depends on the client."""
+    server.verdicts.hold = True
+    wire = server.wire().send(request("PUT", put_url(), b"x", Connection="close"))
+    server.wait(lambda: server.verdicts.asked, what="the confirm")
+
+    def deadlines() -> list[float]:
+        [connection] = server.listener.connections
+        before = connection.deadline_s
+        server.verdicts.release()
+        return [before, connection.deadline_s]
+
+    before, after = server.call(deadlines)
+    assert before == module.NEVER
+    assert after < module.NEVER
+    assert wire.answer().status == 201
+
+
 # -- limits and draining -----------------------------------------------------------------------------------------
 
 
@@ -387,6 +406,13 @@ def test_draining_closes_the_idle_and_lets_the_others_finish(server: Server) -> 
         assert (answer.status, answer.headers["connection"]) == (201, "close")
         assert wire.at_end()
     at_rest(server)
+
+
+def test_draining_server_takes_no_more_connections(server: Server) -> None:
+    """Such as were waiting to be accepted when its socket was closed."""
+    server.call(server.listener.drain)
+    with pytest.raises((EOFError, ConnectionError)):
+        server.wire().send(HEALTH).answer()
 
 
 # -- memory and files --------------------------------------------------------------------------------------------
