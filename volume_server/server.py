@@ -296,9 +296,13 @@ class Connection(asyncio.Protocol):
     def _take_body(self) -> bool:
         if len(self.buffer) < self._body_needed:
             return False
-        with memoryview(self.buffer) as view:
-            body = bytes(view[: self._body_needed])
-        del self.buffer[: self._body_needed]
+        if len(self.buffer) == self._body_needed:
+            body = bytes(self.buffer)
+            self.buffer.clear()
+        else:
+            with memoryview(self.buffer) as view:
+                body = bytes(view[: self._body_needed])
+            del self.buffer[: self._body_needed]
         taker, self._body_taker = self._body_taker, None
         self._body_needed = -1
         self.busy = True
@@ -332,9 +336,12 @@ class Connection(asyncio.Protocol):
         if close:
             self._close_softly(0)
         elif self._out is None:  # not inside process(): go on with what came meanwhile
-            if self._writable:
+            if self._writable and not self.transport.is_reading():
                 self.transport.resume_reading()
-            self.process()
+            if self.buffer or self._client_is_done:
+                self.process()
+            else:
+                self.deadline_s = self.listener.loop.time() + IDLE_TIMEOUT_S
 
     def refuse(self, error: HttpError) -> None:
         """Answer with a problem. A body that was not read is drained a little, then the connection closes."""

@@ -448,9 +448,10 @@ class Volume:
     def _drop(self, claim: Claim) -> None:
         if self.claims.get(claim.needle) is claim:
             del self.claims[claim.needle]
-        waiters, claim.waiters = claim.waiters, []
-        for waiter in waiters:
-            waiter()
+        if claim.waiters:
+            waiters, claim.waiters = claim.waiters, []
+            for waiter in waiters:
+                waiter()
 
     def _enter(self, kind: int, needle: int, offset: int, stored_bytes: int) -> None:
         figures = self.figures
