@@ -109,8 +109,9 @@ def test_answers_that_nobody_reads_are_not_piled_up(server: Server) -> None:
 def test_large_put_behind_answers_that_are_read_late(server: Server) -> None:
     """The body's receiver is paused with the answers before it, and goes on with them."""
     server.put(FIRST, bytes(SMALL_BODY_BYTES - 1000))
+    server.wait(lambda: not server.listener.connections, what="the first connection to be gone")
     wire = server.wire(receive_buffer=4096)
-    server.wait(lambda: server.listener.connections, what="the connection")
+    server.wait(lambda: server.listener.connections, what="the next one")
     [connection] = server.listener.connections
     connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     body = os.urandom(LARGE)
