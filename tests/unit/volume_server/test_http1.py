@@ -207,3 +207,9 @@ def test_largest_length() -> None:
 
 def test_request_line_alone() -> None:
     assert parse_request_line(b"OPTIONS /!$&'()*+,;=:@%20?#~ HTTP/1.1") == (b"OPTIONS", b"/!$&'()*+,;=:@%20?#~")
+
+
+@pytest.mark.parametrize("raw", [b"Host: x", b"Host: x\r\nA", b"Host: x\r\nA: b\r"])
+def test_block_that_does_not_end_in_crlf_is_refused(raw: bytes) -> None:
+    with pytest.raises(HttpError):
+        parse_header_block(raw)

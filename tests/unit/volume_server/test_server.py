@@ -549,6 +549,19 @@ def test_what_is_not_one_whole_request_goes_the_long_way(server: Server, short_w
     assert True not in short_ways
 
 
+def test_request_line_that_was_begun_is_not_forgotten_for_a_whole_request(
+    server: Server, short_ways: list[bool]
+) -> None:
+    server.put(FIRST, b"data")
+    get = request("GET", get_url())
+    wire = server.wire().send(get)
+    assert wire.answer().body == b"data"
+    wire.send(b"GET /begun")
+    server.wait(lambda: any(found.buffer for found in server.listener.connections), what="the beginning")
+    assert wire.send(get).answer().code == (400, "bad_request")
+    assert short_ways == []
+
+
 @pytest.mark.parametrize(
     "header", [{"Connection": "close"}, {"Range": "bytes=0-1"}, {"Origin": "https://x"}, {"X_Request_Id": "mine"}]
 )

@@ -456,6 +456,17 @@ def test_record_in_anothers_place_is_damage(volume: Volume) -> None:
         volume.look(NEEDLE)
 
 
+@pytest.mark.parametrize("off_by", [-8, 8])
+def test_record_of_another_length_than_the_index_knows_is_damage(volume: Volume, off_by: int) -> None:
+    put(volume, NEEDLE, b"one" * 10)
+    offset, length = volume.locate(NEEDLE)
+    volume.index.put(NEEDLE, offset, length + off_by)
+    with pytest.raises(Damaged):
+        volume.look(NEEDLE)
+    with pytest.raises(Damaged):
+        volume.read(NEEDLE)
+
+
 def test_file_that_ends_early_is_damage(volume: Volume) -> None:
     claim = put(volume, NEEDLE, b"some data")
     for size in range(claim.offset, claim.offset + claim.stored_bytes):
