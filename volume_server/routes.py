@@ -305,12 +305,9 @@ class NeedleRoutes:
         put.appended_ms = found.header.appended_ms
         return found
 
-    def _later(self, connection: Connection, step: Callable[[], None]) -> Callable[[], None]:
-        def again() -> None:
-            if not connection.closed:
-                self.listener.loop.call_soon(connection.resume_with, step)
-
-        return again
+    def _later(self, connection: Connection, step: Callable[[], None]) -> Callable[[], object]:
+        """For a claim's waiters: take the step up again soon, unless the client has left by then."""
+        return lambda: self.listener.loop.call_soon(connection.resume_with, step)
 
     # -- OPTIONS -------------------------------------------------------------------------------------------------
 

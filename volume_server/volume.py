@@ -66,7 +66,7 @@ class Claim:
     kind: int
     appended_ms: int
     meta: bytes = b""
-    waiters: list[Callable[[], None]] = field(default_factory=list)
+    waiters: list[Callable[[], object]] = field(default_factory=list)
     """Called once the claim is gone: settled, aborted or failed."""
 
     @property
