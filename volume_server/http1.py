@@ -78,7 +78,22 @@ class RequestParser:
             return data[4 : -len(rest)]
         return None
 
-    def parse(self, buffer: bytearray) -> tuple[Request, int] | None:
+    def whole_put(self, data: bytes) -> tuple[Request, int] | None:
+        """The request and the length of its head where ``data`` is one whole PUT, head and body, and nothing else.
+
+        Whatever is not (or not good) gives None, and goes through `parse`.
+        """
+        if not data.startswith(b"PUT /"):
+            return None
+        try:
+            parsed = self.parse(data)
+        except HttpError:
+            return None
+        if parsed is None or parsed[0].block.content_length != len(data) - parsed[1]:
+            return None
+        return parsed
+
+    def parse(self, buffer: bytes | bytearray) -> tuple[Request, int] | None:
         """The request whose head starts ``buffer`` and the length of that head; None: more bytes are needed.
 
         Raises HttpError as soon as it is certain that no more bytes can make it a good request.
