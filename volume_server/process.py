@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import signal
+import struct
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -219,8 +220,9 @@ class VolumeServer:
                 created_ms=int(instruction["created_ms"]),
                 epoch=int(instruction["epoch"]),
             )
-        except OSError as error:
-            log.error("volume %d could not be made: %s", number, error)
+        except (OSError, ValueError, KeyError, struct.error) as error:
+            # one that cannot be carried out must not keep the others from it; the master repeats it
+            log.error("volume %d could not be made: %r", number, error)
             return False
         self._on_loop(lambda: self.store.adopt(volume))
         log.info("volume %d is here", number)

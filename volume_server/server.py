@@ -21,7 +21,8 @@ from volume_server.http1 import HttpError, Request, RequestParser
 log = logging.getLogger(__name__)
 
 SMALL_BODY_BYTES = 256 * 1024
-MAX_ADMIN_BODY_BYTES = 8 << 20
+MAX_ADMIN_BODY_BYTES = 1 << 20
+"""Read before the signature over it can be judged, so no more than some 50,000 needle ids take."""
 DRAIN_BYTES = 1 << 20
 STREAM_BUFFER_BYTES = 1 << 20
 SENDFILE_PIECE_BYTES = 4 << 20
