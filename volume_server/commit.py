@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from volume_server.clock import Clock
-from volume_server.errors import StoreError, VolumeSealed
+from volume_server.errors import NoRoom, StoreError, VolumeSealed
 from volume_server.leases import Lease
 from volume_server.responses import problem
 from volume_server.volume import Claim, Volume
@@ -119,6 +119,8 @@ class Committer:
 
         def synced(error: StoreError | None) -> None:
             if error is not None:
+                if isinstance(error, NoRoom):  # nothing was kept
+                    put.lease.refund(put.size_bytes)
                 put.refuse(error)
             else:
                 self.confirm(put)
@@ -147,8 +149,16 @@ class Committer:
         self._syncs.clear()
 
     def _start(self, sync: SyncThread) -> None:
-        self.sync_count += 1
-        sync.start()
+        sync.volume.flush()
+        failed = [(claim, done) for claim, done in sync.waiting if claim.failure is not None]
+        if failed:
+            sync.waiting = [(claim, done) for claim, done in sync.waiting if claim.failure is None]
+        sync.running = bool(sync.waiting)
+        if sync.running:
+            self.sync_count += 1
+            sync.start()
+        for claim, done in failed:  # last: an answer may bring the next PUT, which is not flushed yet
+            done(claim.failure)
 
     def _synced(self, sync: SyncThread, batch: Waiting, failure: OSError | None) -> None:
         volume = sync.volume
@@ -165,10 +175,7 @@ class Committer:
                 done(error)
             return
         volume.settle([claim for claim, _ in batch])
-        if sync.waiting:
-            self._start(sync)
-        else:
-            sync.running = False
+        self._start(sync)
         for _, done in batch:
             done(None)
         if volume.checkpoint_is_due:

@@ -261,7 +261,7 @@ class NeedleRoutes:
             return
         put.lease.charge(put.size_bytes)
         try:
-            claim = volume.append(
+            claim = volume.enqueue(
                 put.needle, put.meta, body, data_crc=put.data_crc, appended_ms=put.appended_ms
             )  # fmt: skip
         except StoreError:

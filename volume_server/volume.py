@@ -5,7 +5,7 @@ that touch only the file. A needle's way:
 
     reserve ── body streams in ── finish ─┐
                                           ├─> written ── sync (group) ──> settle: in the index, durable
-    append (small, one write) ────────────┘
+    enqueue (small) ── flush (group) ─────┘
        │
        └── abort: at the very tail the space is given back, elsewhere the provisional filler stays
 
@@ -31,6 +31,7 @@ from volume_server.errors import (
     NeedleTaken,
     NeedleUnknown,
     ReadFailed,
+    StoreError,
     VolumeFull,
     VolumeSealed,
     VolumeUnusable,
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 DEFAULT_SIZE_LIMIT = 16 << 30
 CHECKPOINT_EVERY_BYTES = 64 << 20
 MAX_VERDICT_BYTES = 256
+MAX_QUEUED_BUFFERS = 1000
+"""Of queued records, four each: one pwritev takes 1,024 (IOV_MAX)."""
+MAX_QUEUED_BYTES = 1 << 20
 OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Buffer = bytes | bytearray | memoryview
@@ -68,6 +72,8 @@ class Claim:
     meta: bytes = b""
     waiters: list[Callable[[], object]] = field(default_factory=list)
     """Called once the claim is gone: settled, aborted or failed."""
+    failure: StoreError | None = None
+    """Why a queued record could not be written; the claim is gone then."""
 
     @property
     def data_offset(self) -> int:
@@ -123,6 +129,9 @@ class Volume:
         self.epoch = 1
         self.sealed: str | None = None
         self.claims: dict[int, Claim] = {}
+        self._queued: list[Claim] = []
+        """Records that `flush` will write; the last ones of the log."""
+        self._queued_buffers: list[Buffer] = []
         self.checkpoint_file = CheckpointFile(files, path.with_suffix(".idx"), superblock)
         self.checkpointing = False
         self.damaged_needles: set[int] = set()
@@ -276,16 +285,50 @@ class Volume:
 
     def append(self, needle: int, meta: bytes, data: Buffer, *, data_crc: int, appended_ms: int) -> Claim:
         """Write a whole live record at the tail, not yet synced. Raises NeedleTaken, NoRoom, VolumeSealed."""
+        claim = self.enqueue(needle, meta, data, data_crc=data_crc, appended_ms=appended_ms)
+        self.flush()
+        if claim.failure is not None:
+            raise claim.failure
+        return claim
+
+    def enqueue(self, needle: int, meta: bytes, data: Buffer, *, data_crc: int, appended_ms: int) -> Claim:
+        """As `append`, but the record is written with those that come in the same breath, by `flush`.
+
+        Where that fails the claim's ``failure`` says why. Raises NeedleTaken, NoRoom, VolumeSealed at once.
+        """
         claim = self._claim(record.LIVE, needle, meta, len(data), appended_ms)
         header = self._live_header(claim, data_crc)
-        self._write_at_tail(claim, [header, meta, data, record.padding_of(claim.stored_bytes)])
+        self._queued.append(claim)
+        self._queued_buffers += (header, meta, data, record.padding_of(claim.stored_bytes))
+        self._hold(claim)
+        if (
+            len(self._queued_buffers) >= MAX_QUEUED_BUFFERS
+            or self.tail - self._queued[0].offset >= MAX_QUEUED_BYTES
+        ):  # fmt: skip
+            self.flush()
         return claim
+
+    def flush(self) -> None:
+        """Write the queued records with one call; they lie at the very tail. All are written, or none is."""
+        if not self._queued:
+            return
+        claims, buffers = self._queued, self._queued_buffers
+        self._queued, self._queued_buffers = [], []
+        start = claims[0].offset
+        failure = self._write(buffers, start)
+        if failure is None:
+            return
+        self.tail = start
+        for claim in claims:
+            claim.failure = failure
+            self._drop(claim)
 
     def reserve(self, needle: int, meta: bytes, data_bytes: int, *, appended_ms: int) -> Claim:
         """Hold space at the tail under a provisional filler: write the data, then `finish` or `abort`.
 
         Raises as `append`.
         """
+        self.flush()
         claim = self._claim(record.LIVE, needle, meta, data_bytes, appended_ms)
         filler = record.encode_filler(
             self.tagger, needle, record_bytes=claim.record_bytes, appended_ms=appended_ms
@@ -310,6 +353,7 @@ class Volume:
 
         Raises NeedleUnknown, NeedleTaken (already dead, or on its way), NoRoom, VolumeSealed.
         """
+        self.flush()
         known = self.index.get(needle)
         if known is None:
             raise NeedleUnknown(f"needle {needle:016x} was never stored here")
@@ -325,6 +369,7 @@ class Volume:
 
     def abort(self, claim: Claim) -> bool:
         """Give up a claim that is not settled. True: its space was given back; False: it stays as filler."""
+        self.flush()
         self._drop(claim)
         if self.sealed:
             self._checkpoints_stopped = True  # what this leaves at the tail is read by the next opening
@@ -428,16 +473,28 @@ class Volume:
         )
 
     def _write_at_tail(self, claim: Claim, buffers: list[Buffer]) -> None:
-        try:
-            self.files.write_at(self.fd, buffers, claim.offset)
-        except OSError as error:
-            self._give_back(claim.offset)
-            if error.errno in OUT_OF_SPACE:
-                raise DiskFull(f"the disk took no record for volume {self.number}") from error
-            self.seal(f"a write failed: {error}")
-            raise VolumeSealed(f"volume {self.number} is sealed: {self.sealed}") from error
+        failure = self._write(buffers, claim.offset)
+        if failure is not None:
+            raise failure
+        self._hold(claim)
+
+    def _hold(self, claim: Claim) -> None:
         self.tail = claim.offset + claim.record_bytes
         self.claims[claim.needle] = claim
+
+    def _write(self, buffers: list[Buffer], offset: int) -> StoreError | None:
+        """Write at the tail; what fails leaves the volume as it was, or seals it."""
+        if self.sealed is None:
+            try:
+                self.files.write_at(self.fd, buffers, offset)
+            except OSError as error:
+                self._give_back(offset)
+                if error.errno in OUT_OF_SPACE:
+                    return DiskFull(f"the disk took no record for volume {self.number}")
+                self.seal(f"a write failed: {error}")
+            else:
+                return None
+        return VolumeSealed(f"volume {self.number} is sealed: {self.sealed}")
 
     def _give_back(self, offset: int) -> None:
         try:

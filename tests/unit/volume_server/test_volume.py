@@ -31,12 +31,13 @@ from volume_server.errors import (
     DiskFull,
     NeedleTaken,
     NeedleUnknown,
+    StoreError,
     VolumeFull,
     VolumeSealed,
     VolumeUnusable,
 )
 from volume_server.superblock import RECORDS_START, Superblock
-from volume_server.volume import Room, Volume, volume_path
+from volume_server.volume import MAX_QUEUED_BUFFERS, MAX_QUEUED_BYTES, Claim, Room, Volume, volume_path
 
 
 @pytest.fixture
@@ -493,3 +494,84 @@ def test_salt_is_the_volumes_own(tmp_path: Path) -> None:
     assert record.decode_header(record.Tagger(bytes(16)), raw) is not None
     assert record.decode_header(record.Tagger(SALT), raw) is None
     assert SUPERBLOCK.salt == SALT
+
+
+# -- records that are written together ---------------------------------------------------------------------------
+
+
+def enqueue(volume: Volume, needle: int, data: bytes) -> Claim:
+    return volume.enqueue(needle, META, data, data_crc=zlib.crc32(data), appended_ms=1_700_000_000_001)
+
+
+def test_queued_records_are_written_by_one_call(volume: Volume, files: FaultyFiles) -> None:
+    before = files.calls["write_at"]
+    claims = [enqueue(volume, NEEDLE + slot, b"data %d" % slot) for slot in range(5)]
+    assert files.calls["write_at"] == before
+    volume.flush()
+    assert files.calls["write_at"] == before + 1
+    volume.settle(claims)
+    assert [data_of(volume, NEEDLE + slot) for slot in range(5)] == [b"data %d" % slot for slot in range(5)]
+    assert contents(reopen(volume, clean=False)) == {NEEDLE + slot: b"data %d" % slot for slot in range(5)}
+
+
+@pytest.mark.parametrize("part_bytes", [0, 1, 100, 150])
+def test_queued_records_that_do_not_fit_leave_the_volume_as_it_was(
+    volume: Volume, files: FaultyFiles, part_bytes: int
+) -> None:
+    put(volume, NEEDLE, b"before")
+    before = volume.report(), volume.path.read_bytes()
+    files.fail("write_at", errno.ENOSPC, part_bytes=part_bytes)
+    claims = [enqueue(volume, NEEDLE + 1 + slot, b"data") for slot in range(3)]
+    volume.flush()
+    assert [type(claim.failure) for claim in claims] == [DiskFull] * 3
+    assert (volume.report(), volume.path.read_bytes()) == before
+    assert not volume.claims
+    put(volume, NEEDLE + 1, b"now there is room")
+    assert data_of(volume, NEEDLE + 1) == b"now there is room"
+
+
+def test_queued_records_that_fail_to_be_written_seal(volume: Volume, files: FaultyFiles) -> None:
+    files.fail("write_at", errno.EIO)
+    claim = enqueue(volume, NEEDLE, b"data")
+    volume.flush()
+    assert isinstance(claim.failure, VolumeSealed)
+    assert volume.report()["state"] == "sealed"
+
+
+def test_a_queue_whose_volume_is_sealed_meanwhile_is_not_written(volume: Volume, files: FaultyFiles) -> None:
+    claim = enqueue(volume, NEEDLE, b"data")
+    volume.seal("by the master")
+    before = files.calls["write_at"]
+    volume.flush()
+    assert isinstance(claim.failure, VolumeSealed)
+    assert files.calls["write_at"] == before
+
+
+def test_space_is_reserved_behind_the_queued_records(volume: Volume) -> None:
+    queued = enqueue(volume, NEEDLE, b"queued")
+    reserved = volume.reserve(NEEDLE + 1, META, 1000, appended_ms=5)
+    assert queued.offset + queued.record_bytes == reserved.offset
+    later = enqueue(volume, NEEDLE + 2, b"later")
+    assert not volume.abort(reserved)  # the one behind it is in the file already
+    settle(volume, queued)
+    settle(volume, later)
+    assert contents(reopen(volume, clean=False)) == {NEEDLE: b"queued", NEEDLE + 2: b"later"}
+
+
+def test_a_queue_does_not_grow_without_bound(volume: Volume, files: FaultyFiles) -> None:
+    before = files.calls["write_at"]
+    for slot in range(5):
+        enqueue(volume, NEEDLE + slot, bytes(MAX_QUEUED_BYTES // 2))
+    assert files.calls["write_at"] == before + 2
+    for slot in range(5, 5 + MAX_QUEUED_BUFFERS):
+        enqueue(volume, NEEDLE + slot, b"")
+    assert files.calls["write_at"] >= before + 2 + 4
+
+
+def test_a_waiter_of_a_queued_record_is_told_of_its_failure(volume: Volume, files: FaultyFiles) -> None:
+    files.fail("write_at", errno.ENOSPC)
+    claim = enqueue(volume, NEEDLE, b"data")
+    told: list[StoreError | None] = []
+    claim.waiters.append(lambda: told.append(claim.failure))
+    volume.flush()
+    assert [type(failure) for failure in told] == [DiskFull]
