@@ -205,4 +205,3 @@ def read_chunk(chunk: dict[str, Any]) -> bytes:
 
 def crc32_text(body: bytes) -> str:
     return f"{zlib.crc32(body):08x}"
-
