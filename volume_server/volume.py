@@ -17,10 +17,10 @@ import json
 import logging
 import os
 import threading
-import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from zlib import crc32
 
 from volume_server import record, recovery
 from volume_server.checkpoint import CheckpointFile, Figures
@@ -37,6 +37,7 @@ from volume_server.errors import (
     VolumeUnusable,
 )
 from volume_server.index import MAX_OFFSET, Index, Segment
+from volume_server.record import HEADER_BYTES, LIVE
 from volume_server.superblock import RECORDS_START, Superblock, SuperblockInvalid, decode_head, encode_head
 
 log = logging.getLogger(__name__)
@@ -77,11 +78,11 @@ class Claim:
 
     @property
     def data_offset(self) -> int:
-        return self.offset + record.HEADER_BYTES + len(self.meta)
+        return self.offset + HEADER_BYTES + len(self.meta)
 
     @property
     def data_bytes(self) -> int:
-        return self.stored_bytes - record.HEADER_BYTES - len(self.meta)
+        return self.stored_bytes - HEADER_BYTES - len(self.meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +222,12 @@ class Volume:
         if not found.sound:
             log.error("volume %d: needle %016x at %d is damaged", self.number, header.needle, found.offset)
             self.figures.damaged_count += 1
-            if header.kind == record.LIVE:
+            if header.kind == LIVE:
                 return  # a tombstone's header alone says that the needle is dead, and is genuine
         known = self.index.get(header.needle)
         if known is not None and known[0] >= found.offset:
             return  # the checkpoint knew it already
-        if header.kind == record.LIVE and known is not None:
+        if header.kind == LIVE and known is not None:
             log.error("volume %d: needle %016x stands twice; the first counts", self.number, header.needle)
             self.figures.garbage_bytes += header.record_bytes
             return
@@ -296,7 +297,7 @@ class Volume:
 
         Where that fails the claim's ``failure`` says why. Raises NeedleTaken, NoRoom, VolumeSealed at once.
         """
-        claim = self._claim(record.LIVE, needle, meta, len(data), appended_ms)
+        claim = self._claim(LIVE, needle, meta, len(data), appended_ms)
         header = self._live_header(claim, data_crc)
         self._queued.append(claim)
         self._queued_buffers += (header, meta, data, record.padding_of(claim.stored_bytes))
@@ -329,7 +330,7 @@ class Volume:
         Raises as `append`.
         """
         self.flush()
-        claim = self._claim(record.LIVE, needle, meta, data_bytes, appended_ms)
+        claim = self._claim(LIVE, needle, meta, data_bytes, appended_ms)
         filler = record.encode_filler(
             self.tagger, needle, record_bytes=claim.record_bytes, appended_ms=appended_ms
         )  # fmt: skip
@@ -345,7 +346,7 @@ class Volume:
         padding = record.padding_of(claim.stored_bytes)
         if padding:
             self.files.write_at(self.fd, [padding], claim.offset + claim.stored_bytes)
-        self.files.write_at(self.fd, [claim.meta], claim.offset + record.HEADER_BYTES)
+        self.files.write_at(self.fd, [claim.meta], claim.offset + HEADER_BYTES)
         self.files.write_at(self.fd, [self._live_header(claim, data_crc)], claim.offset)
 
     def tombstone(self, needle: int, *, verdict: str = "", appended_ms: int) -> Claim:
@@ -362,7 +363,7 @@ class Volume:
         raw = record.encode_tombstone(self.tagger, needle, verdict=verdict, appended_ms=appended_ms)
         self._require_open()
         claim = Claim(
-            needle, self.tail, len(raw), record.HEADER_BYTES + len(verdict), record.TOMBSTONE, appended_ms
+            needle, self.tail, len(raw), HEADER_BYTES + len(verdict), record.TOMBSTONE, appended_ms
         )  # fmt: skip
         self._write_at_tail(claim, [raw])
         return claim
@@ -448,7 +449,7 @@ class Volume:
         self._require_open()
         if self.is_taken(needle):
             raise NeedleTaken(f"needle {needle:016x} is taken")
-        stored_bytes = record.HEADER_BYTES + len(meta) + data_bytes
+        stored_bytes = HEADER_BYTES + len(meta) + data_bytes
         record_bytes = record.aligned(stored_bytes)
         if record_bytes > record.MAX_RECORD_BYTES:
             raise VolumeFull(f"a record holds at most {record.MAX_RECORD_BYTES} bytes")
@@ -464,11 +465,11 @@ class Volume:
     def _live_header(self, claim: Claim, data_crc: int) -> bytes:
         return record.encode_header(
             self.tagger,
-            record.LIVE,
+            LIVE,
             claim.needle,
             meta_bytes=len(claim.meta),
             data_bytes=claim.data_bytes,
-            crc=zlib.crc32(claim.meta, data_crc),
+            crc=crc32(claim.meta, data_crc),
             appended_ms=claim.appended_ms,
         )
 
@@ -512,7 +513,7 @@ class Volume:
 
     def _enter(self, kind: int, needle: int, offset: int, stored_bytes: int) -> None:
         figures = self.figures
-        if kind == record.LIVE:
+        if kind == LIVE:
             self.index.put(needle, offset, stored_bytes)
             figures.live_count += 1
             return
@@ -533,20 +534,20 @@ class Volume:
         """`read` of a needle that `locate` has found."""
         raw = self._pread(length, offset)
         header = self._checked_header(needle, raw, offset, length)
+        data_at = HEADER_BYTES + header.meta_bytes
         view = memoryview(raw)
-        data_at = record.HEADER_BYTES + header.meta_bytes
         data = view[data_at:]
-        if len(raw) != length or zlib.crc32(view[record.HEADER_BYTES : data_at], zlib.crc32(data)) != header.crc:
+        if len(raw) != length or crc32(view[HEADER_BYTES:data_at], crc32(data)) != header.crc:
             raise self._damaged(needle, offset)
         return header, data
 
     def look(self, needle: int) -> Needle:
         """Header and meta of a live needle; id and tag are checked, the data is not read. Raises as `read`."""
         offset, length = self.locate(needle)
-        raw = self._pread(min(length, record.HEADER_BYTES + record.MAX_META_BYTES), offset)
+        raw = self._pread(min(length, HEADER_BYTES + record.MAX_META_BYTES), offset)
         header = self._checked_header(needle, raw, offset, length)
-        meta = raw[record.HEADER_BYTES : record.HEADER_BYTES + header.meta_bytes]
-        return Needle(header, meta, offset + record.HEADER_BYTES + header.meta_bytes)
+        meta = raw[HEADER_BYTES : HEADER_BYTES + header.meta_bytes]
+        return Needle(header, meta, offset + HEADER_BYTES + header.meta_bytes)
 
     def stored_length(self, needle: int) -> int | None:
         """Bytes of header, meta and data; 0: dead; None: never stored. Reads the index only."""
@@ -558,11 +559,11 @@ class Volume:
         known = self.index.get(needle)
         if known is None or known[1]:
             raise NeedleUnknown(f"needle {needle:016x} is not dead")
-        raw = self._pread(record.HEADER_BYTES + MAX_VERDICT_BYTES, known[0])
+        raw = self._pread(HEADER_BYTES + MAX_VERDICT_BYTES, known[0])
         header = record.decode_header(self.tagger, raw)
         if header is None or header.needle != needle or header.kind != record.TOMBSTONE:
             raise self._damaged(needle, known[0])
-        verdict = raw[record.HEADER_BYTES : record.HEADER_BYTES + header.meta_bytes]
+        verdict = raw[HEADER_BYTES : HEADER_BYTES + header.meta_bytes]
         if not record.body_is_sound(header, verdict, b""):
             raise self._damaged(needle, known[0])
         return verdict.decode("ascii")
@@ -589,9 +590,9 @@ class Volume:
         header = record.decode_header(self.tagger, raw)
         if (
             header is None
-            or header.kind != record.LIVE
+            or header.kind != LIVE
             or header.needle != needle
-            or record.HEADER_BYTES + header.meta_bytes + header.data_bytes != length
+            or HEADER_BYTES + header.meta_bytes + header.data_bytes != length
         ):
             raise self._damaged(needle, offset)
         return header
