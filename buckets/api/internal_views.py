@@ -12,6 +12,7 @@ from buckets.services.confirm import confirm_needles
 from buckets.verdicts import Refused, Verdict
 from keys.errors import WarehouseError
 from volumes.api.internal_auth import authenticate_server
+from warehouse_site.json_body import parse_json
 from warehouse_site.problems import problem_response, status_of
 
 
@@ -39,6 +40,6 @@ def _on_the_wire(verdict: Verdict) -> dict[str, object]:
 
 def _json(request: HttpRequest) -> object:
     try:
-        return json.loads(request.body)
+        return parse_json(request.body)
     except ValueError as error:
         raise BatchInvalid(f"The body is not JSON: {error}.") from error

@@ -64,7 +64,9 @@ class BucketSerializer(serializers.ModelSerializer[Bucket]):
     """A bucket. Its name can't be changed."""
 
     name = TextField(error_of=names.bucket_name_error)
-    visibility = serializers.ChoiceField(choices=Bucket.Visibility.choices, required=False)
+    visibility = serializers.ChoiceField(
+        choices=Bucket.Visibility.choices, required=False, help_text="`private` is all there is yet."
+    )
     replication = serializers.IntegerField(required=False, help_text="Copies of each needle; 1 is all there is yet.")
     quota_bytes = serializers.IntegerField(
         required=False, allow_null=True, min_value=0, max_value=MAX_NUMBER, help_text="null: no limit."

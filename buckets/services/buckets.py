@@ -110,6 +110,8 @@ def apply_settings(bucket: Bucket, settings: BucketSettings) -> None:
         bucket.visibility = settings.visibility
         if bucket.visibility not in Bucket.Visibility:
             errors["visibility"] = [f"One of {', '.join(Bucket.Visibility.values)}."]
+        elif bucket.visibility != Bucket.Visibility.PRIVATE:
+            errors["visibility"] = [f"Only {Bucket.Visibility.PRIVATE.value} buckets can be kept yet."]
     if not isinstance(settings.replication, Unset):
         bucket.replication = settings.replication
         if not 1 <= bucket.replication <= MAX_REPLICATION:

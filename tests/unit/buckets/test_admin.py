@@ -64,7 +64,13 @@ def test_buckets_are_made_changed_and_deleted(site: Client) -> None:
     assert site.post(change, form | {"name": "other", "quota_bytes": 7}).status_code == 302
     row.refresh_from_db()
     assert (row.name, row.quota_bytes) == ("new", 7)
-    for wrong in ({"replication": 2}, {"cors_origins": '["x"]'}, {"cors_origins": "5"}, {"quota_bytes": -1}):
+    for wrong in (
+        {"visibility": "public-read"},
+        {"replication": 2},
+        {"cors_origins": '["x"]'},
+        {"cors_origins": "5"},
+        {"quota_bytes": -1},
+    ):
         page = site.post(change, form | wrong)
         assert page.status_code == 200
         assert "errorlist" in page.content.decode()

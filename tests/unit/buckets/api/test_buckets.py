@@ -38,14 +38,13 @@ def test_a_bucket_is_made_read_changed_and_deleted(api: APIClient) -> None:
         "/api/v1/buckets/photos",
         {
             "quota_bytes": None,
-            "visibility": "public-read",
+            "visibility": "private",
             "cors_origins": ["https://b.example", "http://a.example:81"],
         },
     )
     assert changed.status_code == 200
     assert changed.json() == body | {
         "quota_bytes": None,
-        "visibility": "public-read",
         "cors_origins": ["http://a.example:81", "https://b.example"],
     }
     assert Store.objects.get().cors_origins == ["http://a.example:81", "https://b.example"]
@@ -64,6 +63,7 @@ def test_a_bucket_is_made_read_changed_and_deleted(api: APIClient) -> None:
         ({"name": 5}, "name"),
         ({"name": None}, "name"),
         ({"name": "a", "visibility": "open"}, "visibility"),
+        ({"name": "a", "visibility": "public-read"}, "visibility"),
         ({"name": "a", "replication": 2}, "replication"),
         ({"name": "a", "replication": 0}, "replication"),
         ({"name": "a", "replication": "x"}, "replication"),
@@ -84,6 +84,17 @@ def test_what_is_wrong_is_named(api: APIClient, body: Any, field: str) -> None:
     assert answer.json()["code"] == "invalid"
     assert list(answer.json()["errors"]) == [field]
     assert not Bucket.objects.exists()
+
+
+def test_what_cannot_be_kept_yet_is_refused_for_buckets_that_are_there(api: APIClient) -> None:
+    made = api.post("/api/v1/buckets", {"name": "photos"}).json()
+    for field, value in (("visibility", "public-read"), ("replication", 5)):
+        answer = api.patch("/api/v1/buckets/photos", {field: value})
+        assert (answer.status_code, list(answer.json()["errors"])) == (400, [field])
+        [text] = answer.json()["errors"][field]
+        assert text.startswith("Only ")
+        assert text.endswith(" can be kept yet.")
+    assert api.get("/api/v1/buckets/photos").json() == made
 
 
 def test_a_name_is_taken_once(api: APIClient) -> None:
