@@ -10,18 +10,17 @@ A sync that fails is never tried again: the volume is sealed and everybody who w
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import Protocol
 
 from volume_server.clock import Clock
 from volume_server.errors import NoRoom, StoreError, VolumeSealed
 from volume_server.leases import Lease
 from volume_server.responses import problem
+from volume_server.syncing import Done, Syncs, SyncThread, Waiting
 from volume_server.volume import Claim, Volume
 
 log = logging.getLogger(__name__)
@@ -62,54 +61,24 @@ class Confirmer(Protocol):
         """Call ``done`` on the loop with the verdict, later or at once."""
 
 
-Waiting = list[tuple[Claim, Callable[[StoreError | None], None]]]
-
-
-class SyncThread:
-    """One volume's fdatasyncs, one after the other, in a thread that does nothing else.
-
-    A thread pool would do, but its futures and locks keep the interpreter's lock from the loop for longer than
-    all the rest of a sync together.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, volume: Volume, done: Callable[..., None]) -> None:
-        self.loop = loop
-        self.volume = volume
-        self.done = done
-        self.waiting: Waiting = []
-        """What the next sync will cover."""
-        self.running = False
-        self._batches: SimpleQueue[Waiting | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=f"sync-{volume.number}", daemon=True)
-        self._thread.start()
-
-    def start(self) -> None:
-        """Sync what was written up to now."""
-        batch, self.waiting = self.waiting, []
-        self._batches.put(batch)
-
-    def close(self) -> None:
-        self._batches.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (batch := self._batches.get()) is not None:
-            failure: OSError | None = None
-            try:
-                self.volume.sync_log()
-            except OSError as error:
-                failure = error
-            self.loop.call_soon_threadsafe(self.done, self, batch, failure)
-
-
 class Committer:
-    def __init__(self, loop: asyncio.AbstractEventLoop, threads: Executor, confirmer: Confirmer, clock: Clock) -> None:
+    """``open_syncs`` gives each volume somebody who waits for its fdatasyncs."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        threads: Executor,
+        confirmer: Confirmer,
+        clock: Clock,
+        open_syncs: Callable[[asyncio.AbstractEventLoop, Volume, Done], Syncs] = SyncThread,
+    ) -> None:
         self.loop = loop
         self.threads = threads
         self.confirmer = confirmer
         self.clock = clock
         self.sync_count = 0
-        self._syncs: dict[Volume, SyncThread] = {}
+        self._open_syncs = open_syncs
+        self._syncs: dict[Volume, Syncs] = {}
 
     def call_soon(self, call: Callable[..., None], *arguments: object) -> None:
         self.loop.call_soon(call, *arguments)
@@ -135,7 +104,7 @@ class Committer:
         """Call ``done`` once the claim is settled by a successful fdatasync, or with the error."""
         sync = self._syncs.get(volume)
         if sync is None:
-            sync = self._syncs[volume] = SyncThread(self.loop, volume, self._synced)
+            sync = self._syncs[volume] = self._open_syncs(self.loop, volume, self._synced)
         sync.waiting.append((claim, done))
         if not sync.running:
             sync.running = True
@@ -143,12 +112,12 @@ class Committer:
             self.loop.call_soon(self._start, sync)
 
     def close(self) -> None:
-        """End the threads. Nothing may be waiting for a sync."""
+        """No more syncs. Nothing may be waiting for one."""
         for sync in self._syncs.values():
             sync.close()
         self._syncs.clear()
 
-    def _start(self, sync: SyncThread) -> None:
+    def _start(self, sync: Syncs) -> None:
         sync.volume.flush()
         failed = [(claim, done) for claim, done in sync.waiting if claim.failure is not None]
         if failed:
@@ -160,7 +129,7 @@ class Committer:
         for claim, done in failed:  # last: an answer may bring the next PUT, which is not flushed yet
             done(claim.failure)
 
-    def _synced(self, sync: SyncThread, batch: Waiting, failure: OSError | None) -> None:
+    def _synced(self, sync: Syncs, batch: Waiting, failure: OSError | None) -> None:
         volume = sync.volume
         # what was synced before another sync failed is given up too: the seal may have named it already
         if failure is not None or volume.sync_failure is not None:

@@ -20,6 +20,7 @@ from volume_server.master import Address, ConfirmLane, Credentials, Heart, Maste
 from volume_server.routes import InternalRoutes, NeedleConnection, NeedleRoutes, Origins, new_instance
 from volume_server.server import SWEEP_S, Handler, Listener
 from volume_server.store import Store
+from volume_server.syncing import SyncProcess
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ class VolumeServer:
         lane = None
         if self.confirmer is None:
             self.confirmer = lane = ConfirmLane(self.options.master, credentials, loop)
-        self.committer = Committer(loop, threads, self.confirmer, self.clock)
+        self.syncer = SyncProcess(self._on_syncer_death)
+        self.committer = Committer(loop, threads, self.confirmer, self.clock, self.syncer.attach)
         self.listener = Listener(loop, threads, self.instance)
         servers, address = await self._listen()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -104,11 +106,13 @@ class VolumeServer:
         if lane is not None:
             await loop.run_in_executor(None, lane.close)
         self.committer.close()
+        self.syncer.close()
         threads.shutdown()
         await asyncio.sleep(0)  # what the last threads handed over
         self.store.save_identity()
-        self.store.close()
-        log.info("stopped cleanly")
+        # Without the syncer some claims are in doubt: the next start reads and syncs the tail, as after a crash.
+        self.store.close(clean=not self.syncer.is_dead)
+        log.info("stopped")
 
     async def _listen(self) -> tuple[list[asyncio.Server], Address]:
         options = self.options
@@ -151,6 +155,10 @@ class VolumeServer:
     async def _drain(self, servers: list[asyncio.Server]) -> None:
         for server in servers:
             server.close()
+        if self.syncer.is_dead:
+            for connection in list(self.listener.connections):
+                connection.abort()
+            return
         self.listener.drain()
         ends_at = self.loop.time() + DRAIN_S
         while self.listener.connections and self.loop.time() < ends_at:
@@ -227,6 +235,11 @@ class VolumeServer:
         self._on_loop(lambda: self.store.adopt(volume))
         log.info("volume %d is here", number)
         return True
+
+    def _on_syncer_death(self) -> None:
+        """Crash-only: nobody is answered, and the next start finds out what is there."""
+        self.exit_code = 1
+        self.stopping.set()
 
     def _on_fatal(self, error: MasterRefuses) -> None:
         log.critical("the master refuses this server for good: %s: %s", error.code, error.detail)

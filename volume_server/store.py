@@ -137,10 +137,10 @@ class Store:
     def reports(self) -> list[dict[str, int | str]]:
         return [volume.report() for volume in self.volumes.values()]
 
-    def close(self) -> None:
-        """Checkpoint and close every volume, then give the directory back."""
+    def close(self, *, clean: bool = True) -> None:
+        """Checkpoint (where ``clean``) and close every volume, then give the directory back."""
         for volume in self.volumes.values():
-            volume.close()
+            volume.close(clean=clean)
         self.volumes.clear()
         self.files.close(self._lock_fd)
 

@@ -249,8 +249,11 @@ class Volume:
         return CheckpointJob(self.index.freeze(), figures, watermark, clean_size_bytes)
 
     def write_checkpoint(self, job: CheckpointJob) -> list[int]:
-        """In a thread. Syncs the log first, so that no entry names a record that is not durable. Raises OSError."""
-        self.sync_log()
+        """In a thread. Raises OSError.
+
+        No entry names a record that is not durable: what is in the index was settled, so it was synced before. The
+        log is left alone here, since of two syncs at once only one is told of a write-back that failed.
+        """
         return self.checkpoint_file.write(
             job.segments, job.figures, watermark=job.watermark, clean_size_bytes=job.clean_size_bytes
         )
@@ -275,6 +278,7 @@ class Volume:
         if clean and not self.unsynced and self.sync_failure is None and not self._checkpoints_stopped:
             job = self.begin_checkpoint(clean=True)
             try:
+                self.sync_log()  # for the length of the file, which marks the stop as a clean one
                 places = self.write_checkpoint(job)
             except OSError as error:
                 log.error("volume %d: no clean checkpoint: %s", self.number, error)

@@ -158,3 +158,32 @@ def test_internal_port_keeps_the_masters_calls_to_itself(tmp_path: Path, master:
             assert process.wire().send(request("GET", target)).answer().status == 404
         assert internal.send(request("GET", get_url())).answer().status == 404
         assert process.stop() == 0
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_server_whose_syncing_child_dies_stops_and_keeps_what_it_acknowledged(
+    tmp_path: Path, master: FakeMaster
+) -> None:
+    """What the child was syncing is in doubt, so nobody is answered; the next start reads and syncs the tail."""
+    data = tmp_path / "data"
+    with started(data, master) as process:
+        assert process.wire().send(request("PUT", put_url(FIRST), b"kept")).answer().status == 201
+        [child] = children_of(process.process.pid)
+        os.kill(child, signal.SIGKILL)
+        assert process.process.wait(60) == 1
+    assert "has died" in process.log.read_text()
+    with started(data, master) as process:
+        assert process.wire().send(request("GET", get_url())).answer().body == b"kept"
+
+
+def test_syncing_child_ends_with_a_server_that_is_killed(tmp_path: Path, master: FakeMaster) -> None:
+    with started(tmp_path / "data", master) as process:
+        [child] = children_of(process.process.pid)
+        process.stop(signal.SIGKILL)
+        wait_until(
+            lambda: not Path(f"/proc/{child}").exists() or "\nState:\tZ" in Path(f"/proc/{child}/status").read_text(),
+            what="the child's end",
+        )
