@@ -33,6 +33,14 @@ class GrantSerializer(serializers.ModelSerializer[Grant]):
         fields = ("bucket", "prefix", "permissions")
         validators: tuple[()] = ()
 
+    def to_internal_value(self, data: Any) -> Any:
+        """A grant is given whole, also where the key around it is given in part: fields look at their root for that."""
+        if self.root is self:
+            return super().to_internal_value(data)
+        alone = GrantSerializer(data=data)
+        alone.is_valid(raise_exception=True)
+        return alone.validated_data
+
 
 class KeySerializer(serializers.ModelSerializer[ApiKey]):
     """A key as it is shown: never its secret."""

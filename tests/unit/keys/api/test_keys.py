@@ -137,3 +137,27 @@ def test_listing_is_paged_by_id_at_a_constant_cost(
     assert seen == ids
     for query in ("limit=0", "limit=1001", "after=-1", "limit=x"):
         problem(client.get(f"/api/v1/keys?{query}"), 400, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("grant", "status"),
+    [
+        ({"bucket": "photos", "permissions": 1}, 200),
+        ({"bucket": 5}, 400),
+        ({"permissions": 1}, 400),
+        ({}, 400),
+        (5, 400),
+        (None, 400),
+    ],
+)
+def test_a_changed_key_has_whole_grants(
+    admin: NewKey, new_key: Callable[..., NewKey], client_of: Callable[[NewKey], APIClient], grant: Any, status: int
+) -> None:
+    """A PATCH names some fields of the key, never some fields of a grant."""
+    url = f"/api/v1/keys/{new_key(READ).key.pk}"
+    answer = client_of(admin).patch(url, {"grants": [grant]})
+    assert answer.status_code == status
+    if status == 200:
+        assert answer.json()["grants"] == [{"bucket": "photos", "prefix": "", "permissions": 1}]
+    else:
+        assert all(field.startswith("grants.0") for field in answer.json()["errors"])
