@@ -1,6 +1,5 @@
 """What volume servers call. Plain Django: no tokens, no negotiation, JSON in and out."""
 
-import json
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -15,6 +14,7 @@ from volumes.api.internal_auth import authenticate_server, is_signed
 from volumes.errors import SignatureInvalid
 from volumes.reports import parse_deregistration, parse_heartbeat, parse_registration
 from volumes.services.servers import Orders, deregister_server, record_heartbeat, register_server
+from warehouse_site.json_body import parse_json
 from warehouse_site.problems import problem_response
 
 View = Callable[[HttpRequest], dict[str, Any]]
@@ -66,7 +66,7 @@ def deregister(request: HttpRequest) -> dict[str, Any]:
 
 def _json(request: HttpRequest) -> object:
     try:
-        return json.loads(request.body)
+        return parse_json(request.body)
     except ValueError as error:
         raise Invalid(f"The body is not JSON: {error}.") from error
 
