@@ -32,6 +32,7 @@ logger = logging.getLogger("warehouse.up")
 HOST = "127.0.0.1"
 ADMIN_KEY_FILE = "admin.key"
 POLL_S = 0.1
+WORKER_CLASS = "warehouse_site.gunicorn_worker.PatientWorker"
 
 
 class CannotStart(Exception):
@@ -188,7 +189,7 @@ def _master_command(wanted: Plan) -> list[str]:
         *("--config", "python:warehouse_site.gunicorn_conf"),
         *("--bind", f"{HOST}:{wanted.port}"),
         # One process: without Redis the cache is this process's own.
-        *("--workers", "1", "--worker-class", "gthread", "--threads", str(settings.WAREHOUSE_THREADS)),
+        *("--workers", "1", "--worker-class", WORKER_CLASS, "--threads", str(settings.WAREHOUSE_THREADS)),
         *("--no-control-socket", "--keep-alive", "75", "--limit-request-line", "8190"),
     ]
 

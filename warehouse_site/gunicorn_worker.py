@@ -1,0 +1,72 @@
+"""Gunicorn's threaded worker, with an end to its patience: `--worker-class warehouse_site.gunicorn_worker.PatientWorker`.
+
+Gunicorn's own waits for the rest of a request as long as the client likes, and a thread waits with it: as many
+clients as there are threads, each of which stops in the middle of a head or a body, would stop the store. Here a
+request has a budget of time that its client may let us wait: `GRACE_S`, and a second more for each `BYTES_PER_S`
+that came. Only the waiting counts, so a busy database spends nothing of it. When it is spent, the request ends as
+if the client had gone. Idle connections are not touched: they wait at the poller and hold no thread.
+"""
+
+import contextlib
+import socket
+import time
+from typing import Any
+
+from gunicorn.http import get_parser
+from gunicorn.http.unreader import SocketUnreader
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+GRACE_S = 10.0
+BYTES_PER_S = 16 * 1024
+
+
+class PatientUnreader(SocketUnreader):  # type: ignore[misc]  # gunicorn has no types
+    """Reads requests from a socket until one of them has used its budget up."""
+
+    def __init__(self, sock: socket.socket, *, grace_s: float = GRACE_S) -> None:
+        super().__init__(sock)
+        self.gave_up = False
+        self._grace_s = grace_s
+        self._left_s = grace_s
+
+    def new_request(self) -> None:
+        self._left_s = self._grace_s
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """The next bytes; none when the client has gone or was given up."""
+        if self.gave_up:
+            return b""
+        before = self.sock.gettimeout()
+        self.sock.settimeout(self._left_s if before is None else min(before, self._left_s))
+        began = time.monotonic()
+        try:
+            raw: bytes = super().chunk(size_hint)
+        except TimeoutError:
+            self.gave_up = True
+            return b""
+        finally:
+            self.sock.settimeout(before)  # answers are written without this limit
+        self._left_s += len(raw) / BYTES_PER_S - (time.monotonic() - began)
+        self.gave_up = self._left_s <= 0
+        return raw
+
+
+class PatientWorker(ThreadWorker):  # type: ignore[misc]
+    """Plain HTTP/1, as `manage.py up` starts it; connections with TLS are left to gunicorn's own ways."""
+
+    def handle(self, conn: TConn) -> Any:
+        """Answers one request, in a thread of the pool. False: the connection is to be closed."""
+        if conn.parser is None and not self.cfg.is_ssl:
+            conn.parser = get_parser(self.cfg, conn.sock, conn.client)
+            conn.parser.unreader = PatientUnreader(conn.sock)
+        unreader = getattr(conn.parser, "unreader", None)
+        if not isinstance(unreader, PatientUnreader):
+            return super().handle(conn)
+        unreader.new_request()
+        result = super().handle(conn)
+        if not unreader.gave_up:
+            return result
+        # The main thread would linger on the connection for what the client may still send.
+        with contextlib.suppress(OSError):
+            conn.sock.shutdown(socket.SHUT_RDWR)
+        return False
