@@ -73,11 +73,15 @@ class Content(KeyedView):
 
 
 def _redirect(found: Found, reader: KeyRights, expires_at: int) -> HttpResponseBase:
-    """307 keeps method and headers, so conditions and ranges are the volume server's to judge."""
+    """307 keeps method and headers, so conditions and ranges are the volume server's to judge.
+
+    That the URL must not be kept says nothing of the bytes behind it.
+    """
     [urls] = sign_chunks([(found.object, found.chunks[0])], reader=reader, expires_at=expires_at)
     if not urls:
         raise NeedleUnreadable("The volume server that holds this object is not known yet.")
-    response = HttpResponseRedirect(urls[0], headers=NO_STORE)
+    modified = {"Last-Modified": http_date(found.object.updated_at.timestamp())}
+    response = HttpResponseRedirect(urls[0], headers={**NO_STORE, **modified})
     response.status_code = 307
     return response
 
@@ -91,7 +95,9 @@ def _whole_or_range(request: Request, found: Found, reader: KeyRights) -> HttpRe
     if (if_none_match := request.headers.get("If-None-Match")) and etag_matches(
         if_none_match.replace("W/", ""), row.etag
     ):
-        return HttpResponse(status=304, headers={name: headers[name] for name in ("ETag", "Last-Modified")})
+        kept = {name: headers[name] for name in ("ETag", "Last-Modified", "Cache-Control")}
+        # Of the answer that a 200 would have been (RFC 9110, section 8.6); Django would say 0.
+        return HttpResponse(status=304, headers={**kept, "Content-Length": str(row.size)})
     first, last, status = 0, row.size - 1, 200
     asked = request.headers.get("Range")
     if asked and request.method == "GET" and request.headers.get("If-Range", headers["ETag"]) == headers["ETag"]:

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.utils.http import http_date
 from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.test import APIClient
@@ -70,6 +71,7 @@ def test_one_chunk_is_a_redirect(api: APIClient, lab: Lab) -> None:
         assert "ct=text%2Fhtml" in url
         assert "cd=inline" not in url
         assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Last-Modified"] == http_date(Object.objects.get().updated_at.timestamp())
     missing = api.get("/api/v1/buckets/photos/content/none", headers={"Accept": "text/html"})
     assert (missing.status_code, missing.json()["code"]) == (404, "object_unknown")
     assert api.get("/api/v1/buckets/none/content/k").json()["code"] == "bucket_unknown"
@@ -119,6 +121,9 @@ def test_conditions(api: APIClient, big: Object) -> None:
     for name in (etag, f"W/{etag}", "*"):
         fresh = api.get(PATH, headers={"If-None-Match": name})
         assert (fresh.status_code, fresh.headers["ETag"]) == (304, etag)
+        assert fresh.headers["Content-Length"] == "250"
+        assert fresh.headers["Cache-Control"] == "private, no-cache"
+        assert fresh.content == b""
     assert body_of(api.get(PATH, headers={"If-None-Match": '"x"'})) == BODY
     assert api.get(PATH, headers={"If-Match": '"x"'}).status_code == 412
     assert body_of(api.get(PATH, headers={"Range": "bytes=0-0", "If-Range": etag})) == BODY[:1]
