@@ -1,6 +1,6 @@
 """The shapes of buckets, objects and uploads in the API."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.conf import settings
@@ -57,10 +57,27 @@ class OnlyNewField(serializers.BooleanField):
     FALSE_VALUES = {False}
 
 
+class Body(serializers.Serializer[Any]):
+    """What a caller sends. A field that there is not is refused: it may be a misspelt condition.
+
+    Fields that are only read may stand in it and change nothing, so that what was got can be sent back.
+    """
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
+            raise serializers.ValidationError({_spelt(name): ["There is no such field."] for name in unknown})
+        return super().to_internal_value(data)
+
+
+def _spelt(name: str) -> str:
+    """A name that JSON can hold and UTF-8 cannot, as text that can be answered."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 # --- buckets ---
 
 
-class BucketSerializer(serializers.ModelSerializer[Bucket]):
+class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
     """A bucket. Its name can't be changed."""
 
     name = TextField(error_of=names.bucket_name_error)
@@ -157,12 +174,12 @@ class ObjectQuerySerializer(serializers.Serializer[Any]):
         return attrs
 
 
-class ObjectChangeSerializer(serializers.Serializer[Any]):
+class ObjectChangeSerializer(Body):
     content_type = TextField(required=False, error_of=names.content_type_error)
     metadata = MetadataField(required=False)
 
 
-class KeysSerializer(serializers.Serializer[Any]):
+class KeysSerializer(Body):
     keys = serializers.ListField(child=TextField(error_of=names.key_error), max_length=MAX_KEYS)
 
 
@@ -174,7 +191,7 @@ class DeletedSerializer(serializers.Serializer[Any]):
 # --- bytes in and out ---
 
 
-class LeaseRequestSerializer(serializers.Serializer[Any]):
+class LeaseRequestSerializer(Body):
     count = serializers.IntegerField(min_value=1, max_value=MAX_COUNT)
     max_bytes = serializers.IntegerField(min_value=0, max_value=MAX_DATA_BYTES, help_text="Of each needle.")
     prefix = TextField(
@@ -192,7 +209,7 @@ class LeaseSerializer(serializers.Serializer[Any]):
     chunk_size = serializers.IntegerField(help_text="Objects that are larger should go as uploads.")
 
 
-class UploadRequestSerializer(serializers.Serializer[Any]):
+class UploadRequestSerializer(Body):
     key = TextField(error_of=names.key_error)
     size = serializers.IntegerField(min_value=0, max_value=MAX_NUMBER, help_text="Bytes of the whole object.")
     content_type = TextField(required=False, allow_null=True, error_of=names.content_type_error)

@@ -62,6 +62,7 @@ def update_object(
 ) -> Object:
     """Gives an object other attributes (None: as they are), and by that a new version of the same bytes.
 
+    Where nothing is given, it stays the version that it is.
     Raises BucketUnknown, ObjectUnknown, MetadataInvalid, Invalid, ObjectChanged.
     """
     _require_if_match(if_match)
@@ -77,6 +78,8 @@ def update_object(
     if found is None:
         raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
     require_conditions(etag=found.etag, if_match=if_match)
+    if content_type is None and metadata is None:
+        return found
     if content_type is not None:
         found.content_type = content_type
     if metadata is not None:

@@ -1,3 +1,4 @@
+import json
 import re
 from typing import Any
 from urllib.parse import quote
@@ -8,7 +9,7 @@ from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
 import keys.selectors
-from buckets.models import Object, Outbox
+from buckets.models import Bucket, Object, Outbox, Upload
 from keys.permissions import Permission
 from keys.rights import GrantRow
 from tests.unit.buckets.api.conftest import client_of
@@ -114,6 +115,50 @@ def test_meta_changes_make_a_new_version(api: APIClient, filled: Lab) -> None:
         wrong = api.patch(path, body)
         assert (wrong.status_code, list(wrong.json()["errors"])) == (400, [field])
     assert api.patch("/api/v1/buckets/photos/objects/none", {}).status_code == 404
+
+
+def test_a_change_of_nothing_changes_nothing(api: APIClient, filled: Lab) -> None:
+    path = "/api/v1/buckets/photos/objects/dir/b"
+    before = api.get(path).json()
+    sequence = Object.objects.get(key="dir/b").sequence
+    same = api.patch(path, {}, headers={"If-Match": before["etag"]})
+    assert (same.status_code, same.json()) == (200, before)
+    assert api.patch(path, {}, headers={"If-Match": '"other"'}).status_code == 412
+    assert Object.objects.get(key="dir/b").sequence == sequence
+    wrong = api.patch(path, {"contenttype": "text/plain", "metadata": {"a": "b"}})
+    assert (wrong.status_code, list(wrong.json()["errors"])) == (400, ["contenttype"])
+    assert api.get(path).json() == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("post", "", {"name": "new"}),
+        ("patch", "/photos", {}),
+        ("patch", "/photos/objects/a", {}),
+        ("post", "/photos/leases", {"count": 1, "max_bytes": 1}),
+        ("post", "/photos/uploads", {"key": "k", "size": 1}),
+        ("post", "/photos/downloads", {"keys": ["a"]}),
+        ("post", "/photos/delete", {"keys": ["a"]}),
+    ],
+)
+@pytest.mark.parametrize("field", ["if_non_match", "\ud800"])
+def test_fields_that_there_are_not_are_named(
+    api: APIClient, filled: Lab, method: str, path: str, body: dict[str, Any], field: str
+) -> None:
+    buckets, objects = Bucket.objects.count(), list(Object.objects.values())
+    text = json.dumps({**body, field: True})
+    answer = getattr(api, method)(f"/api/v1/buckets{path}", text, content_type="application/json")
+    named = field.encode(errors="backslashreplace").decode()
+    assert (answer.status_code, answer.json().get("errors")) == (400, {named: ["There is no such field."]})
+    assert (Bucket.objects.count(), list(Object.objects.values())) == (buckets, objects)
+    assert not Upload.objects.exists()
+
+
+def test_what_was_got_of_a_bucket_can_be_sent_back(api: APIClient, lab: Lab) -> None:
+    bucket = api.get("/api/v1/buckets/photos").json()
+    answer = api.patch("/api/v1/buckets/photos", bucket)
+    assert (answer.status_code, answer.json()) == (200, bucket)
 
 
 def test_delete_one(api: APIClient, filled: Lab) -> None:
