@@ -1,7 +1,8 @@
 """Client of Warehouse, a self-hosted object store."""
 
+from typing import TYPE_CHECKING, Any
+
 from warehouse._version import __version__
-from warehouse.client import Client
 from warehouse.errors import (
     ApiError,
     ChecksumMismatch,
@@ -25,6 +26,9 @@ from warehouse.errors import (
 )
 from warehouse.transfer import Progress, TransferConfig
 from warehouse.types import Bucket, ObjectInfo, Prefix
+
+if TYPE_CHECKING:
+    from warehouse.client import Client
 
 __all__ = [
     "ApiError",
@@ -54,3 +58,12 @@ __all__ = [
     "WarehouseError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The client brings requests and what that imports; the command line must be up, and deaf to no Ctrl-C, before.
+    if name == "Client":
+        from warehouse.client import Client
+
+        return Client
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -211,15 +211,33 @@ class _NoCookies(RequestsCookieJar):
 
 
 def bucket_path(bucket: str, *rest: str) -> str:
-    """Path below /api/v1/ of a bucket and of what belongs to it."""
-    return "/".join(("buckets", quote(bucket, safe=""), *rest))
+    """Path below /api/v1/ of a bucket and of what belongs to it. Raises Invalid."""
+    return "/".join(("buckets", percent_encoded(bucket, field="bucket"), *rest))
 
 
 def key_path(key: str) -> str | None:
-    """A key as the end of a path, or None for keys that no path can spell: those with `.` or `..` segments."""
+    """A key as the end of a path, or None for keys that no path can spell: those with `.` or `..` segments.
+
+    Raises Invalid.
+    """
     if any(segment in (".", "..") for segment in key.split("/")):
         return None
-    return quote(key, safe="/")
+    return percent_encoded(key, field="key", safe="/")
+
+
+def percent_encoded(text: str, *, field: str, safe: str = "") -> str:
+    """As it stands in a URL or a header. Raises Invalid, as the store would if it could be told."""
+    return quote(require_utf8(text, field=field), safe=safe)
+
+
+def require_utf8(text: str, *, field: str) -> str:
+    """The text itself. Raises Invalid for lone surrogates, which no URL or header can carry."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        wrong = "This is no text that UTF-8 can hold."
+        raise api_error(400, {"code": "invalid", "detail": wrong, "errors": {field: [wrong]}}) from error
+    return text
 
 
 def _never_connected(error: requests.ConnectionError) -> bool:

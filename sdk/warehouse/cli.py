@@ -23,6 +23,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from warehouse.__main__ import INTERRUPTED
 from warehouse._paths import Below, UnsafeKey, files_below, relative_parts, split_target
 from warehouse._version import __version__
 from warehouse.client import Client
@@ -61,7 +62,7 @@ class _Context:
     def fail(self, what: str, error: Exception | str) -> None:
         """Say that one of several things failed, and go on with the others."""
         self.failures += 1
-        click.echo(f"warehouse: {what}: {_words(error)}", err=True)
+        click.echo(f"warehouse: {_printable(what)}: {_words(error, about=what)}", err=True)
 
     def finish(self) -> None:
         if self.failures:
@@ -98,7 +99,7 @@ class _Bar:
 
 
 class _Commands(click.Group):
-    """Errors end a command with one line on stderr and exit code 1; wrong usage with 2."""
+    """Errors end a command with one line on stderr and exit code 1; wrong usage with 2, Ctrl-C with 130."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -107,7 +108,14 @@ class _Commands(click.Group):
             # Whoever read our output has seen enough; Python must not complain about it at exit either.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        except (WarehouseError, OSError, UnsafeKey) as error:
+        except KeyboardInterrupt:
+            _die("interrupted", code=INTERRUPTED)
+        except click.Abort as error:
+            # Of a question: Ctrl-C is one answer, and no is another.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                _die("interrupted", code=INTERRUPTED)
+            raise
+        except (WarehouseError, OSError, ValueError) as error:
             _die(_words(error))
 
 
@@ -484,22 +492,23 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _words(error: Exception | str) -> str:
-    """One line for people."""
+def _words(error: Exception | str, *, about: str | None = None) -> str:
+    """One line for people, who know already that it is ``about`` this file."""
     if isinstance(error, Unauthorized):
         text = f"the store does not accept this key ({error.code})"
     elif isinstance(error, ApiError) and error.status >= 500 and error.request_id:
         text = f"{error} [request {error.request_id}]"
     elif isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        named = str(error.filename or "")
+        text = f"{named}: {error.strerror}" if named and named != about else error.strerror
     else:
         text = str(error)
     return _printable(" ".join(text.split()))
 
 
-def _die(text: str) -> NoReturn:
+def _die(text: str, *, code: int = 1) -> NoReturn:
     click.echo(f"warehouse: {text}", err=True)
-    sys.exit(1)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,11 @@ from io import BufferedReader
 from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar, overload
-from urllib.parse import quote
 
 from warehouse._downloads import LOOKUP_KEYS, Downloader, Located, missing
 from warehouse._http import Wire
 from warehouse._leases import LeasePool, LeaseTooLarge
-from warehouse._master import Master, bucket_path, key_path
+from warehouse._master import Master, bucket_path, key_path, percent_encoded, require_utf8
 from warehouse._needles import NewNeedle, put_needle
 from warehouse._parallel import as_done
 from warehouse._retry import Backoff
@@ -48,7 +47,8 @@ class Client:
             data = store.get("photos", "2024/cat.jpg")
 
     Any number of threads may use one client at the same time; it keeps connections, a token and leases for them.
-    Every method raises `warehouse.errors.WarehouseError` or one below it, and OSError for local files.
+    Every method raises `warehouse.errors.WarehouseError` or one below it, and OSError for local files; `put` also
+    ValueError and TypeError for what cannot be sent to any store: a header that breaks its line, text for a source.
     """
 
     def __init__(self, url: str, key: str, *, transfer: TransferConfig | None = None) -> None:
@@ -293,8 +293,10 @@ class Client:
         progress: Progress | None,
     ) -> Mapping[str, Any] | None:
         """The verdict of a put under a lease, or None where the object is too large for that."""
-        headers = {"Warehouse-Key": quote(key, safe=""), "Content-Type": content_type}
-        headers |= {f"Warehouse-Meta-{name}": quote(value, safe="") for name, value in metadata.items()}
+        headers = {"Warehouse-Key": percent_encoded(key, field="key"), "Content-Type": content_type}
+        headers |= {
+            f"Warehouse-Meta-{name}": percent_encoded(value, field="metadata") for name, value in metadata.items()
+        }
         if if_match is not None:
             headers["If-Match"] = if_match if if_match == "*" else f'"{if_match}"'
         if if_none_match:
@@ -325,9 +327,9 @@ class Client:
     def _list(self, bucket: str, prefix: str, delimiter: str | None) -> Iterator[ObjectInfo | Prefix]:
         params: dict[str, Any] = {"limit": _PAGE}
         if prefix:
-            params["prefix"] = prefix
+            params["prefix"] = require_utf8(prefix, field="prefix")
         if delimiter:
-            params["delimiter"] = delimiter
+            params["delimiter"] = require_utf8(delimiter, field="delimiter")
         for page in self._pages(bucket_path(bucket, "objects"), params):
             entries: builtins.list[ObjectInfo | Prefix] = [ObjectInfo.from_json(row) for row in page["results"]]
             if folders := page.get("prefixes"):

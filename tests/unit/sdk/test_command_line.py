@@ -1,16 +1,21 @@
 """The `warehouse` command, in process, on the fake."""
 
+import io
 import json
 import os
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import IO, Any, NoReturn
 
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.support.programs import ROOT
 from tests.unit.sdk.fake_store import KEY, FakeStore, Refusal, Stored
+from warehouse import Client
 from warehouse.cli import main
 
 
@@ -19,7 +24,7 @@ class Warehouse:
         self.fake = fake
         self.runner = CliRunner(env={"WAREHOUSE_URL": fake.url, "WAREHOUSE_KEY": KEY})
 
-    def __call__(self, *arguments: str | Path, code: int = 0, input: bytes | str | None = None) -> Result:  # noqa: A002
+    def __call__(self, *arguments: str | Path, code: int = 0, input: bytes | str | IO[Any] | None = None) -> Result:  # noqa: A002
         result = self.runner.invoke(main, [str(argument) for argument in arguments], input=input)
         assert result.exit_code == code, (result.output, result.exception)
         assert "Traceback" not in result.output
@@ -203,6 +208,75 @@ def test_errors_are_one_line(warehouse: Warehouse, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     warehouse.fake.fail("GET buckets", Refusal(500, "internal_error"))
     assert "[request " in warehouse("ls", code=1).stderr
+
+
+def test_what_is_wrong_with_an_argument_is_one_line(warehouse: Warehouse, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"1")
+    told = warehouse("put", "--meta", "A=b", path, "b/m", code=1).stderr
+    assert told == "warehouse: metadata names are 1 to 64 of a-z, 0-9 and '-', not 'A'\n"
+    told = warehouse("put", "--content-type", "a\r\nb", path, "b/m", code=1).stderr
+    assert len(told.splitlines()) == 1
+    told = warehouse("put", "--meta", "a=\udcff", path, "b/m", code=1).stderr
+    assert told == "warehouse: metadata: This is no text that UTF-8 can hold. (400 invalid)\n"
+    assert warehouse.fake.buckets["b"] == {}
+
+
+def test_a_file_is_named_once(warehouse: Warehouse, tmp_path: Path) -> None:
+    none = tmp_path / "none"
+    assert warehouse("put", none, "b", code=1).stderr == f"warehouse: {none}: No such file or directory\n"
+    put_raw(warehouse.fake, "k")
+    target = none / "k"
+    told = warehouse("get", "b/k", target, code=1).stderr
+    assert told.count(str(none)) == 1
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"1")
+    (tmp_path / "b").chmod(0)
+    if not os.access(tmp_path / "b", os.R_OK):
+        told = warehouse("put", tmp_path / "a", tmp_path / "b", "b", code=1).stderr
+        assert told == f"warehouse: {tmp_path / 'b'}: Permission denied\n"
+
+
+def test_ctrl_c_is_one_line(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(io.BytesIO):
+        def read1(self, size: int | None = -1, /) -> bytes:
+            raise KeyboardInterrupt
+
+    put_raw(warehouse.fake, "k")
+    asked = warehouse("rm", "-r", "b/k", code=130, input=Interrupted())
+    assert asked.stderr.endswith("warehouse: interrupted\n")
+    assert list(warehouse.fake.buckets["b"]) == ["k"]
+
+    def interrupted(_: Client) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "list_buckets", interrupted)
+    assert warehouse("ls", code=130).stderr == "warehouse: interrupted\n"
+
+
+@pytest.mark.parametrize("module", ["click", "requests", "rich.progress", "warehouse.client"])
+def test_ctrl_c_while_it_still_starts(module: str) -> None:
+    program = f"""
+import importlib.abc, sys
+
+class Interrupting(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+from warehouse.__main__ import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "warehouse: interrupted\n")
+
+
+def test_the_installed_command_is_the_module() -> None:
+    project = tomllib.loads((ROOT / "sdk" / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"warehouse": "warehouse.__main__:main"}
+    ended = subprocess.run([sys.executable, "-m", "warehouse", "--version"], capture_output=True, text=True, check=True)
+    assert ended.stdout == f"warehouse, version {project['version']}\n"
 
 
 def test_no_store_given(tmp_path: Path) -> None:

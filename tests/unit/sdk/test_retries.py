@@ -15,6 +15,7 @@ from warehouse import (
     ChecksumMismatch,
     Client,
     ConnectionFailed,
+    Invalid,
     NoSpace,
     NotFound,
     ObjectChanged,
@@ -186,6 +187,33 @@ def test_a_header_cannot_be_smuggled(fake: FakeStore, client: Client) -> None:
     for attributes in ({"content_type": "a/b\r\nX: y"}, {"if_match": "\n"}, {"metadata": {"a\r\nb": "c"}}):
         with pytest.raises(ValueError, match=r"header|metadata"):
             client.put("b", "k", b"body", **attributes)
+    assert fake.puts == []
+
+
+def test_text_that_utf8_cannot_hold(fake: FakeStore, client: Client) -> None:
+    wrong = "\ud800"
+    calls: dict[str, list[Callable[[], object]]] = {
+        "key": [
+            lambda: client.put("b", wrong, b"small"),
+            lambda: client.put("b", wrong, bytes(LARGE)),
+            lambda: client.stat("b", wrong),
+        ],
+        "bucket": [
+            lambda: client.bucket(wrong),
+            lambda: client.delete_bucket(wrong),
+            lambda: client.get(wrong, "k"),
+            lambda: client.delete(wrong, "k"),
+            lambda: client.put(wrong, "k", b""),
+        ],
+        "metadata": [lambda: client.put("b", "k", b"", metadata={"a": wrong})],
+        "prefix": [lambda: list(client.list("b", wrong))],
+        "delimiter": [lambda: list(client.list("b", delimiter=wrong))],
+    }
+    for field, asks in calls.items():
+        for ask in asks:
+            with pytest.raises(Invalid) as caught:
+                ask()
+            assert (caught.value.status, list(caught.value.errors)) == (400, [field])
     assert fake.puts == []
 
 
