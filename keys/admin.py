@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.models import Group
+from django.db import transaction
 from django.db.models import QuerySet
 from django.forms import BaseModelFormSet
 from django.http import HttpRequest, HttpResponse
@@ -115,6 +116,24 @@ class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
         """What the services refuse is a message; nothing of it was kept."""
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
+        except WarehouseError as error:
+            self.message_user(request, error.detail, messages.ERROR)
+            return redirect(request.get_full_path())
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except WarehouseError as error:
+            self.message_user(request, error.detail, messages.ERROR)
+            return redirect(request.get_full_path())
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
+        """Its actions are done for all of the chosen keys or for none, the log entries with them."""
+        if request.method != "POST":
+            return super().changelist_view(request, extra_context)  # a transaction would keep writers waiting
+        try:
+            with transaction.atomic():
+                return super().changelist_view(request, extra_context)
         except WarehouseError as error:
             self.message_user(request, error.detail, messages.ERROR)
             return redirect(request.get_full_path())

@@ -88,6 +88,13 @@ class Conflict(WarehouseError):
     title = "The request conflicts with what is there"
 
 
+class LastAdmin(Conflict):
+    """Nobody could administer the store any more."""
+
+    code = "last_admin"
+    title = "This is the last live ADMIN key"
+
+
 class PreconditionFailed(WarehouseError):
     code = "precondition_failed"
     title = "A precondition does not hold"

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -11,11 +11,11 @@ from django.db.models import F
 from django.utils import timezone
 
 from keys import secret_text, secrets
-from keys.errors import Invalid, KeyTooStrong, KeyUnknown
+from keys.errors import Invalid, KeyTooStrong, KeyUnknown, LastAdmin
 from keys.models import MAX_BUCKET_CHARS, MAX_NAME_CHARS, MAX_PREFIX_BYTES, ApiKey, Grant, RefreshFamily, RevokedKey
-from keys.permissions import ALL_PERMISSIONS, GRANTABLE
+from keys.permissions import ALL_PERMISSIONS, GRANTABLE, Permission
 from keys.rights import GrantRow, KeyRights
-from keys.selectors import forget_rights, rights_of_row
+from keys.selectors import forget_rights, live_admin_exists, rights_of_row
 
 logger = logging.getLogger("warehouse.keys")
 
@@ -86,8 +86,10 @@ def update_key(
     """Change what is given and leave the rest.
 
     A change that takes anything away raises the key's generation: its tokens, leases and URLs are dead.
-    Raises KeyUnknown, Invalid, and KeyTooStrong when the key as it was or as it would be is stronger than `actor`.
+    Raises KeyUnknown, Invalid, KeyTooStrong when the key as it was or as it would be is stronger than `actor` or
+    would get rights that outlast `actor`, and LastAdmin when no live ADMIN key would be left.
     """
+    _lock_admins(actor)
     key = _locked(key_id)
     before = rights_of_row(key)
     _require_covered(actor, permissions=before.permissions, grants=before.grants)
@@ -103,6 +105,8 @@ def update_key(
         key.expires_at = expires_at
     _require_valid(name=key.name, permissions=key.permissions, grants=rows)
     _require_covered(actor, permissions=key.permissions, grants=rows)
+    if not replace(before, is_active=True).covers(permissions=key.permissions, grants=rows):
+        _require_no_longer_life(actor, key.expires_at)
     if rows != before.grants:
         key.grants.all().delete()
         _write_grants(key, rows)
@@ -112,6 +116,7 @@ def update_key(
     key.save(
         update_fields=("name", "description", "permissions", "expires_at", "generation", "generation_at"),
     )
+    _require_an_admin(actor, before)
     _forget()
     logger.info("key %s was changed", key.pk, extra={"actor": _name_of(actor), "generation": key.generation})
     return key
@@ -119,12 +124,17 @@ def update_key(
 
 @transaction.atomic
 def delete_key(*, actor: KeyRights | None, key_id: int) -> None:
-    """Delete a key; all that was signed for it is refused from now on. Raises KeyUnknown and KeyTooStrong."""
+    """Delete a key; all that was signed for it is refused from now on.
+
+    Raises KeyUnknown, KeyTooStrong, and LastAdmin when no live ADMIN key would be left.
+    """
+    _lock_admins(actor)
     key = _locked(key_id)
     rights = rights_of_row(key)
     _require_covered(actor, permissions=rights.permissions, grants=rights.grants)
     RevokedKey.objects.create(key_id=key.pk)
     key.delete()
+    _require_an_admin(actor, rights)
     _forget()
     logger.info("key %s was deleted", key_id, extra={"actor": _name_of(actor)})
 
@@ -200,11 +210,23 @@ def _require_covered(actor: KeyRights | None, *, permissions: int, grants: tuple
 
 
 def _require_no_longer_life(actor: KeyRights | None, expires_at: datetime | None) -> None:
-    """A key that expires cannot live on in one that it made or prolonged."""
+    """A key that expires cannot live on in one that it made, prolonged or strengthened."""
     if actor is None or actor.expires_at is None:
         return
     if expires_at is None or expires_at > actor.expires_at:
-        raise KeyTooStrong("A key cannot give a longer life than its own.")
+        raise KeyTooStrong("A key cannot give a longer life than its own, nor rights that outlast it.")
+
+
+def _lock_admins(actor: KeyRights | None) -> None:
+    """Before any other row, and in one order: two ADMIN keys that end each other at once queue here."""
+    if actor is not None:
+        list(ApiKey.objects.admins().order_by("pk").select_for_update().values_list("pk"))
+
+
+def _require_an_admin(actor: KeyRights | None, before: KeyRights) -> None:
+    """After a change: a key cannot take the last ADMIN away. The system may, and makes another at its next start."""
+    if actor is not None and before.permissions & Permission.ADMIN and not live_admin_exists():
+        raise LastAdmin("Make another ADMIN key first: without one, nobody could administer the store.")
 
 
 def _is_weaker(

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -150,3 +151,14 @@ def test_lists_are_shown(browser: Client, admin: NewKey, query: str) -> None:
     family = RefreshFamily.objects.get()
     assert browser.get(reverse("admin:keys_refreshfamily_change", args=[family.pk])).status_code == 200
     assert browser.get("/admin/keys/refreshfamily/add/").status_code == 403
+
+
+def test_the_last_admin_stays(browser: Client, admin: NewKey) -> None:
+    url = f"{CHANGELIST}{admin.key.pk}/"
+    chosen = {"action": "delete_selected", "_selected_action": admin.key.pk, "post": "yes"}
+    for place, data in ((f"{url}change/", form(name="k")), (f"{url}delete/", {"post": "yes"}), (CHANGELIST, chosen)):
+        page = browser.post(place, data, follow=True)
+        assert page.status_code == 200
+        assert "Make another ADMIN key first" in page.content.decode()
+        assert not LogEntry.objects.exists()
+    assert key_works(key_text=admin.text)

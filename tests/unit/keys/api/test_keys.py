@@ -161,3 +161,11 @@ def test_a_changed_key_has_whole_grants(
         assert answer.json()["grants"] == [{"bucket": "photos", "prefix": "", "permissions": 1}]
     else:
         assert all(field.startswith("grants.0") for field in answer.json()["errors"])
+
+
+def test_the_last_admin_stays(admin: NewKey, client_of: Callable[[NewKey], APIClient]) -> None:
+    client = client_of(admin)
+    url = f"/api/v1/keys/{admin.key.pk}"
+    problem(client.delete(url), 409, "last_admin")
+    problem(client.patch(url, {"permissions": 1}), 409, "last_admin")
+    assert client.get(url).json()["permission_names"] == ["ADMIN"]

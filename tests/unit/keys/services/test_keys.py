@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from keys.errors import Invalid, KeyTooStrong, KeyUnknown, TokenRefused
+from keys.errors import Invalid, KeyTooStrong, KeyUnknown, LastAdmin, TokenRefused
 from keys.models import ApiKey, Grant, RefreshFamily, RevokedKey
 from keys.permissions import Permission
 from keys.rights import GrantRow, KeyRights
@@ -85,6 +85,36 @@ def test_a_key_cannot_outlive_its_maker(new_key: Callable[..., NewKey]) -> None:
         update_key(actor=actor, key_id=made.key.pk, expires_at=None)
     with pytest.raises(KeyTooStrong):
         update_key(actor=actor, key_id=actor.id, expires_at=end + timedelta(days=1))
+
+
+def test_a_key_strengthens_none_that_outlives_it(new_key: Callable[..., NewKey]) -> None:
+    end = timezone.now() + timedelta(days=1)
+    actor = rights_of(new_key(MANAGE | READ | WRITE, expires_at=end))
+    for_ever = new_key(READ)
+    for change in ({"permissions": int(READ | WRITE)}, {"grants": [GrantRow("b", "", int(WRITE))]}):
+        with pytest.raises(KeyTooStrong):
+            update_key(actor=actor, key_id=for_ever.key.pk, **change)  # type: ignore[arg-type]
+        update_key(actor=actor, key_id=new_key(READ, expires_at=end).key.pk, **change)  # type: ignore[arg-type]
+    update_key(actor=actor, key_id=for_ever.key.pk, name="other", grants=[GrantRow("b", "", int(READ))])
+    update_key(actor=actor, key_id=for_ever.key.pk, permissions=0)  # READ on b is left
+    update_key(actor=actor, key_id=for_ever.key.pk, expires_at=end, permissions=int(READ | WRITE))
+
+
+def test_the_last_admin_cannot_take_itself_away(new_key: Callable[..., NewKey], admin: NewKey) -> None:
+    actor = rights_of(admin)
+    gone = timezone.now() - timedelta(seconds=1)
+    expired = new_key(Permission.ADMIN)
+    ApiKey.objects.filter(pk=expired.key.pk).update(expires_at=gone)
+    for change in ({"permissions": 2047}, {"expires_at": gone}):
+        with pytest.raises(LastAdmin):
+            update_key(actor=actor, key_id=actor.id, **change)  # type: ignore[arg-type]
+    with pytest.raises(LastAdmin):
+        delete_key(actor=actor, key_id=actor.id)
+    assert rights_of(admin) == actor
+    assert not RevokedKey.objects.exists()
+    update_key(actor=actor, key_id=actor.id, name="still here")
+    new_key(Permission.ADMIN)
+    delete_key(actor=actor, key_id=actor.id)
 
 
 def test_stronger_keys_are_out_of_reach(new_key: Callable[..., NewKey], admin: NewKey) -> None:
