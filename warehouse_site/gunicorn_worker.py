@@ -1,4 +1,4 @@
-"""Gunicorn's threaded worker, with an end to its patience: `--worker-class warehouse_site.gunicorn_worker.PatientWorker`.
+"""Gunicorn's threaded worker, with an end to its patience.
 
 Gunicorn's own waits for the rest of a request as long as the client likes, and a thread waits with it: as many
 clients as there are threads, each of which stops in the middle of a head or a body, would stop the store. Here a
