@@ -65,7 +65,9 @@ class ReadOnlyAdmin(ServicesAdmin):
 
 class BucketForm(forms.ModelForm[Bucket]):
     cors_origins = forms.JSONField(
-        required=False, initial=list, help_text='A list such as ["https://app.example"], or ["*"].'
+        required=False,
+        initial=list,
+        help_text='A list such as ["https://app.example"], or ["*"]. What one bucket allows holds for the whole store.',
     )
 
     class Meta:

@@ -25,7 +25,9 @@ class Bucket(models.Model):
     replication = models.PositiveSmallIntegerField(default=1, help_text="Copies of each needle, on different nodes.")
     quota_bytes = models.PositiveBigIntegerField(null=True, blank=True, help_text="Empty: no limit.")
     quota_objects = models.PositiveBigIntegerField(null=True, blank=True, help_text="Empty: no limit.")
-    cors_origins = models.JSONField(default=list, blank=True, help_text="Origins whose pages may read and write here.")
+    cors_origins = models.JSONField(
+        default=list, blank=True, help_text="Origins whose pages may read and write; in effect in the whole store."
+    )
     # Kept by every commit, so that nobody has to count.
     object_count = models.BigIntegerField(default=0, editable=False)
     total_bytes = models.BigIntegerField(default=0, editable=False)

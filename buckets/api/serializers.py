@@ -92,7 +92,10 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
         required=False, allow_null=True, min_value=0, max_value=MAX_NUMBER, help_text="null: no limit."
     )
     cors_origins = serializers.ListField(
-        child=TextField(max_length=300), required=False, help_text="`*`, or origins as browsers send them."
+        child=TextField(max_length=300),
+        required=False,
+        help_text="`*`, or origins as browsers send them. Volume servers know no buckets: what one bucket allows holds "
+        "for the whole store.",
     )
 
     class Meta:

@@ -41,7 +41,9 @@ class Migration(migrations.Migration):
                 (
                     "cors_origins",
                     models.JSONField(
-                        blank=True, default=list, help_text="Origins whose pages may read and write here."
+                        blank=True,
+                        default=list,
+                        help_text="Origins whose pages may read and write; in effect in the whole store.",
                     ),
                 ),
                 ("object_count", models.BigIntegerField(default=0, editable=False)),
