@@ -31,6 +31,13 @@ _CRC = re.compile(rb"[0-9a-f]{8}\Z")
 _CONTENT_TYPE = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 _META_NAME = re.compile(r"[a-z0-9-]{1,64}\Z")
 _PERCENT = re.compile(rb"(?:[^%\x80-\xff]|%[0-9A-Fa-f]{2})*\Z")
+_VOLUME_FIGURES = {
+    "size_bytes": "Length of the volume.",
+    "garbage_bytes": "Bytes of dead, refused and aborted records.",
+    "live_count": "Needles that can be read.",
+    "tombstone_count": "Needles that are dead.",
+    "damaged_count": "Damaged records found so far.",
+}
 _READS = frozenset({b"GET", b"HEAD"})
 _META_PREFIX = b"warehouse-meta-"
 _CORS_EXPOSED = b"Access-Control-Expose-Headers: ETag, Content-Range, X-Request-Id"
@@ -233,6 +240,8 @@ class NeedleRoutes:
         def answer(status: int, body: dict[str, object]) -> None:
             counters = self.listener.counters
             counters.answers[status] = counters.answers.get(status, 0) + 1
+            if status >= 400:
+                body = {**body, "request_id": request_id.decode()}
             connection.respond(
                 responses.document(
                     status,
@@ -515,20 +524,31 @@ class InternalRoutes:
 
     def _metrics(self, connection: Connection) -> None:
         counters = self.listener.counters
-        lines = [
-            f"warehouse_requests_total {counters.requests}",
-            f"warehouse_received_bytes_total {counters.bytes_in}",
-            f"warehouse_sent_bytes_total {counters.bytes_out}",
-            f"warehouse_syncs_total {self.committer.sync_count}",
-            f"warehouse_connections {len(self.listener.connections)}",
-            f"warehouse_free_bytes {self.store.free_bytes()}",
+        reports = self.store.reports()
+        figures: list[tuple[str, str, str, list[tuple[str, object]]]] = [
+            ("requests_total", "counter", "Requests begun.", [("", counters.requests)]),
+            ("received_bytes_total", "counter", "Bytes received.", [("", counters.bytes_in)]),
+            ("sent_bytes_total", "counter", "Bytes of answers sent.", [("", counters.bytes_out)]),
+            ("syncs_total", "counter", "fdatasyncs of volumes.", [("", self.committer.sync_count)]),
+            ("connections", "gauge", "Open connections.", [("", len(self.listener.connections))]),
+            ("free_bytes", "gauge", "What may still be written beside the reserve.", [("", self.store.free_bytes())]),
+            (
+                "answers_total",
+                "counter",
+                "Answers to PUTs, and all refusals, by status.",
+                [(f'{{status="{status}"}}', count) for status, count in sorted(counters.answers.items())],
+            ),
         ]
-        for status, count in sorted(counters.answers.items()):
-            lines.append(f'warehouse_answers_total{{status="{status}"}} {count}')
-        for report in self.store.reports():
-            for name in ("size_bytes", "garbage_bytes", "live_count", "tombstone_count", "damaged_count"):
-                lines.append(f'warehouse_volume_{name}{{volume="{report["volume"]}"}} {report[name]}')
-        raw = "".join(line + "\n" for line in lines).encode()
+        for name, text in _VOLUME_FIGURES.items():
+            values: list[tuple[str, object]] = [
+                (f'{{volume="{report["volume"]}"}}', report[name]) for report in reports
+            ]
+            figures.append((f"volume_{name}", "gauge", text, values))
+        raw = "".join(
+            f"# HELP warehouse_{name} {text}\n# TYPE warehouse_{name} {kind}\n"
+            + "".join(f"warehouse_{name}{labels} {value}\n" for labels, value in values)
+            for name, kind, text, values in figures
+        ).encode()
         head = responses.head(
             200,
             content_length=len(raw),
@@ -669,7 +689,11 @@ def _matches(header: bytes | None, etag: bytes, *, absent: bool) -> bool:
         return absent
     if header == b"*":
         return True
-    return any(candidate.strip().removeprefix(b"W/") == etag for candidate in header.split(b","))
+    # If-None-Match compares weakly, If-Match strongly: a weak tag never matches there
+    return any(
+        (candidate.strip() if absent else candidate.strip().removeprefix(b"W/")) == etag
+        for candidate in header.split(b",")
+    )
 
 
 def _require_no_body(request: Request) -> None:

@@ -385,7 +385,10 @@ class Connection(asyncio.Protocol):
         close = unread > 0 or self.closes
         raw = responses.document(
             error.status,
-            responses.problem(error.status, error.code, error.detail),
+            {
+                **responses.problem(error.status, error.code, error.detail),
+                "request_id": self.request_id.decode(),
+            },
             request_id=self.request_id,
             content_type=responses.PROBLEM,
             close=close,

@@ -140,6 +140,8 @@ def test_range_means_nothing_to_head(server: Server) -> None:
         ({"If_None_Match": "e"}, 200),
         ({"If_Match": '"e"'}, 200),
         ({"If_Match": "*"}, 200),
+        ({"If_Match": 'W/"e"'}, 412),
+        ({"If_None_Match": 'W/"e"'}, 304),
         ({"If_Match": '"a"'}, 412),
         ({"If_Match": '"a"', "If_None_Match": '"e"'}, 412),
         ({"Range": "bytes=0-1", "If_Range": '"e"'}, 206),
@@ -711,6 +713,7 @@ def test_health_and_metrics(server: Server) -> None:
     text = server.ask("GET", "/metrics").body.decode()
     assert 'warehouse_volume_live_count{volume="1"} 1\n' in text
     assert 'warehouse_answers_total{status="201"} 1\n' in text
+    assert "# TYPE warehouse_volume_live_count gauge\n" in text
     assert server.ask("HEAD", "/metrics").body == b""
 
 

@@ -2,46 +2,10 @@
 
 import pytest
 
-from tests.unit.volume_server.serving import FIRST, Answer, Server, get_url, put_url, request
+from tests.unit.volume_server.serving import FIRST, Server, get_url, put_url, request
 from volume_server.http1 import RequestParser
 
 GET = request("GET", "/1/0000000000000001?x")
-
-
-def told(answer: Answer) -> tuple[int, bytes, dict[str, str]]:
-    """All of an answer that does not differ from request to request."""
-    headers = {name: value for name, value in answer.headers.items() if name not in {"date", "x-request-id"}}
-    return answer.status, answer.body, headers
-
-
-def test_a_repeated_get_gets_what_the_first_one_got(server: Server) -> None:
-    server.put(FIRST, b"data")
-    wire = server.wire()
-    answers = [told(wire.send(request("GET", get_url())).answer()) for _ in range(3)]
-    assert answers[0][:2] == (200, b"data")
-    assert answers == answers[:1] * 3
-
-
-def test_each_answer_has_a_request_id_of_its_own(server: Server) -> None:
-    server.put(FIRST, b"data")
-    wire = server.wire()
-    ids = {wire.send(request("GET", get_url())).answer().headers["x-request-id"] for _ in range(5)}
-    assert len(ids) == 5
-
-
-@pytest.mark.parametrize("spoilt", ["sig", "needle", "path"])
-def test_a_repeated_get_is_refused_as_the_first_one_would_be(server: Server, spoilt: str) -> None:
-    server.put(FIRST, b"data")
-    url = {
-        "sig": get_url()[:-1] + ("0" if get_url()[-1] != "0" else "1"),
-        "needle": get_url(FIRST + 1),
-        "path": "/metrics/no",
-    }[spoilt]
-    first = told(server.wire().send(request("GET", url)).answer())
-    wire = server.wire().send(request("GET", get_url()))
-    assert wire.answer().status == 200
-    assert told(wire.send(request("GET", url)).answer()) == first
-    assert wire.send(request("GET", get_url())).answer().body == b"data"
 
 
 def test_requests_behind_a_repeated_get_are_answered_too(server: Server) -> None:
