@@ -15,9 +15,10 @@ from typing import Any
 from volume_server.clock import Clock
 from volume_server.commit import Committer, Confirmer
 from volume_server.errors import MasterRefuses
+from volume_server.internal_routes import InternalRoutes
 from volume_server.leases import Gate
 from volume_server.master import Address, ConfirmLane, Credentials, Heart, MasterApi
-from volume_server.routes import InternalRoutes, NeedleConnection, NeedleRoutes, Origins, new_instance
+from volume_server.routes import NeedleConnection, NeedleRoutes, Origins, new_instance
 from volume_server.server import SWEEP_S, Handler, Listener
 from volume_server.store import Store
 from volume_server.syncing import SyncProcess

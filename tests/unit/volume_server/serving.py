@@ -18,8 +18,9 @@ from volume_server import intent as intents
 from volume_server import signing
 from volume_server.clock import Clock
 from volume_server.commit import Committer, Confirmer, Put
+from volume_server.internal_routes import InternalRoutes
 from volume_server.leases import Gate
-from volume_server.routes import InternalRoutes, NeedleConnection, NeedleRoutes, Origins
+from volume_server.routes import NeedleConnection, NeedleRoutes, Origins
 from volume_server.server import Listener
 from volume_server.store import Store
 from volume_server.volume import Volume

@@ -1,0 +1,268 @@
+"""What the master and the operator ask: `/usage`, `/admin/…`, `/healthz`, `/metrics`."""
+
+import contextlib
+import json
+from functools import partial
+
+from volume_server import record, responses, signing
+from volume_server.clock import Clock
+from volume_server.commit import Committer
+from volume_server.errors import StoreError
+from volume_server.http1 import HttpError, Request
+from volume_server.routes import NeedleRoutes, answer_failure, require_no_body
+from volume_server.server import MAX_ADMIN_BODY_BYTES, Connection, Listener
+from volume_server.store import Store
+from volume_server.volume import Volume
+
+_IDENTITY_HEADERS = tuple(
+    name.lower().encode()
+    for name in (signing.HEADER_SERVER, signing.HEADER_KID, signing.HEADER_TIME, signing.HEADER_SIGNATURE)
+)
+_VOLUME_FIGURES = {
+    "size_bytes": "Length of the volume.",
+    "garbage_bytes": "Bytes of dead, refused and aborted records.",
+    "live_count": "Needles that can be read.",
+    "tombstone_count": "Needles that are dead.",
+    "damaged_count": "Damaged records found so far.",
+}
+
+
+class InternalRoutes:
+    """`/usage`, `/admin/…`, `/healthz`, `/metrics`: for the master and the operator, not for clients."""
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        clock: Clock,
+        listener: Listener,
+        *,
+        instance: str,
+        public: NeedleRoutes | None,
+    ) -> None:
+        self.store = store
+        self.committer = committer
+        self.clock = clock
+        self.listener = listener
+        self.instance = instance
+        self.public = public
+        """Where everything else goes when there is one port for both."""
+
+    def handle(self, connection: Connection, request: Request) -> None:
+        if self.public is not None and request.target[1:2].isdigit():
+            self.public.handle(connection, request)
+            return
+        path = request.target.partition(b"?")[0]
+        if path == b"/healthz" and request.method in (b"GET", b"HEAD"):
+            require_no_body(request)
+            self._healthz(connection)
+        elif path == b"/metrics" and request.method in (b"GET", b"HEAD"):
+            require_no_body(request)
+            self._metrics(connection)
+        elif path == b"/usage" or path.startswith(b"/admin/"):
+            if request.block.content_length is None:
+                self._signed(connection, request, b"")
+            else:
+                connection.expect_body(
+                    lambda body: self._signed(connection, request, body), limit=MAX_ADMIN_BODY_BYTES
+                )  # fmt: skip
+        elif self.public is not None:
+            self.public.handle(connection, request)
+        else:
+            raise HttpError(404, "not_found", "nothing is here")
+
+    def plain_get(self, target: bytes, request_id: bytes) -> bytes | None:
+        return None if self.public is None else self.public.plain_get(target, request_id)
+
+    def usage(self) -> dict[str, object]:
+        return {
+            "server": self.store.identity.server,
+            "instance": self.instance,
+            "capacity_bytes": self.store.capacity_bytes(),
+            "free_bytes": self.store.free_bytes(),
+            "volumes": self.store.reports(),
+        }
+
+    def _signed(self, connection: Connection, request: Request, body: bytes) -> None:
+        self._authenticate(request, body)
+        target = request.target.decode()
+        if (request.method, target) == (b"GET", "/usage"):
+            self._answer(connection, 200, self.usage())
+        elif (request.method, target) == (b"POST", "/admin/delete"):
+            self._delete(connection, _json(body))
+        elif (request.method, target) == (b"POST", "/admin/seal"):
+            self._seal(connection, _json(body))
+        else:
+            raise HttpError(404, "not_found", "nothing is here")
+
+    def _authenticate(self, request: Request, body: bytes) -> None:
+        """Raises HttpError 401 for a request that this server's master did not sign just now."""
+        values = [request.block.fields.get(name, b"").decode("latin-1") for name in _IDENTITY_HEADERS]
+        server, kid, time_text, signature = values
+        identity = self.store.identity
+        secret = identity.secrets.get(kid)
+        refusal = HttpError(401, "signature_invalid", "only the master may ask this")
+        if secret is None or server != identity.server or not time_text.isdecimal() or len(time_text) > 15:
+            raise refusal
+        genuine = signing.request_is_signed(
+            bytes.fromhex(secret),
+            signature,
+            direction=signing.TO_SERVER,
+            method=request.method.decode(),
+            target=request.target.decode(),
+            body=body,
+            server=server,
+            time_ms=int(time_text),
+        )
+        if not genuine:
+            raise refusal
+        if abs(int(time_text) - self.clock.now_ms()) > signing.REQUEST_WINDOW_MS:
+            raise HttpError(401, "clock_skew", "the request was signed at another time")
+
+    def _delete(self, connection: Connection, body: dict[str, object]) -> None:
+        """Tombstones for a batch of needles; answered once all of them are durable."""
+        volume = self._volume(body)
+        names = body.get("needles")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise HttpError(400, "bad_request", "needles is a list of 16 hex digits each")
+        batch = DeleteBatch(self, connection, volume, names)
+        batch.start()
+
+    def _seal(self, connection: Connection, body: dict[str, object]) -> None:
+        volume = self._volume(body)
+        volume.seal("by the master")
+        self._answer(connection, 200, dict(volume.report()))
+
+    def _volume(self, body: dict[str, object]) -> Volume:
+        number = body.get("volume")
+        if not isinstance(number, int):
+            raise HttpError(400, "bad_request", "volume is a number")
+        return self.store.volume(number)
+
+    def _healthz(self, connection: Connection) -> None:
+        body: dict[str, object] = {"status": "ok", "server": self.store.identity.server, "instance": self.instance}
+        self._answer(connection, 200, body)
+
+    def _metrics(self, connection: Connection) -> None:
+        counters = self.listener.counters
+        reports = self.store.reports()
+        figures: list[tuple[str, str, str, list[tuple[str, object]]]] = [
+            ("requests_total", "counter", "Requests begun.", [("", counters.requests)]),
+            ("received_bytes_total", "counter", "Bytes received.", [("", counters.bytes_in)]),
+            ("sent_bytes_total", "counter", "Bytes of answers sent.", [("", counters.bytes_out)]),
+            ("syncs_total", "counter", "fdatasyncs of volumes.", [("", self.committer.sync_count)]),
+            ("connections", "gauge", "Open connections.", [("", len(self.listener.connections))]),
+            ("free_bytes", "gauge", "What may still be written beside the reserve.", [("", self.store.free_bytes())]),
+            (
+                "answers_total",
+                "counter",
+                "Answers to PUTs, and all refusals, by status.",
+                [(f'{{status="{status}"}}', count) for status, count in sorted(counters.answers.items())],
+            ),
+        ]
+        for name, text in _VOLUME_FIGURES.items():
+            values: list[tuple[str, object]] = [
+                (f'{{volume="{report["volume"]}"}}', report[name]) for report in reports
+            ]
+            figures.append((f"volume_{name}", "gauge", text, values))
+        raw = "".join(
+            f"# HELP warehouse_{name} {text}\n# TYPE warehouse_{name} {kind}\n"
+            + "".join(f"warehouse_{name}{labels} {value}\n" for labels, value in values)
+            for name, kind, text, values in figures
+        ).encode()
+        head = responses.head(
+            200,
+            content_length=len(raw),
+            content_type=b"text/plain; version=0.0.4; charset=utf-8",
+            request_id=connection.request_id,
+            close=connection.closes,
+        )
+        request = connection.request
+        connection.respond(head if request is not None and request.method == b"HEAD" else head + raw)
+
+    def _answer(self, connection: Connection, status: int, body: dict[str, object]) -> None:
+        request = connection.request
+        connection.respond(
+            responses.document(
+                status,
+                body,
+                request_id=connection.request_id,
+                close=connection.closes,
+                head_only=request is not None and request.method == b"HEAD",
+            )
+        )
+
+
+class DeleteBatch:
+    """One `/admin/delete`: a tombstone for each needle that lives, one answer when all are durable.
+
+    A needle whose PUT is still on its way is in neither list: nothing is known of it yet, and the master asks again.
+    """
+
+    def __init__(self, routes: InternalRoutes, connection: Connection, volume: Volume, names: list[str]) -> None:
+        self.routes = routes
+        self.connection = connection
+        self.volume = volume
+        self.names = names
+        self.deleted: list[str] = []
+        self.absent: list[str] = []
+        self.failure: StoreError | None = None
+        self.open_count = 1
+
+    def start(self) -> None:
+        for name in self.names:
+            if len(name) != 16 or not all(digit in "0123456789abcdef" for digit in name):
+                raise HttpError(400, "bad_request", f"{name[:40]!r} is not a needle id")
+        for name in self.names:
+            self._delete(name)
+        self._closed(None)
+
+    def _delete(self, name: str) -> None:
+        needle = int(name, 16)
+        claim = self.volume.claims.get(needle)
+        if claim is not None:
+            if claim.kind == record.TOMBSTONE:
+                self.open_count += 1
+                claim.waiters.append(partial(self.routes.committer.call_soon, self._look_again, name))
+            return
+        stored = self.volume.stored_length(needle)
+        if stored is None:
+            self.absent.append(name)
+        elif stored == 0:
+            self.deleted.append(name)
+        else:
+            try:
+                claim = self.volume.tombstone(needle, appended_ms=self.routes.clock.now_ms())
+            except StoreError as error:
+                self.failure = error
+                return
+            self.open_count += 1
+
+            def synced(error: StoreError | None) -> None:
+                if error is None:
+                    self.deleted.append(name)
+                self._closed(error)
+
+            self.routes.committer.sync(self.volume, claim, synced)
+
+    def _look_again(self, name: str) -> None:
+        self._delete(name)
+        self._closed(None)
+
+    def _closed(self, error: StoreError | None) -> None:
+        self.failure = self.failure or error
+        self.open_count -= 1
+        if self.open_count:
+            return
+        if self.failure is not None:
+            answer_failure(self.connection, self.failure)
+        else:
+            self.routes._answer(self.connection, 200, {"deleted": self.deleted, "absent": self.absent})
+
+
+def _json(body: bytes) -> dict[str, object]:
+    with contextlib.suppress(ValueError):
+        found = json.loads(body)
+        if isinstance(found, dict):
+            return found
+    raise HttpError(400, "bad_request", "the body is a JSON object")
