@@ -95,9 +95,9 @@ def _whole_or_range(request: Request, found: Found, reader: KeyRights) -> HttpRe
     if (if_none_match := request.headers.get("If-None-Match")) and etag_matches(
         if_none_match.replace("W/", ""), row.etag
     ):
-        kept = {name: headers[name] for name in ("ETag", "Last-Modified", "Cache-Control")}
-        # Of the answer that a 200 would have been (RFC 9110, section 8.6); Django would say 0.
-        return HttpResponse(status=304, headers={**kept, "Content-Length": str(row.size)})
+        # Caches put these in the place of those they have, so they are those of a 200, its length as well (RFC 9110,
+        # sections 8.6 and 15.4.5); left to Django, the object would become an empty page of HTML.
+        return HttpResponse(status=304, headers={**headers, "Content-Length": str(row.size)})
     first, last, status = 0, row.size - 1, 200
     asked = request.headers.get("Range")
     if asked and request.method == "GET" and request.headers.get("If-Range", headers["ETag"]) == headers["ETag"]:
