@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from django.conf import settings
@@ -49,8 +50,12 @@ def _read_text(raw: bytes) -> bytes:
 
 
 def _read_pem(raw: bytes) -> bytes:
-    if b"PRIVATE KEY-----" not in raw:
-        raise ValueError("it is not a private key in PEM")
+    try:
+        key = serialization.load_pem_private_key(raw.strip() + b"\n", password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it wants a password
+        raise ValueError("it is not a private key in PEM that can be read without a password") from error
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise ValueError("it is not an RSA key")  # noqa: TRY004 - the value is wrong, not the caller
     return raw.strip() + b"\n"
 
 
@@ -117,8 +122,22 @@ def missing_secrets() -> list[str]:
     ]
 
 
+def unusable_secrets() -> list[str]:
+    """What is wrong with the secrets that are given, a sentence for each; those that are missing are not meant."""
+    missing, findings = missing_secrets(), []
+    for name in _KINDS:
+        if name in missing:
+            continue
+        try:
+            secret(name)
+        except (ImproperlyConfigured, OSError) as error:
+            findings.append(str(error))
+    return findings
+
+
 def ensure_secrets() -> None:
-    """Make the secrets that are missing. Two processes at once end with the same ones."""
+    """Make the secrets that are missing, in a data folder of ours alone. Two processes at once end with the same."""
+    own_folder(Path(settings.WAREHOUSE_DATA))
     for name in missing_secrets():
         write_secret(name, _KINDS[name].make(), replace=False)
 
@@ -134,6 +153,18 @@ def replace_token_key() -> bool:
 
 def secrets_folder() -> Path:
     return Path(settings.WAREHOUSE_DATA) / "secrets"
+
+
+def own_folder(folder: Path) -> None:
+    """Make a folder that only our user may enter; one of ours that is there already is closed to the others.
+
+    The database, its journal and the logs in it have whatever mode their writers give them. A mount that belongs to
+    somebody else and lets us write stays as its owner wants it.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid == os.geteuid() and found.st_mode & 0o077:
+        folder.chmod(0o700)
 
 
 def write_secret(name: str, raw: bytes, *, replace: bool) -> None:

@@ -1,6 +1,7 @@
 """System checks: what is wrong with the settings, said before it hurts."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -8,7 +9,7 @@ from django.core import checks
 from django.core.checks import CheckMessage, Tags, register
 from django.db import connections
 
-from keys.secrets import missing_secrets
+from keys.secrets import missing_secrets, unusable_secrets
 
 
 @register()
@@ -21,6 +22,26 @@ def environment_is_understood(**_: Any) -> list[CheckMessage]:
         )
         for finding in settings.ENVIRONMENT.findings
     ]
+
+
+@register()
+def data_folder_can_be(**_: Any) -> list[CheckMessage]:
+    """WAREHOUSE_DATA is a folder, or can become one."""
+    data: Path = settings.WAREHOUSE_DATA
+    try:
+        nearest = next(path for path in (data, *data.parents) if path.exists())
+        reason = "" if nearest.is_dir() else f"{nearest} is not a folder"
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}"
+    if not reason:
+        return []
+    return [checks.Error(f"WAREHOUSE_DATA={str(data)!r} cannot be used: {reason}.", id="warehouse.E002")]
+
+
+@register()
+def secrets_can_be_used(**_: Any) -> list[CheckMessage]:
+    """Those that are there: without a value in the message, for it may be nearly right."""
+    return [checks.Error(sentence, id="warehouse.E003") for sentence in unusable_secrets()]
 
 
 @register(Tags.security, deploy=True)

@@ -8,6 +8,7 @@ finding (the check `warehouse.E001` reports it) and the default is used until th
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 T = TypeVar("T")
 
@@ -73,12 +74,7 @@ class Environment:
     def url(self, name: str, default: str, meaning: str) -> str:
         """An http or https origin, without a slash at its end."""
 
-        def parse(text: str) -> str:
-            if text and not text.startswith(("http://", "https://")):
-                raise ValueError("a URL that starts with http:// or https:// is expected")
-            return text.rstrip("/")
-
-        return self._read(name, default, meaning, parse)
+        return self._read(name, default, meaning, lambda text: _origin(text) if text else "")
 
     def names(self, name: str, default: str, meaning: str) -> list[str]:
         """A comma-separated list."""
@@ -93,6 +89,17 @@ class Environment:
             except ValueError as error:
                 self.findings.append(Finding(name, value, str(error)))
         return parse(default)
+
+
+def _origin(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("a URL that starts with http:// or https:// is expected")
+    parts = urlsplit(text)
+    if not parts.hostname or parts.port == 0:
+        raise ValueError("a URL with a host is expected")
+    if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError("only a scheme, a host and a port are expected: the store is served at the root of its origin")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _whole(text: str) -> int:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import dj_database_url
 import django_stubs_ext
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import SimpleLazyObject
 
 from keys.secrets import secret
@@ -121,6 +122,9 @@ REDIS_URL: Final = _env.text(
     "REDIS_URL", "", "redis://host/0 for cache and broker; empty: a cache in memory and a broker in the data folder."
 )
 
+if REDIS_URL and not (REDIS_URL.startswith(("redis://", "rediss://")) and urlsplit(REDIS_URL).hostname):
+    raise ImproperlyConfigured("REDIS_URL cannot be used: redis://host/0 is expected.")
+
 # Secrets are read by keys.secrets; they stand here so that one list names every variable.
 for _name, _meaning in (
     ("WAREHOUSE_SECRET_KEY", "Signs sessions and forms; empty: `secrets/django.key`, made at first start."),
@@ -217,8 +221,16 @@ SQLITE_BUSY_SECONDS: Final = 20
 
 
 def _database() -> dict[str, Any]:
+    """Raises ImproperlyConfigured, where another setting would fall back: nobody wants an empty store instead."""
     if DATABASE_URL:
-        config = dict(dj_database_url.parse(DATABASE_URL, conn_max_age=60, conn_health_checks=True))
+        try:
+            config = dict(dj_database_url.parse(DATABASE_URL, conn_max_age=60, conn_health_checks=True))
+        except ValueError:
+            config = {"ENGINE": "unknown"}
+        if config["ENGINE"] not in ("django.db.backends.sqlite3", "django.db.backends.postgresql"):
+            raise ImproperlyConfigured(
+                "DATABASE_URL cannot be used: postgres://user:password@host/name or sqlite:///path is expected."
+            )
     else:
         config = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(WAREHOUSE_DATA / "db.sqlite3")}
     if config["ENGINE"] == "django.db.backends.sqlite3":

@@ -3,6 +3,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from django.core.exceptions import ImproperlyConfigured
 from pytest_django import Settings
 
@@ -91,3 +93,23 @@ def test_who_comes_first_wins(folder: Path) -> None:
         thread.join()
     assert len(set(seen)) == 1
     assert [path.name for path in folder.iterdir()] == ["join.token"]
+
+
+def test_the_data_folder_is_closed_to_others(folder: Path) -> None:
+    folder.parent.mkdir()
+    folder.parent.chmod(0o755)
+    secrets.ensure_secrets()
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+
+
+def test_only_an_rsa_key_signs_tokens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curve = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    broken = "-----BEGIN PRIVATE KEY-----\nnone\n-----END PRIVATE KEY-----\n"
+    assert secrets.unusable_secrets() == []
+    for value, reason in ((curve.decode(), "not an RSA key"), (broken, "not a private key in PEM")):
+        monkeypatch.setenv("WAREHOUSE_JWT_KEY", value)
+        [finding] = secrets.unusable_secrets()
+        assert "WAREHOUSE_JWT_KEY" in finding
+        assert reason in finding

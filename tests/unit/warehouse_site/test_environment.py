@@ -45,3 +45,12 @@ def test_unset_and_empty_are_the_same() -> None:
     assert Environment({}).flag("F", "0", "") is False
     assert Environment({"F": "yes"}).flag("F", "0", "") is False
     assert Environment({"U": "ftp://x"}).url("U", "", "") == ""
+
+
+@pytest.mark.parametrize(
+    "value", ["https://x/store", "https://x?a", "https://x#a", "https://u@x", "https://", "http://x:y", "http://x:0"]
+)
+def test_an_origin_has_no_more_than_a_host_and_a_port(value: str) -> None:
+    env = Environment({"U": value})
+    assert env.url("U", "", "") == ""
+    assert [finding.value for finding in env.findings] == [value]

@@ -147,3 +147,40 @@ def test_a_database_that_is_not_there_is_a_clear_message(tmp_path: Path) -> None
     assert done.returncode == 1
     assert "DATABASE_URL" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WAREHOUSE_SIGNING_KEY", "ab" * 16),
+        ("WAREHOUSE_SIGNING_KEY", "not hex" * 10),
+        ("WAREHOUSE_JWT_KEY", "-----BEGIN PRIVATE KEY-----"),
+        ("DATABASE_URL", "store.sqlite3"),
+        ("DATABASE_URL", "mysql://user:hidden@host/name"),
+        ("DATABASE_URL", "postgres://user:hidden@host:port/name"),
+        ("REDIS_URL", "localhost:6379"),
+        ("WAREHOUSE_DATA", "a file"),
+        ("WAREHOUSE_DATA", "a file/data"),
+        ("WAREHOUSE_PUBLIC_URL", "https://example.com/store"),
+    ],
+)
+def test_what_cannot_be_used_is_said_early(tmp_path: Path, name: str, value: str) -> None:
+    (tmp_path / "a file").touch()
+    done = manage(tmp_path, "up", "--init", **{name: value})
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if name in line and "cannot be used: " in line], done.stderr
+    assert "Traceback" not in done.stderr
+    assert "hidden" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a file"]
+
+
+def test_what_a_start_writes_is_for_its_user_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    data.chmod(0o755)
+    done = manage(tmp_path, "up", "--init")
+    assert done.returncode == 0, done.stderr
+    assert data.stat().st_mode & 0o077 == 0
+    written = list(data.rglob("*"))
+    assert data / "db.sqlite3" in written
+    assert [path for path in written if path.stat().st_mode & 0o077] == []

@@ -1,11 +1,13 @@
 """Start the whole store on this machine."""
 
 import json
+import os
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from keys.secrets import own_folder
 from warehouse_site import up, up_options
 from warehouse_site.supervisor import Signals
 from warehouse_site.up_lock import AlreadyUp, UpLock
@@ -21,8 +23,12 @@ class Command(BaseCommand):
         up_options.add_options(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        os.umask(0o077)  # what the store writes, its parts included, is for its own user
         data = settings.WAREHOUSE_DATA
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            own_folder(data)
+        except OSError as error:
+            raise CommandError(f"The data folder cannot be used: {error}") from error
         try:
             with UpLock.held(data) as lock:
                 self._run(lock, **options)
