@@ -1,4 +1,4 @@
-"""What a request means: presigned PUT, GET and HEAD of needles, CORS preflights, and the master's calls."""
+"""What a client's request means: presigned PUT, GET and HEAD of needles, and CORS preflights."""
 
 import logging
 import re

@@ -80,6 +80,8 @@ class Listener:
         self.connections: set[Connection] = set()
         self.counters = Counters()
         self.draining = False
+        self.idle_deadline_s = loop.time() + IDLE_TIMEOUT_S + SWEEP_S
+        """That of a connection that falls idle now, to a second or so."""
         self._id_prefix = instance[:12].encode()
         self._id_count = 0
         self._spare_buffers: list[bytearray] = []
@@ -98,6 +100,7 @@ class Listener:
     def sweep(self) -> None:
         """Close what has been waiting for too long. Called every `SWEEP_S`."""
         now_s = self.loop.time()
+        self.idle_deadline_s = now_s + IDLE_TIMEOUT_S + SWEEP_S
         for connection in [found for found in self.connections if found.deadline_s < now_s]:
             connection.time_out()
 
@@ -185,13 +188,14 @@ class Connection(asyncio.Protocol):
         target = self.parser.repeated_get(data)
         if target is None or self.listener.draining:
             return False
-        raw = self.handler.plain_get(target, self.listener.next_request_id())
+        listener = self.listener
+        raw = self.handler.plain_get(target, listener.next_request_id())
         if raw is None:
             return False
-        counters = self.listener.counters
+        counters = listener.counters
         counters.requests += 1
         counters.bytes_out += len(raw)
-        self.deadline_s = self.listener.loop.time() + IDLE_TIMEOUT_S
+        self.deadline_s = listener.idle_deadline_s
         self.transport.write(raw)
         return True
 
