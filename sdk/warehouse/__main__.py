@@ -5,8 +5,7 @@ It imports nothing large before Ctrl-C would be answered by one line.
 
 import sys
 
-INTERRUPTED = 128 + 2
-"""The exit code that shells give for SIGINT."""
+from warehouse._exit_codes import INTERRUPTED
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from warehouse.__main__ import INTERRUPTED
+from warehouse._exit_codes import INTERRUPTED
 from warehouse._paths import Below, UnsafeKey, files_below, relative_parts, split_target
 from warehouse._version import __version__
 from warehouse.client import Client
