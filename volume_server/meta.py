@@ -59,10 +59,10 @@ def encode(meta: Meta) -> bytes:
     return b"".join((head, meta.intent, key, content_type, if_match, metadata))
 
 
-def encode_key(intent: bytes, key: str) -> bytes:
-    """What `encode` gives for a meta of an intent and a key alone, as most small objects have."""
-    raw = key.encode()
-    return b"".join((_HEAD.pack(VERSION, 0, len(intent), len(raw), 0, 0, 0), intent, raw))
+def encode_plain(intent: bytes, key: str, content_type: str) -> bytes:
+    """What `encode` gives for a meta of no more than these, as most small objects have. They fit their fields."""
+    raw, kind = key.encode(), content_type.encode()
+    return b"".join((_HEAD.pack(VERSION, 0, len(intent), len(raw), len(kind), 0, 0), intent, raw, kind))
 
 
 def decode(raw: bytes) -> Meta:

@@ -173,8 +173,8 @@ class NeedleRoutes:
             declared_crc=None if declared is None else int(declared, 16),
         )
         self._attributes(request, put)
-        if put.key is not None and not (put.content_type or put.metadata or put.if_match or put.if_none_match):
-            put.meta = metas.encode_key(lease.raw, put.key)
+        if put.key is not None and not (put.metadata or put.if_match or put.if_none_match):
+            put.meta = metas.encode_plain(lease.raw, put.key, put.content_type or "")
             return put
         try:
             put.meta = metas.encode(

@@ -74,3 +74,11 @@ def test_largest_of_each_fits_a_record_and_more_is_refused() -> None:
 def test_what_is_none_is_refused(raw: bytes) -> None:
     with pytest.raises(MetaInvalid):
         metas.decode(raw)
+
+
+@pytest.mark.parametrize(
+    ("key", "content_type"), [("k", ""), ("ключ/a", "text/plain; charset=utf-8"), ("x" * 1024, "a/b")]
+)
+def test_plain_meta_is_encoded_as_any_other(key: str, content_type: str) -> None:
+    meta = Meta(intent=b"an intent", key=key, content_type=content_type)
+    assert encode_plain(meta.intent, key, content_type) == encode(meta)
