@@ -81,4 +81,4 @@ def test_what_is_none_is_refused(raw: bytes) -> None:
 )
 def test_plain_meta_is_encoded_as_any_other(key: str, content_type: str) -> None:
     meta = Meta(intent=b"an intent", key=key, content_type=content_type)
-    assert encode_plain(meta.intent, key, content_type) == encode(meta)
+    assert metas.encode_plain(meta.intent, key, content_type) == metas.encode(meta)
