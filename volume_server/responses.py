@@ -1,8 +1,9 @@
 """What goes back over the wire: heads, problem documents (RFC 9457), security headers. Values in, bytes out."""
 
 import json
+import json.encoder
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 
 REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -52,7 +53,20 @@ _NEEDLE_HEAD = (
 )
 
 
-_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+def _json_encoder() -> Callable[[object], str]:
+    """What `json.dumps` does, compactly and in UTF-8.
+
+    `JSONEncoder` makes CPython's own encoder anew for each text, which is two thirds of a short one's cost.
+    """
+    plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return plain.encode
+    encode = make(None, plain.default, json.encoder.encode_basestring, None, ":", ",", False, False, True)  # noqa: FBT003
+    return lambda value: "".join(encode(value, 0))
+
+
+_as_json = _json_encoder()
 
 
 class HttpDate:
