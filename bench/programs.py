@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,7 +14,7 @@ from tests.support.programs import free_ports, start, stop
 from tests.support.waiting import wait_until
 
 
-class _Server:
+class _Server(ABC):
     """A child process that listens on a free loopback port."""
 
     def __init__(self, log: Path) -> None:
@@ -26,8 +27,9 @@ class _Server:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    @abstractmethod
     def command(self) -> list[str]:
-        raise NotImplementedError
+        """What the interpreter is given to start it."""
 
     def __enter__(self) -> Self:
         self.process = start([sys.executable, *self.command], log=self.log)
