@@ -31,6 +31,19 @@ Answer = Callable[[int, dict[str, object]], None]
 """Called once with the status and the body."""
 
 
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a PUT's headers say of the object besides its key; nothing where the lease fixes it all."""
+
+    content_type: str | None = None
+    metadata: dict[str, str] | None = None
+    if_match: str | None = None
+    if_none_match: bool = False
+
+
+NO_ATTRIBUTES = Attributes()
+
+
 @dataclass(slots=True, eq=False)
 class Put:
     """One PUT of a needle on its way."""
@@ -43,10 +56,7 @@ class Put:
     appended_ms: int
     answer: Answer
     key: str | None = None
-    content_type: str | None = None
-    metadata: dict[str, str] | None = None
-    if_match: str | None = None
-    if_none_match: bool = False
+    attributes: Attributes = NO_ATTRIBUTES
     declared_crc: int | None = None
     data_crc: int = 0
 
@@ -85,16 +95,15 @@ class Committer:
 
     def commit(self, put: Put, claim: Claim) -> None:
         """A record was written whole: make it durable, confirm it, answer."""
+        self.sync(put.volume, claim, partial(self._put_synced, put))
 
-        def synced(error: StoreError | None) -> None:
-            if error is not None:
-                if isinstance(error, NoRoom):  # nothing was kept
-                    put.lease.refund(put.size_bytes)
-                put.refuse(error)
-            else:
-                self.confirm(put)
-
-        self.sync(put.volume, claim, synced)
+    def _put_synced(self, put: Put, error: StoreError | None) -> None:
+        if error is None:
+            self.confirm(put)
+            return
+        if isinstance(error, NoRoom):  # nothing was kept
+            put.lease.refund(put.size_bytes)
+        put.refuse(error)
 
     def confirm(self, put: Put) -> None:
         """A durable needle is confirmed (again, for a repeated PUT)."""

@@ -21,6 +21,8 @@ _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[!-~]*) HTTP/1\.1\Z")
 _HEADER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t \x21-\x7e\x80-\xff]*)\Z")
 _BARE_LINE_BREAK = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
 _DIGITS = re.compile(rb"[0-9]+\Z")
+_OWN_LINE = re.compile(rb"\r\n(content-length|warehouse-key|warehouse-crc32): ([!-~]+)(?=\r\n)", re.IGNORECASE)
+_OWN_VALUE = re.compile(rb"[!-~]+")
 _LIST_HEADERS = frozenset({b"accept", b"accept-encoding", b"accept-language", b"cache-control", b"connection", b"via"})
 """Headers that may come more than once (as a list) and that nothing here depends on, but for Connection."""
 
@@ -40,30 +42,50 @@ class HttpError(Exception):
 _PLAIN = frozenset({b"host", b"user-agent", b"accept", b"accept-encoding", b"connection"})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class HeaderBlock:
+    """What the requests of one client have in common: all headers but those of `Own`."""
+
     fields: dict[bytes, bytes]
     """Lower-case names, values without the white space around them."""
-    content_length: int | None
     keep_alive: bool
     expect_continue: bool
     plain: bool
-    """Nothing in it changes what a GET gets: no range, no condition, no origin, no request id, no body."""
+    """Nothing in it changes what a GET gets: no range, no condition, no origin, no request id."""
+    attributes: object = None
+    """What a handler made of the fields, kept for the next request that has them."""
+
+
+class Own(NamedTuple):
+    """The headers that differ from one PUT of a client to its next."""
+
+    content_length: int | None
+    key: bytes | None
+    """Warehouse-Key."""
+    crc: bytes | None
+    """Warehouse-CRC32."""
+
+
+_OWN_NAMES = (b"content-length", b"warehouse-key", b"warehouse-crc32")
+_NOTHING = Own(None, None, None)
 
 
 class Request(NamedTuple):
     method: bytes
     target: bytes
     block: HeaderBlock
+    own: Own
 
 
 class RequestParser:
     """Parses the requests of one connection. Remembers the last header block, which clients like to repeat."""
 
     def __init__(self) -> None:
-        self._last_raw = b""
-        """With the blank line at its end."""
         self._last_block: HeaderBlock | None = None
+        self._pieces: list[tuple[bytes, int]] = []
+        """The last header block up to each of its own values, and which of `Own` that is."""
+        self._last_piece = b""
+        """What comes behind the last of them, the blank line included."""
         self._repeatable: bytes | None = None
         """All behind the target of a request with the last block, where nothing in that changes what a GET gets."""
 
@@ -89,7 +111,7 @@ class RequestParser:
             parsed = self.parse(data)
         except HttpError:
             return None
-        if parsed is None or parsed[0].block.content_length != len(data) - parsed[1]:
+        if parsed is None or parsed[0].own.content_length != len(data) - parsed[1]:
             return None
         return parsed
 
@@ -99,9 +121,12 @@ class RequestParser:
         Raises HttpError as soon as it is certain that no more bytes can make it a good request.
         """
         line_end = buffer.find(b"\r\n", 0, MAX_REQUEST_LINE_BYTES + 2)
-        if line_end >= 0 and self._last_block is not None and buffer.startswith(self._last_raw, line_end + 2):
-            method, target = parse_request_line(bytes(buffer[:line_end]))
-            return Request(method, target, self._last_block), line_end + 2 + len(self._last_raw)
+        if line_end >= 0 and self._last_block is not None:
+            repeated = self._repeated(buffer, line_end)
+            if repeated is not None:
+                own, end = repeated
+                method, target = parse_request_line(bytes(buffer[:line_end]))
+                return Request(method, target, self._last_block, own), end
         end = buffer.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES + 4)
         if line_end < 0 and len(buffer) > MAX_REQUEST_LINE_BYTES + 1:
             raise HttpError(414, "uri_too_long", f"a request line may have {MAX_REQUEST_LINE_BYTES} bytes")
@@ -116,10 +141,45 @@ class RequestParser:
         if end - line_end > MAX_HEADER_BYTES:
             raise HttpError(431, "headers_too_large", f"headers may have {MAX_HEADER_BYTES} bytes in all")
         method, target = parse_request_line(bytes(buffer[:line_end]))
-        block = self._last_block = parse_header_block(bytes(buffer[line_end + 2 : end + 2]))
-        self._last_raw = bytes(buffer[line_end + 2 : end + 4])
-        self._repeatable = b" HTTP/1.1\r\n" + self._last_raw if block.plain and block.keep_alive else None
-        return Request(method, target, block), end + 4
+        raw = bytes(buffer[line_end : end + 4])
+        block, own = parse_header_block(raw[2:-2])
+        self._learn(raw, block, own)
+        return Request(method, target, block, own), end + 4
+
+    def _learn(self, raw: bytes, block: HeaderBlock, own: Own) -> None:
+        """Keep what `_repeated` and `repeated_get` compare with; ``raw`` from the CRLF in front of the block on."""
+        self._pieces, at = [], 0
+        for match in _OWN_LINE.finditer(raw):
+            self._pieces.append((raw[at : match.start(2)], _OWN_NAMES.index(match[1].lower())))
+            at = match.end()
+        self._last_piece = raw[at:]
+        # a value that is spelt in another way would be taken for a part of what never changes
+        self._last_block = block if len(self._pieces) == 3 - own.count(None) else None
+        self._repeatable = b" HTTP/1.1" + raw if block.plain and block.keep_alive and own == _NOTHING else None
+
+    def _repeated(self, buffer: bytes | bytearray, line_end: int) -> tuple[Own, int] | None:
+        """What is own in a header block that is else the last one, and the end of the head; None: it is another."""
+        at = line_end
+        values: list[bytes | None] = [None, None, None]
+        for piece, which in self._pieces:
+            if not buffer.startswith(piece, at):
+                return None
+            match = _OWN_VALUE.match(buffer, at + len(piece))
+            if match is None:
+                return None
+            values[which] = match[0]
+            at = match.end()
+        if not buffer.startswith(self._last_piece, at):
+            return None
+        at += len(self._last_piece)
+        length, key, crc = values
+        if at - 4 - line_end > MAX_HEADER_BYTES:
+            return None
+        if length is None:
+            return Own(None, key, crc), at
+        if not length.isdigit() or len(length) > MAX_LENGTH_DIGITS:
+            return None
+        return Own(int(length), key, crc), at
 
 
 def parse_request_line(line: bytes) -> tuple[bytes, bytes]:
@@ -132,7 +192,7 @@ def parse_request_line(line: bytes) -> tuple[bytes, bytes]:
     raise HttpError(400, "bad_request", "not a request line of HTTP/1.1 with a target in origin form")
 
 
-def parse_header_block(raw: bytes) -> HeaderBlock:
+def parse_header_block(raw: bytes) -> tuple[HeaderBlock, Own]:
     """The header lines, each with its CRLF. Raises HttpError."""
     fields: dict[bytes, bytes] = {}
     lines = raw.split(b"\r\n")
@@ -151,7 +211,7 @@ def parse_header_block(raw: bytes) -> HeaderBlock:
         raise HttpError(400, "bad_request", "no Host")
     if b"transfer-encoding" in fields:
         raise HttpError(411, "length_required", "Transfer-Encoding is not taken; send a Content-Length")
-    length = fields.get(b"content-length")
+    length = fields.pop(b"content-length", None)
     if length is not None and (not _DIGITS.match(length) or len(length) > MAX_LENGTH_DIGITS):
         raise HttpError(400, "bad_request", "Content-Length is not a number")
     expect = fields.get(b"expect")
@@ -159,13 +219,12 @@ def parse_header_block(raw: bytes) -> HeaderBlock:
         raise HttpError(417, "expectation_failed", "only 100-continue can be expected")
     connection = fields.get(b"connection")
     keep_alive = connection is None or b"close" not in {token.strip() for token in connection.lower().split(b",")}
-    return HeaderBlock(
-        fields,
+    own = Own(
         None if length is None else int(length),
-        keep_alive,
-        expect is not None,
-        length is None and fields.keys() <= _PLAIN,
+        fields.pop(b"warehouse-key", None),
+        fields.pop(b"warehouse-crc32", None),
     )
+    return HeaderBlock(fields, keep_alive, expect is not None, fields.keys() <= _PLAIN), own
 
 
 _known_lines: dict[bytes, tuple[bytes, bytes]] = {}

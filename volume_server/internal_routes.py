@@ -60,7 +60,7 @@ class InternalRoutes:
             require_no_body(request)
             self._metrics(connection)
         elif path == b"/usage" or path.startswith(b"/admin/"):
-            if request.block.content_length is None:
+            if request.own.content_length is None:
                 self._signed(connection, request, b"")
             else:
                 connection.expect_body(

@@ -285,10 +285,10 @@ def encode_batch(puts: list[Put], deadline_ms: int) -> bytes:
                 put.size_bytes,
                 put.data_crc,
                 put.key,
-                put.content_type,
-                put.metadata,
-                put.if_match,
-                put.if_none_match,
+                put.attributes.content_type,
+                put.attributes.metadata,
+                put.attributes.if_match,
+                put.attributes.if_none_match,
                 put.appended_ms,
             )
         )

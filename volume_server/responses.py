@@ -45,6 +45,11 @@ TITLES = {
 
 
 _HEAD = b"HTTP/1.1 %d %b\r\nDate: %b\r\n" + SECURITY + b"%b%b%bX-Request-Id: %b\r\n%b\r\n"
+_DOCUMENT = (
+    b"HTTP/1.1 %d %b\r\nDate: %b\r\n"
+    + SECURITY
+    + b"Content-Type: %b\r\nContent-Length: %d\r\n%bX-Request-Id: %b\r\n%b\r\n%b"
+)
 _NEEDLE_HEAD = (
     b"HTTP/1.1 %d %b\r\nDate: %b\r\n"
     + SECURITY
@@ -140,17 +145,24 @@ def document(
     body: object,
     *,
     request_id: bytes,
-    headers: Iterable[bytes] = (),
+    headers: tuple[bytes, ...] = (),
     content_type: bytes = JSON,
     close: bool = False,
     head_only: bool = False,
 ) -> bytes:
     """A whole response with a JSON body (left out, but counted, for HEAD)."""
     raw = _as_json(body).encode()
-    start = head(
-        status, content_length=len(raw), content_type=content_type, headers=headers, request_id=request_id, close=close
+    return _DOCUMENT % (
+        status,
+        REASONS[status],
+        http_date(),
+        content_type,
+        len(raw),
+        b"".join([line + b"\r\n" for line in headers]) if headers else b"",
+        request_id,
+        b"Connection: close\r\n" if close else b"",
+        b"" if head_only else raw,
     )
-    return start if head_only else start + raw
 
 
 def problem(status: int, code: str, detail: str, *, title: str | None = None) -> dict[str, object]:

@@ -5,13 +5,14 @@ import re
 import uuid
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from volume_server import meta as metas
 from volume_server import responses
 from volume_server.clock import Clock
-from volume_server.commit import Committer, Put
+from volume_server.commit import NO_ATTRIBUTES, Attributes, Committer, Put
 from volume_server.errors import DiskFull, NeedleTaken, StoreError, VolumeSealed
 from volume_server.http1 import HttpError, Request
 from volume_server.leases import Gate, Lease
@@ -144,14 +145,18 @@ class NeedleRoutes:
         lease, number = self.gate.admit_put(request.target)
         put = self._plan(connection, request, lease, number)
         if put.size_bytes <= SMALL_BODY_BYTES:
-            connection.expect_body(lambda body: self._put_whole(connection, put, body), limit=SMALL_BODY_BYTES)
+            body = connection.whole_body()
+            if body is not None:
+                self._put_whole(connection, put, body)
+            else:
+                connection.expect_body(partial(self._put_whole, connection, put), limit=SMALL_BODY_BYTES)
         else:
             self._put_stream(connection, put)
 
     def _plan(self, connection: Connection, request: Request, lease: Lease, number: int) -> Put:
         """All that can be judged before the body. Raises HttpError, VolumeUnknown."""
-        intent, block = lease.intent, request.block
-        size = block.content_length
+        intent, own = lease.intent, request.own
+        size = own.content_length
         if size is None:
             raise HttpError(411, "length_required", "send a Content-Length")
         if size > intent.max_bytes:
@@ -159,87 +164,53 @@ class NeedleRoutes:
         if intent.exact and size != intent.max_bytes:
             raise HttpError(400, "size_mismatch", f"the lease demands {intent.max_bytes} bytes exactly")
         volume = self.store.volume(intent.volume)
-        declared = block.fields.get(b"warehouse-crc32")
+        declared = own.crc
         if declared is not None and not _CRC.match(declared):
             raise HttpError(400, "bad_request", "Warehouse-CRC32 is 8 lower-case hex digits")
-        put = Put(
-            volume=volume,
-            lease=lease,
-            needle=number,
-            size_bytes=size,
-            meta=b"",
-            appended_ms=self.clock.now_ms(),
-            answer=self._answerer(connection),
-            declared_crc=None if declared is None else int(declared, 16),
-        )
-        self._attributes(request, put)
-        if put.key is not None and not (put.metadata or put.if_match or put.if_none_match):
-            put.meta = metas.encode_plain(lease.raw, put.key, put.content_type or "")
-            return put
-        try:
-            put.meta = metas.encode(
-                metas.Meta(
-                    intent=lease.raw,
-                    key=put.key or "",
-                    content_type=put.content_type or "",
-                    if_match=put.if_match or "",
-                    if_none_match=put.if_none_match,
-                    metadata=put.metadata or {},
-                )
-            )
-        except metas.MetaInvalid as error:
-            raise HttpError(400, "metadata_invalid", str(error)) from error
-        return put
-
-    def _attributes(self, request: Request, put: Put) -> None:
-        """What the headers say of the object; a lease that fixes the key fixes all of it."""
-        intent, fields = put.lease.intent, request.block.fields
-        raw_key = fields.get(b"warehouse-key")
-        metadata = _metadata(fields)
-        content_type = fields.get(b"content-type")
-        if content_type is not None and not _CONTENT_TYPE.match(content_type):
-            raise HttpError(400, "metadata_invalid", "Content-Type is at most 255 characters of ASCII")
+        attributes = request.block.attributes
+        if attributes is None:
+            attributes = request.block.attributes = _attributes(request.block.fields)
+        assert isinstance(attributes, Attributes)
+        key = None
         if intent.key_fixed:
-            if raw_key is not None:
+            if own.key is not None:
                 raise HttpError(400, "key_invalid", "this lease fixes the key; leave Warehouse-Key away")
             if intent.upload is not None:
-                return
+                attributes = NO_ATTRIBUTES
         else:
-            if raw_key is None:
+            if own.key is None:
                 raise HttpError(400, "key_invalid", "Warehouse-Key is missing")
-            put.key = _key(raw_key)
-            if not put.key.startswith(intent.key):
+            key = _key(own.key)
+            if not key.startswith(intent.key):
                 raise HttpError(403, "key_outside_lease", f"the lease allows keys that start with {intent.key!r}")
-        put.content_type = content_type.decode() if content_type else None
-        put.metadata = metadata or None
-        if b"if-match" in fields:
-            put.if_match = fields[b"if-match"].decode("latin-1")
-        condition = fields.get(b"if-none-match")
-        if condition is not None:
-            if condition != b"*":
-                raise HttpError(400, "bad_request", "a PUT takes If-None-Match: * only")
-            put.if_none_match = True
+        return Put(
+            volume,
+            lease,
+            number,
+            size,
+            _meta(lease.raw, key or "", attributes),
+            self.clock.now_ms(),
+            partial(self._answer_put, connection, connection.request_id),
+            key,
+            attributes,
+            None if declared is None else int(declared, 16),
+        )
 
-    def _answerer(self, connection: Connection) -> Callable[[int, dict[str, object]], None]:
-        request_id = connection.request_id
-
-        def answer(status: int, body: dict[str, object]) -> None:
-            counters = self.listener.counters
-            counters.answers[status] = counters.answers.get(status, 0) + 1
-            if status >= 400:
-                body = {**body, "request_id": request_id.decode()}
-            connection.respond(
-                responses.document(
-                    status,
-                    body,
-                    request_id=request_id,
-                    headers=connection.extra_headers(),
-                    content_type=responses.JSON if status < 300 else responses.PROBLEM,
-                    close=connection.closes,
-                )
+    def _answer_put(self, connection: Connection, request_id: bytes, status: int, body: dict[str, object]) -> None:
+        answers = self.listener.counters.answers
+        answers[status] = answers.get(status, 0) + 1
+        if status >= 400:
+            body = {**body, "request_id": request_id.decode()}
+        connection.respond(
+            responses.document(
+                status,
+                body,
+                request_id=request_id,
+                headers=connection.extra_headers(),
+                content_type=responses.JSON if status < 300 else responses.PROBLEM,
+                close=connection.closes,
             )
-
-        return answer
+        )
 
     def _put_whole(self, connection: Connection, put: Put, body: bytes) -> None:
         put.data_crc = zlib.crc32(body)
@@ -451,7 +422,7 @@ def _matches(header: bytes | None, etag: bytes, *, absent: bool) -> bool:
 
 def require_no_body(request: Request) -> None:
     """A body that nobody reads would be taken for the next request. Raises HttpError 400."""
-    if request.block.content_length:
+    if request.own.content_length:
         raise HttpError(400, "bad_request", "a body is not taken here")
 
 
@@ -469,6 +440,43 @@ def _percent_decoded(value: bytes) -> str:
     if not _PERCENT.match(value):
         raise ValueError("a % that no two hex digits follow, or a byte that is not ASCII")
     return unquote_to_bytes(value).decode()
+
+
+def _attributes(fields: dict[bytes, bytes]) -> Attributes:
+    """What a PUT's headers say of the object besides its key. Raises HttpError 400."""
+    metadata = _metadata(fields)
+    content_type = fields.get(b"content-type")
+    if content_type is not None and not _CONTENT_TYPE.match(content_type):
+        raise HttpError(400, "metadata_invalid", "Content-Type is at most 255 characters of ASCII")
+    condition = fields.get(b"if-none-match")
+    if condition not in (None, b"*"):
+        raise HttpError(400, "bad_request", "a PUT takes If-None-Match: * only")
+    if_match = fields.get(b"if-match")
+    return Attributes(
+        content_type.decode() if content_type else None,
+        metadata or None,
+        None if if_match is None else if_match.decode("latin-1"),
+        condition is not None,
+    )
+
+
+def _meta(intent: bytes, key: str, attributes: Attributes) -> bytes:
+    """Raises HttpError 400 where something is too long."""
+    if not (attributes.metadata or attributes.if_match or attributes.if_none_match):
+        return metas.encode_plain(intent, key, attributes.content_type or "")
+    try:
+        return metas.encode(
+            metas.Meta(
+                intent=intent,
+                key=key,
+                content_type=attributes.content_type or "",
+                if_match=attributes.if_match or "",
+                if_none_match=attributes.if_none_match,
+                metadata=attributes.metadata or {},
+            )
+        )
+    except metas.MetaInvalid as error:
+        raise HttpError(400, "metadata_invalid", str(error)) from error
 
 
 def _key(raw: bytes) -> str:

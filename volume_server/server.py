@@ -289,11 +289,11 @@ class Connection(asyncio.Protocol):
     def expect_body(self, taker: Callable[[bytes], None], *, limit: int) -> None:
         """Call ``taker`` with the whole body once it is here. Raises HttpError 411, 413."""
         length = self._body_length(limit)
-        self._body_begun = True
-        if self._body is not None:
-            body, self._body = self._body, None
+        body = self.whole_body()
+        if body is not None:
             taker(body)
             return
+        self._body_begun = True
         self._body_needed = length
         self._body_taker = taker
         self.busy = False
@@ -311,9 +311,15 @@ class Connection(asyncio.Protocol):
             self._send_continue()
         receiver.start()
 
+    def whole_body(self) -> bytes | None:
+        """The current request's body where it came together with the head; once."""
+        body, self._body = self._body, None
+        self._body_begun = self._body_begun or body is not None
+        return body
+
     def _body_length(self, limit: int) -> int:
         assert self.request is not None
-        length = self.request.block.content_length
+        length = self.request.own.content_length
         if length is None:
             raise HttpError(411, "length_required", "send a Content-Length")
         if length > limit:
@@ -368,7 +374,7 @@ class Connection(asyncio.Protocol):
             if self.buffer or self._client_is_done:
                 self.process()
             else:
-                self.deadline_s = self.listener.loop.time() + IDLE_TIMEOUT_S
+                self.deadline_s = self.listener.idle_deadline_s
 
     def refuse(self, error: HttpError) -> None:
         """Answer with a problem. A body that was not read is drained a little, then the connection closes."""
@@ -380,7 +386,7 @@ class Connection(asyncio.Protocol):
         elif self._body is not None:
             self._body = None
         elif not self._body_begun:
-            unread = request.block.content_length or 0
+            unread = request.own.content_length or 0
             if unread and unread <= len(self.buffer):
                 del self.buffer[:unread]
                 unread = 0

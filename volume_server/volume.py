@@ -302,14 +302,12 @@ class Volume:
         Where that fails the claim's ``failure`` says why. Raises NeedleTaken, NoRoom, VolumeSealed at once.
         """
         claim = self._claim(LIVE, needle, meta, len(data), appended_ms)
-        header = self._live_header(claim, data_crc)
-        self._queued.append(claim)
-        self._queued_buffers += (header, meta, data, record.padding_of(claim.stored_bytes))
+        header = self._live_header(claim, len(data), data_crc)
+        queued, buffers = self._queued, self._queued_buffers
+        queued.append(claim)
+        buffers += (header, meta, data, record.padding_of(claim.stored_bytes))
         self._hold(claim)
-        if (
-            len(self._queued_buffers) >= MAX_QUEUED_BUFFERS
-            or self.tail - self._queued[0].offset >= MAX_QUEUED_BYTES
-        ):  # fmt: skip
+        if len(buffers) >= MAX_QUEUED_BUFFERS or self.tail - queued[0].offset >= MAX_QUEUED_BYTES:
             self.flush()
         return claim
 
@@ -351,7 +349,7 @@ class Volume:
         if padding:
             self.files.write_at(self.fd, [padding], claim.offset + claim.stored_bytes)
         self.files.write_at(self.fd, [claim.meta], claim.offset + HEADER_BYTES)
-        self.files.write_at(self.fd, [self._live_header(claim, data_crc)], claim.offset)
+        self.files.write_at(self.fd, [self._live_header(claim, claim.data_bytes, data_crc)], claim.offset)
 
     def tombstone(self, needle: int, *, verdict: str = "", appended_ms: int) -> Claim:
         """Write a tombstone of a live needle at the tail, not yet synced; the disk reserve may be used for it.
@@ -466,14 +464,15 @@ class Volume:
         if self.sealed is not None:
             raise VolumeSealed(f"volume {self.number} is sealed: {self.sealed}")
 
-    def _live_header(self, claim: Claim, data_crc: int) -> bytes:
+    def _live_header(self, claim: Claim, data_bytes: int, data_crc: int) -> bytes:
+        meta = claim.meta
         return record.encode_header(
             self.tagger,
             LIVE,
             claim.needle,
-            meta_bytes=len(claim.meta),
-            data_bytes=claim.data_bytes,
-            crc=crc32(claim.meta, data_crc),
+            meta_bytes=len(meta),
+            data_bytes=data_bytes,
+            crc=crc32(meta, data_crc),
             appended_ms=claim.appended_ms,
         )
 

@@ -12,7 +12,7 @@ from volume_server.http1 import HttpError, Request, RequestParser
 GOOD_FIELDS = [
     (b"A", b"x"), (b"A", b""), (b"a-b", b"c d\t\xe4"), (b"B", b"y"), (b"Accept", b"a"), (b"accept", b"b"),
     (b"Connection", b"close"), (b"connection", b"keep-alive, x"), (b"Expect", b"100-continue"),
-    (b"Content-Length", b"5"), (b"content-length", b"0"),
+    (b"Content-Length", b"5"), (b"content-length", b"0"), (b"Warehouse-Key", b"a/b"), (b"warehouse-CRC32", b"0a0b0c0d"),
 ]  # fmt: skip
 ODD = {
     "method": [b"get", b"G T", b"", b"G\x00T", b"A" * 17, b"G\xe4T", b"\r\nGET"],
@@ -112,8 +112,12 @@ def compare(raw: bytes) -> None:
     assert found is not None, raw
     assert rest == other_rest
     assert (request.method, request.target, found.http_version) == (found.method, found.target, b"1.1")
-    assert request.block.fields == _joined(found)
-    assert (request.block.content_length or 0) == body_length(found)
+    fields = _joined(found)
+    fields.pop(b"content-length", None)
+    assert request.own.key == fields.pop(b"warehouse-key", None)
+    assert request.own.crc == fields.pop(b"warehouse-crc32", None)
+    assert request.block.fields == fields
+    assert (request.own.content_length or 0) == body_length(found)
     assert request.block.keep_alive == (connection.our_state is not h11.MUST_CLOSE and not _closes(found))
     assert request.block.expect_continue == connection.they_are_waiting_for_100_continue or not body_length(found)
 
@@ -150,3 +154,35 @@ def test_good_request_with_something_spliced_in(data: st.DataObject, splice: byt
     at = data.draw(st.integers(0, len(good)))
     cut = data.draw(st.integers(0, 3))
     compare(good[:at] + splice + good[at + cut :])
+
+
+KNOWN = (
+    b"PUT /1/2 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nA: b\r\nWarehouse-Key: a%2Fb\r\n"
+    b"warehouse-crc32: 0a0b0c0d\r\n\r\n"
+)
+SPLICES = sorted({odd for kind in ODD.values() for odd in kind} | {b"c", b"7", b"two words", b"\r\nWarehouse-Key: c"})
+
+
+@given(st.integers(0, len(KNOWN)), st.integers(0, 20), st.sampled_from(SPLICES))
+@example(KNOWN.index(b"a%2F"), 5, b"c")
+@example(KNOWN.index(b"a%2F"), 5, b"two words")
+@settings(max_examples=2000, deadline=None)
+def test_what_the_parser_remembers_changes_nothing(at: int, length: int, put_in: bytes) -> None:
+    """A request that is almost the one before is read as it would be alone."""
+    raw = KNOWN[:at] + put_in + KNOWN[at + length :] + b"hello"
+    parser = RequestParser()
+    assert parser.parse(KNOWN) is not None
+    alone = ours(raw)
+    try:
+        parsed = parser.parse(raw)
+    except HttpError:
+        assert alone is None
+        return
+    assert alone is not None
+    if parsed is None:
+        assert alone[0] is None
+        return
+    request, head_bytes = parsed
+    assert alone[0] is not None
+    assert (request[:2], request.own, request.block.fields) == (alone[0][:2], alone[0].own, alone[0].block.fields)
+    assert raw[head_bytes:] == alone[1]

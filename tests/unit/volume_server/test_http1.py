@@ -3,7 +3,7 @@
 import pytest
 
 from volume_server import http1
-from volume_server.http1 import HttpError, Request, RequestParser, parse_header_block, parse_request_line
+from volume_server.http1 import HttpError, Own, Request, RequestParser, parse_header_block, parse_request_line
 
 HOST = b"Host: x\r\n"
 
@@ -32,8 +32,8 @@ def head(line: bytes = b"GET / HTTP/1.1", *fields: bytes, host: bytes = HOST) ->
 def test_plain_request(step: int) -> None:
     [request], rest = feed(head(b"PUT /1/2?a=b HTTP/1.1", b"Content-Length:  7 ", b"X-Y:\tz\t", b"Empty:"), step)
     assert (request.method, request.target, rest) == (b"PUT", b"/1/2?a=b", b"")
-    assert request.block.fields == {b"host": b"x", b"content-length": b"7", b"x-y": b"z", b"empty": b""}
-    assert request.block.content_length == 7
+    assert request.block.fields == {b"host": b"x", b"x-y": b"z", b"empty": b""}
+    assert request.own == Own(7, None, None)
     assert request.block.keep_alive
     assert not request.block.expect_continue
 
@@ -56,6 +56,52 @@ def test_repeated_headers_are_parsed_as_the_first_time(step: int) -> None:
     assert [b"if-match" in request.block.fields for request in found] == [False, True, False]
 
 
+def put(*fields: bytes) -> bytes:
+    return head(b"PUT /1/2 HTTP/1.1", b"X-Y: z", *fields, b"Accept: */*")
+
+
+@STEPS
+@pytest.mark.parametrize(
+    "second",
+    [
+        (b"Content-Length: 12", b"Warehouse-Key: other", b"Warehouse-CRC32: 00000001"),
+        (b"Content-Length: 12", b"Warehouse-Key:  spaces ", b"Warehouse-CRC32: 00000001"),
+        (b"Content-Length: 12", b"Warehouse-Key: two words", b"Warehouse-CRC32: 00000001"),
+        (b"content-length: 12", b"warehouse-key: lower", b"warehouse-crc32: 00000001"),
+        (b"Warehouse-Key: a", b"Content-Length: 12", b"Warehouse-CRC32: 00000001"),
+        (b"Content-Length: 12", b"Warehouse-Key: a"),
+        (b"Content-Length: 12", b"Warehouse-Key:"),
+        (b"Content-Length: 12",),
+        (),
+    ],
+)
+def test_own_headers_are_those_of_their_request(second: tuple[bytes, ...], step: int) -> None:
+    """The parser knows the block again, whatever the values of these; none is taken over from another request."""
+    first = put(b"Content-Length: 7", b"Warehouse-Key: a/%C3%A4", b"Warehouse-CRC32: 0a0b0c0d")
+    found, _ = feed(first + put(*second) + first, step)
+    alone, _ = feed(put(*second), step)
+    assert found[0].own == found[2].own == Own(7, b"a/%C3%A4", b"0a0b0c0d")
+    assert (found[1].own, found[1].block.fields) == (alone[0].own, alone[0].block.fields)
+    found, _ = feed(put(*second) + put(*second) + first, step)
+    assert [request.own for request in found] == [alone[0].own, alone[0].own, Own(7, b"a/%C3%A4", b"0a0b0c0d")]
+
+
+def test_known_block_takes_no_bad_length() -> None:
+    first = put(b"Content-Length: 7")
+    for bad in (b"7x", b"-7", b"+7", b"7,7", b"9" * 16, b"\xb2"):
+        with pytest.raises(HttpError):
+            feed(first + put(b"Content-Length: " + bad), WHOLE)
+
+
+def test_known_block_may_not_grow_beyond_the_limit() -> None:
+    spare = http1.MAX_HEADER_BYTES - len(put(b"Warehouse-Key: ")) + len(b"PUT /1/2 HTTP/1.1\r\n") + len(b"\r\n")
+    found, _ = feed(put(b"Warehouse-Key: a") + put(b"Warehouse-Key: " + b"k" * spare), WHOLE)
+    assert len(found[1].own.key or b"") == spare
+    with pytest.raises(HttpError) as caught:
+        feed(put(b"Warehouse-Key: a") + put(b"Warehouse-Key: " + b"k" * (spare + 1)), WHOLE)
+    assert caught.value.status == 431
+
+
 @pytest.mark.parametrize(
     ("field", "alive"),
     [
@@ -73,14 +119,14 @@ def test_connection(field: bytes, alive: bool) -> None:
 
 
 def test_plain_block_is_one_that_changes_no_answer() -> None:
-    assert parse_header_block(HOST + b"User-Agent: a\r\nAccept: b\r\nAccept-Encoding: c\r\n").plain
-    for field in (b"Range", b"If-None-Match", b"Origin", b"X-Request-Id", b"Content-Length", b"If-Range"):
-        assert not parse_header_block(HOST + field + b": 1\r\n").plain
+    assert parse_header_block(HOST + b"User-Agent: a\r\nAccept: b\r\nAccept-Encoding: c\r\n")[0].plain
+    for field in (b"Range", b"If-None-Match", b"Origin", b"X-Request-Id", b"If-Range"):
+        assert not parse_header_block(HOST + field + b": 1\r\n")[0].plain
 
 
 def test_list_headers_may_come_twice() -> None:
-    fields = parse_header_block(HOST + b"Accept: a\r\nAccept: b\r\n").fields
-    assert fields[b"accept"] == b"a, b"
+    block, _ = parse_header_block(HOST + b"Accept: a\r\nAccept: b\r\n")
+    assert block.fields[b"accept"] == b"a, b"
 
 
 BAD = [
@@ -200,9 +246,12 @@ def test_limit_of_the_number_of_headers() -> None:
 
 
 def test_largest_length() -> None:
-    assert parse_header_block(HOST + b"Content-Length: " + b"9" * 15 + b"\r\n").content_length == 10**15 - 1
-    assert parse_header_block(HOST + b"Content-Length: 007\r\n").content_length == 7
-    assert parse_header_block(HOST).content_length is None
+    def length(raw: bytes) -> int | None:
+        return parse_header_block(HOST + raw)[1].content_length
+
+    assert length(b"Content-Length: " + b"9" * 15 + b"\r\n") == 10**15 - 1
+    assert length(b"Content-Length: 007\r\n") == 7
+    assert length(b"") is None
 
 
 def test_request_line_alone() -> None:

@@ -26,6 +26,7 @@ from tests.unit.volume_server.serving import (
 )
 from volume_server import meta as metas
 from volume_server import signing
+from volume_server.commit import NO_ATTRIBUTES, Attributes
 from volume_server.http1 import MAX_HEADER_BYTES
 from volume_server.routes import parse_range
 
@@ -328,13 +329,12 @@ def test_attributes_go_to_the_master_and_into_the_needle(server: Server) -> None
     )  # fmt: skip
     assert answer.json()["key"] == "a ä"
     [put] = server.verdicts.asked
-    assert (put.key, put.content_type, put.metadata, put.if_match, put.if_none_match) == (
-        "a ä", "text/plain", {"colour": "bläu"}, '"v1"', False,
-    )  # fmt: skip
+    assert put.key == "a ä"
+    assert put.attributes == Attributes("text/plain", {"colour": "bläu"}, '"v1"')
     kept = metas.decode(server.call(lambda: server.volume.look(FIRST)).meta)
     assert kept == metas.Meta(put.lease.raw, "a ä", "text/plain", '"v1"', False, {"colour": "bläu"})
     server.put(FIRST + 1, b"x", If_None_Match="*")
-    assert server.verdicts.asked[1].if_none_match
+    assert server.verdicts.asked[1].attributes.if_none_match
 
 
 def test_upload_fixes_all_attributes(server: Server) -> None:
@@ -343,7 +343,7 @@ def test_upload_fixes_all_attributes(server: Server) -> None:
     url = lease(key="f", key_fixed=True, upload=uuid.uuid4(), exact=True, max_bytes=1)
     server.put(FIRST, b"x", url=url, Warehouse_Key=None, Content_Type="text/html", Warehouse_Meta_A="1", If_Match="x")
     [put] = server.verdicts.asked
-    assert (put.key, put.content_type, put.metadata, put.if_match) == (None, None, None, None)
+    assert (put.key, put.attributes) == (None, NO_ATTRIBUTES)
 
 
 def test_stored_chunk_is_202(server: Server) -> None:
