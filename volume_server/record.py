@@ -38,6 +38,7 @@ MAX_DATA_BYTES = MAX_RECORD_BYTES - HEADER_BYTES - MAX_META_BYTES
 _VALUES = struct.Struct("<4xBxHQIIQ")
 """`_FIELDS` without magic and reserved: just what a `Header` is made of."""
 _RESERVED_AT = 5
+_LIVE_START = MAGIC + bytes((LIVE, 0))
 assert _FIELDS.size + TAG_BYTES == HEADER_BYTES
 assert _VALUES.size == _FIELDS.size
 
@@ -103,6 +104,22 @@ def decode_header(tagger: Tagger, raw: bytes | memoryview, at: int = 0) -> Heade
     if not LIVE <= header.kind <= FILLER or fields[_RESERVED_AT] or not header.needle:
         return None
     return header
+
+
+def live_data(tagger: Tagger, raw: bytes, needle: int) -> memoryview | None:
+    """The data of this needle's live record, which ``raw`` is from its header to its data's end.
+
+    None where anything about it is not as it was written: `decode_header` and `body_is_sound` in one, for reads.
+    """
+    fields = raw[: _FIELDS.size]
+    if not fields.startswith(_LIVE_START) or tagger.tag(fields) != raw[_FIELDS.size : HEADER_BYTES]:
+        return None
+    _, meta_bytes, found, data_bytes, crc, _ = _VALUES.unpack(fields)
+    data_at = HEADER_BYTES + meta_bytes
+    if found != needle or data_at + data_bytes != len(raw):
+        return None
+    data = memoryview(raw)[data_at:]
+    return data if zlib.crc32(raw[HEADER_BYTES:data_at], zlib.crc32(data)) == crc else None
 
 
 def encode_filler(tagger: Tagger, needle: int, *, record_bytes: int, appended_ms: int) -> bytes:

@@ -89,10 +89,8 @@ class NeedleRoutes:
         require_no_body(request)
         allowed = self.gate.admit_get(request.target)
         volume = self.store.volume(allowed.volume)
-        offset, length = volume.locate(allowed.needle)
-        data: memoryview | None = None
-        if length <= SMALL_BODY_BYTES:
-            _, data = volume.read_at(allowed.needle, offset, length)
+        data = volume.read(allowed.needle, SMALL_BODY_BYTES)
+        if data is not None:
             size, data_offset = len(data), 0
         else:
             needle = volume.look(allowed.needle)
@@ -120,13 +118,11 @@ class NeedleRoutes:
     def plain_get(self, target: bytes, request_id: bytes) -> bytes | None:
         try:
             allowed = self.gate.admit_get(target)
-            volume = self.store.volume(allowed.volume)
-            offset, length = volume.locate(allowed.needle)
-            if length > SMALL_BODY_BYTES:
-                return None
-            _, data = volume.read_at(allowed.needle, offset, length)
+            data = self.store.volume(allowed.volume).read(allowed.needle, SMALL_BODY_BYTES)
         except (HttpError, StoreError):
             return None  # the long way finds it again, and answers it
+        if data is None:
+            return None
         head = responses.needle_head(
             200,
             content_length=len(data),

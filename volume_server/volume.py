@@ -529,26 +529,32 @@ class Volume:
 
     # -- read ----------------------------------------------------------------------------------------------------
 
-    def read(self, needle: int) -> tuple[record.Header, memoryview]:
-        """Header and data of a live needle, everything checked. Raises NeedleUnknown, Damaged, ReadFailed."""
-        return self.read_at(needle, *self.locate(needle))
+    def read(self, needle: int, limit: int | None = None) -> memoryview | None:
+        """The data of a live needle, everything checked; None where its record has more than ``limit`` bytes.
 
-    def read_at(self, needle: int, offset: int, length: int) -> tuple[record.Header, memoryview]:
-        """`read` of a needle that `locate` has found."""
+        Raises NeedleUnknown, Damaged, ReadFailed.
+        """
+        offset, length = self.locate(needle)
+        if limit is not None and length > limit:
+            return None
         raw = self._pread(length, offset)
-        header = self._checked_header(needle, raw, offset, length)
-        data_at = HEADER_BYTES + header.meta_bytes
-        view = memoryview(raw)
-        data = view[data_at:]
-        if len(raw) != length or crc32(view[HEADER_BYTES:data_at], crc32(data)) != header.crc:
+        data = record.live_data(self.tagger, raw, needle)
+        if data is None or len(raw) != length:
             raise self._damaged(needle, offset)
-        return header, data
+        return data
 
     def look(self, needle: int) -> Needle:
         """Header and meta of a live needle; id and tag are checked, the data is not read. Raises as `read`."""
         offset, length = self.locate(needle)
         raw = self._pread(min(length, HEADER_BYTES + record.MAX_META_BYTES), offset)
-        header = self._checked_header(needle, raw, offset, length)
+        header = record.decode_header(self.tagger, raw)
+        if (
+            header is None
+            or header.kind != LIVE
+            or header.needle != needle
+            or HEADER_BYTES + header.meta_bytes + header.data_bytes != length
+        ):
+            raise self._damaged(needle, offset)
         meta = raw[HEADER_BYTES : HEADER_BYTES + header.meta_bytes]
         return Needle(header, meta, offset + HEADER_BYTES + header.meta_bytes)
 
@@ -588,17 +594,6 @@ class Volume:
         except OSError as error:
             log.error("volume %d: reading %d bytes at %d failed: %s", self.number, size_bytes, offset, error)
             raise ReadFailed(f"volume {self.number} could not be read") from error
-
-    def _checked_header(self, needle: int, raw: bytes, offset: int, length: int) -> record.Header:
-        header = record.decode_header(self.tagger, raw)
-        if (
-            header is None
-            or header.kind != LIVE
-            or header.needle != needle
-            or HEADER_BYTES + header.meta_bytes + header.data_bytes != length
-        ):
-            raise self._damaged(needle, offset)
-        return header
 
     def _damaged(self, needle: int, offset: int) -> Damaged:
         if needle not in self.damaged_needles:

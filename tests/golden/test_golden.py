@@ -50,7 +50,7 @@ def test_volume_opens_to_what_was_put(copy: Path, with_index: bool) -> None:
     assert volume.report() == REPORT
     assert {needle for needle, _, length in volume.index.items() if length} == LIVE.keys()
     for needle, (data, meta) in LIVE.items():
-        assert bytes(volume.read(needle)[1]) == data
+        assert bytes(volume.read(needle) or b"") == data
         assert metas.decode(volume.look(needle).meta) == make.METAS[meta]
     assert {needle: volume.verdict_of_dead(needle) for needle, _, length in volume.index.items() if not length} == DEAD
     volume.close()

@@ -111,7 +111,7 @@ def finish(volume: Volume, claim: Claim, data: bytes) -> None:
 
 
 def data_of(volume: Volume, needle: int) -> bytes:
-    return bytes(volume.read(needle)[1])
+    return bytes(volume.read(needle) or b"")
 
 
 def contents(volume: Volume) -> dict[int, bytes | None]:

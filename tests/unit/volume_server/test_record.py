@@ -128,3 +128,21 @@ def test_body_is_sound_only_as_it_was_written(meta: bytes, data: bytes, draw: st
         bit = draw.draw(st.integers(0, len(both) * 8 - 1))
         both[bit // 8] ^= 1 << bit % 8
         assert not record.body_is_sound(header, both[: len(meta)], both[len(meta) :])
+
+
+@given(st.binary(max_size=50), st.binary(max_size=50), st.data())
+def test_live_data_is_found_only_as_it_was_written(meta: bytes, data: bytes, draw: st.DataObject) -> None:
+    raw = encoded(Header(LIVE, len(meta), 7, len(data), zlib.crc32(meta, zlib.crc32(data)), 0)) + meta + data
+    assert record.live_data(TAGGER, raw, 7) == data
+    assert record.live_data(TAGGER, raw, 8) is None
+    assert record.live_data(TAGGER, raw + b"\0", 7) is None
+    assert record.live_data(TAGGER, raw[: draw.draw(st.integers(0, len(raw) - 1))], 7) is None
+    flipped = bytearray(raw)
+    bit = draw.draw(st.integers(0, len(raw) * 8 - 1))
+    flipped[bit // 8] ^= 1 << bit % 8
+    assert record.live_data(TAGGER, bytes(flipped), 7) is None
+
+
+@pytest.mark.parametrize("kind", [TOMBSTONE, FILLER])
+def test_live_data_is_of_live_records_alone(kind: int) -> None:
+    assert record.live_data(TAGGER, encoded(Header(kind, 0, 7, 0, 0, 0)), 7) is None

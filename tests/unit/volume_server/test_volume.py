@@ -57,7 +57,7 @@ def volume(tmp_path: Path, files: FaultyFiles) -> Volume:
 def test_needle_comes_back(volume: Volume, size: int) -> None:
     data = os.urandom(size)
     put(volume, NEEDLE, data)
-    header, found = volume.read(NEEDLE)
+    found, header = volume.read(NEEDLE), volume.look(NEEDLE).header
     assert bytes(found) == data
     assert header.crc == zlib.crc32(META, zlib.crc32(data))
     assert volume.look(NEEDLE).meta == META
