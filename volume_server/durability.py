@@ -1,12 +1,16 @@
-"""Every call that changes a file goes through here, so that a test can make the n-th one fail.
+"""Every call that reads or changes a file goes through here, so that a test can make the n-th one fail.
 
 fsync has one place: `FileSystem.sync_data`, `sync_file` and `sync_directory`. Nobody else decides what durable means.
+Two things stay outside: sendfile of a large body, which goes from file to socket within the kernel, and the processes
+that work beside the server and have the kernel's files only.
 """
 
 import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
+
+Buffers = list[bytes | bytearray | memoryview]
 
 
 class FileSystem:
@@ -18,7 +22,42 @@ class FileSystem:
     def close(self, fd: int) -> None:
         os.close(fd)
 
-    def write_at(self, fd: int, buffers: list[bytes | bytearray | memoryview], offset: int) -> None:
+    def read_at(self, fd: int, size_bytes: int, offset: int) -> bytes:
+        """``size_bytes`` from ``offset`` on; fewer only where the file ends. Raises OSError."""
+        raw = os.pread(fd, size_bytes, offset)
+        if len(raw) == size_bytes:
+            return raw
+        pieces = [raw]
+        while raw:
+            size_bytes -= len(raw)
+            offset += len(raw)
+            raw = os.pread(fd, size_bytes, offset)
+            pieces.append(raw)
+        return b"".join(pieces)
+
+    def read_into(self, fd: int, buffer: bytearray | memoryview, offset: int) -> int:
+        """Fill ``buffer`` from ``offset`` on; returns the bytes read, fewer only where the file ends. Raises OSError."""
+        view = memoryview(buffer)
+        read = 0
+        while read < len(view):
+            got = os.preadv(fd, [view[read:]], offset + read)
+            if not got:
+                break
+            read += got
+        return read
+
+    def read_file(self, path: Path) -> bytes:
+        """The whole of a small file. Raises FileNotFoundError, OSError."""
+        fd = self.open(path, os.O_RDONLY)
+        try:
+            return self.read_at(fd, self.size_bytes(fd), 0)
+        finally:
+            self.close(fd)
+
+    def size_bytes(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def write_at(self, fd: int, buffers: Buffers, offset: int) -> None:
         """Write all buffers one after the other from ``offset`` on. Raises OSError; part may then be written."""
         size_bytes = sum(map(len, buffers))
         written = os.pwritev(fd, buffers, offset)
@@ -28,6 +67,14 @@ class FileSystem:
         while rest:
             written = os.pwrite(fd, rest, offset + size_bytes - len(rest))
             rest = rest[written:]
+
+    def allocate(self, fd: int, size_bytes: int) -> None:
+        """Have the space for the file's first ``size_bytes`` before anything is written. Raises OSError (ENOSPC)."""
+        os.posix_fallocate(fd, 0, size_bytes)
+
+    def copy_range(self, source: int, target: int, size_bytes: int, source_offset: int, target_offset: int) -> int:
+        """Copy up to ``size_bytes`` within the kernel (copy_file_range(2)); how many were copied. Raises OSError."""
+        return os.copy_file_range(source, target, size_bytes, source_offset, target_offset)
 
     def truncate(self, fd: int, size_bytes: int) -> None:
         os.ftruncate(fd, size_bytes)
@@ -47,8 +94,23 @@ class FileSystem:
         finally:
             self.close(fd)
 
+    def make_directory(self, path: Path) -> None:
+        path.mkdir(mode=0o700)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, or an empty directory."""
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+
     def rename(self, source: Path, target: Path) -> None:
-        source.replace(target)
+        """Atomic, and durable once the directory is synced. What was at ``target`` is gone."""
+        os.rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        """Raises FileNotFoundError, OSError."""
+        os.unlink(path)
 
     def free_bytes(self, path: Path) -> int:
         """What an unprivileged writer may still take of the file system."""
@@ -61,16 +123,17 @@ class FileSystem:
 
     def replace_file(self, path: Path, content: bytes) -> None:
         """Put ``content`` at ``path``, mode 0600: after a crash the old file is there or the new one, whole."""
-        fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        fd = self.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             try:
                 self.write_at(fd, [content], 0)
                 self.sync_file(fd)
             finally:
                 self.close(fd)
-            self.rename(Path(temporary), path)
+            self.rename(temporary, path)
         except OSError:
-            with contextlib.suppress(FileNotFoundError):
-                Path(temporary).unlink()
+            with contextlib.suppress(OSError):  # it is the first failure that is told; the next start removes the rest
+                self.unlink(temporary)
             raise
         self.sync_directory(path.parent)
