@@ -70,7 +70,7 @@ def scan(fd: int, tagger: record.Tagger, *, start: int, end: int) -> Iterator[Fo
     while at < end:
         header = record.decode_header(tagger, window.read(at, record.HEADER_BYTES))
         if header is not None and at + header.stored_bytes <= end:
-            yield Found(at, header, _is_sound(window, at, header))
+            yield Found(at, header, is_sound(window, at, header))
             at += header.record_bytes
             continue
         following = find_record(window, tagger, at + record.ALIGNMENT)
@@ -100,7 +100,8 @@ def find_record(window: Window, tagger: record.Tagger, start: int) -> int | None
     return None
 
 
-def _is_sound(window: Window, at: int, header: record.Header) -> bool:
+def is_sound(window: Window, at: int, header: record.Header) -> bool:
+    """Whether the record at ``at`` is what its header's CRC was made of."""
     if header.kind == record.FILLER:
         return True
     data_at = at + record.HEADER_BYTES + header.meta_bytes
