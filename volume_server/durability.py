@@ -36,7 +36,7 @@ class FileSystem:
         return b"".join(pieces)
 
     def read_into(self, fd: int, buffer: bytearray | memoryview, offset: int) -> int:
-        """Fill ``buffer`` from ``offset`` on; returns the bytes read, fewer only where the file ends. Raises OSError."""
+        """Fill ``buffer`` from ``offset`` on; returns the bytes read, less only where the file ends. Raises OSError."""
         view = memoryview(buffer)
         read = 0
         while read < len(view):
@@ -106,11 +106,11 @@ class FileSystem:
 
     def rename(self, source: Path, target: Path) -> None:
         """Atomic, and durable once the directory is synced. What was at ``target`` is gone."""
-        os.rename(source, target)
+        source.rename(target)
 
     def unlink(self, path: Path) -> None:
         """Raises FileNotFoundError, OSError."""
-        os.unlink(path)
+        path.unlink()
 
     def free_bytes(self, path: Path) -> int:
         """What an unprivileged writer may still take of the file system."""
