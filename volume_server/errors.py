@@ -36,6 +36,12 @@ class ReadFailed(StoreError):
     status, code = 503, "read_failed"
 
 
+class VolumeBusy(StoreError):
+    """Something else is being done with this volume, or the server is stopping."""
+
+    status, code = 409, "volume_busy"
+
+
 class VolumeSealed(StoreError):
     """The volume takes no record any more, most likely since an fsync failed."""
 

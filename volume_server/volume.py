@@ -138,10 +138,15 @@ class Volume:
         self.damaged_needles: set[int] = set()
         """Found damaged by a read since the volume was opened; each is counted once."""
         self.sync_failure: OSError | None = None
+        self.cut: list[Callable[[], object]] | None = None
+        """While a compaction takes over (see `begin_cut`): what waits to write here until it has."""
+        self.hold_count = 0
+        """How many are at work with offsets in the file as it is; no cut can come meanwhile."""
         self.unsynced: list[tuple[int, int]] = []
         """Extents (start, end) that a failed sync left in doubt: readable after a restart, but never confirmed."""
         self._sync_lock = threading.Lock()
         self._checkpoints_stopped = False
+        self._checkpoints_held = False
         self._checkpoint_tail = RECORDS_START
         self._late_fillers: list[tuple[int, int]] = []
 
@@ -236,7 +241,7 @@ class Volume:
     def begin_checkpoint(self, *, clean: bool = False) -> CheckpointJob:
         """Freeze the index as it is; hand the job to `write_checkpoint` in a thread, then to `end_checkpoint`."""
         self.checkpointing = True
-        watermark = min((claim.offset for claim in self.claims.values()), default=self.tail)
+        watermark = self.watermark
         self._late_fillers = [filler for filler in self._late_fillers if filler[0] >= watermark]
         figures = Figures(
             self.figures.live_count,
@@ -269,7 +274,7 @@ class Volume:
 
     @property
     def checkpoint_is_due(self) -> bool:
-        if self.checkpointing or self._checkpoints_stopped:
+        if self.checkpointing or self._checkpoints_held or self._checkpoints_stopped:
             return False
         return self.tail - self._checkpoint_tail >= CHECKPOINT_EVERY_BYTES
 
@@ -285,6 +290,59 @@ class Volume:
                 places = None
             self.end_checkpoint(job, places)
         self.files.close(self.fd)
+
+    # -- compaction ----------------------------------------------------------------------------------------------
+
+    @property
+    def watermark(self) -> int:
+        """Every record before this offset is settled, or will never be."""
+        return min((claim.offset for claim in self.claims.values()), default=self.tail)
+
+    def hold_checkpoints(self, *, held: bool) -> None:
+        """While held no checkpoint is begun, so that somebody else can read the last one."""
+        self._checkpoints_held = held
+
+    def require_compactable(self) -> None:
+        """Raises VolumeSealed, VolumeBusy."""
+        self._require_open()
+        if self._checkpoints_stopped:
+            raise VolumeBusy(f"volume {self.number} makes no checkpoints since one failed; restart its server")
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing is on its way into the file, and nobody works with offsets in it."""
+        return not (self.claims or self.checkpointing or self.hold_count)
+
+    def begin_cut(self) -> None:
+        """From here on, who wants to write waits (see `wait_for_cut`) until `end_cut`. Reads go on."""
+        self.cut = []
+
+    def end_cut(self) -> None:
+        waiting, self.cut = self.cut, None
+        for step in waiting or ():
+            step()
+
+    def catch_up(self) -> None:
+        """Take in what another process appended to this file: that of a twin that is not in use yet.
+
+        In a thread. Raises OSError.
+        """
+        size_bytes = os.fstat(self.fd).st_size
+        start, self.tail = self.tail, size_bytes
+        for found in recovery.scan(self.fd, self.tagger, start=start, end=size_bytes):
+            self._replay(found)
+
+    def take_over(self, twin: "Volume") -> None:
+        """Become what the twin is, whose file has been put in this one's place. Nothing may be under way here."""
+        assert self.is_quiet
+        old_fd, self.fd = self.fd, twin.fd
+        self.superblock = twin.superblock
+        self.index, self.figures, self.tail = twin.index, twin.figures, twin.tail
+        self.checkpoint_file = twin.checkpoint_file
+        self.checkpoint_file.path = self.path.with_suffix(".idx")
+        self._checkpoint_tail = twin._checkpoint_tail
+        self._late_fillers = []
+        self.files.close(old_fd)
 
     # -- write ---------------------------------------------------------------------------------------------------
 
