@@ -27,22 +27,27 @@ the index is then rebuilt by a scan of the volume.
 Integers are little-endian.
 """
 
+import logging
 import os
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from volume_server.durability import FileSystem
-from volume_server.index import SEGMENT_BYTES, Index, Segment
-from volume_server.superblock import Superblock
+from volume_server.index import MAX_DEPTH, MAX_USED, SEGMENT_BYTES, Index, Segment
+from volume_server.record import ALIGNMENT
+from volume_server.superblock import RECORDS_START, Superblock
+
+log = logging.getLogger(__name__)
 
 MAGIC = b"WHIndex1"
 _HEADER = struct.Struct("<8sII16sQQQQQQQQII")
 _CRC = struct.Struct("<I")
 _ENTRY = struct.Struct("<IHHI")
 HEADER_OFFSETS = (0, 4096)
+HEADER_BYTES = _HEADER.size + _CRC.size
 PLACES_START = 8192
 assert _HEADER.size == 104
 assert _ENTRY.size == 12
@@ -50,6 +55,42 @@ assert _ENTRY.size == 12
 
 class CheckpointInvalid(ValueError):
     """This checkpoint is not one of this volume, or was damaged."""
+
+
+class Header(NamedTuple):
+    """One of the two headers of an index file, in the order of its fields."""
+
+    volume: int
+    revision: int
+    salt: bytes
+    generation: int
+    watermark: int
+    clean_size_bytes: int
+    live_count: int
+    tombstone_count: int
+    garbage_bytes: int
+    damaged_count: int
+    table_offset: int
+    segment_count: int
+    table_crc: int
+
+
+def encode_header(header: Header) -> bytes:
+    """The 108 bytes of a header, CRC included. Raises struct.error where a value does not fit its field."""
+    fields = _HEADER.pack(MAGIC, *header)
+    return fields + _CRC.pack(zlib.crc32(fields))
+
+
+def decode_header(raw: bytes) -> Header:
+    """Raises CheckpointInvalid."""
+    if len(raw) < HEADER_BYTES:
+        raise CheckpointInvalid("cut off")
+    magic, *fields = _HEADER.unpack_from(raw)
+    if magic != MAGIC:
+        raise CheckpointInvalid("not an index file")
+    if _CRC.unpack_from(raw, _HEADER.size)[0] != zlib.crc32(raw[: _HEADER.size]):
+        raise CheckpointInvalid("CRC does not match")
+    return Header._make(fields)
 
 
 @dataclass(slots=True)
@@ -88,21 +129,26 @@ class CheckpointFile:
         except FileNotFoundError:
             return None
         try:
-            headers = []
-            for offset in HEADER_OFFSETS:
-                raw = os.pread(fd, _HEADER.size + _CRC.size, offset)
-                if len(raw) == _HEADER.size + _CRC.size and _CRC.unpack_from(raw, _HEADER.size)[0] == zlib.crc32(
-                    raw[: _HEADER.size]
-                ):
-                    headers.append(_HEADER.unpack_from(raw))
-            for header in sorted(headers, key=lambda found: found[4], reverse=True):
+            headers = [found for found in self.headers(fd) if isinstance(found, Header)]
+            for header in sorted(headers, key=lambda found: found.generation, reverse=True):
                 try:
-                    return self._load(fd, header)
-                except (CheckpointInvalid, ValueError):
-                    continue  # the other header may still stand; a scan is what comes after that
+                    return self.load_from(fd, header)
+                except CheckpointInvalid as error:
+                    # the other header may still stand; a scan is what comes after that
+                    log.warning("%s: generation %d is not used: %s", self.path.name, header.generation, error)
             return None
         finally:
             self.files.close(fd)
+
+    def headers(self, fd: int) -> list[Header | CheckpointInvalid]:
+        """The two headers of the open file, at 0 and at 4096; in place of a bad one the reason why it is none."""
+        found: list[Header | CheckpointInvalid] = []
+        for offset in HEADER_OFFSETS:
+            try:
+                found.append(decode_header(os.pread(fd, HEADER_BYTES, offset)))
+            except CheckpointInvalid as error:
+                found.append(error)
+        return found
 
     def write(self, segments: list[Segment], figures: Figures, *, watermark: int, clean_size_bytes: int) -> list[int]:
         """Make a checkpoint of frozen segments durable; returns each one's place. Raises OSError.
@@ -133,24 +179,22 @@ class CheckpointFile:
             table_offset = PLACES_START + table_places.start * SEGMENT_BYTES
             self.files.write_at(fd, [table], table_offset)
             self.files.sync_file(fd)
-            header = _HEADER.pack(
-                MAGIC,
-                self.superblock.volume,
-                self.superblock.revision,
-                self.superblock.salt,
-                self.generation + 1,
-                watermark,
-                clean_size_bytes,
-                figures.live_count,
-                figures.tombstone_count,
-                figures.garbage_bytes,
-                figures.damaged_count,
-                table_offset,
-                len(segments),
-                zlib.crc32(table),
+            header = Header(
+                volume=self.superblock.volume,
+                revision=self.superblock.revision,
+                salt=self.superblock.salt,
+                generation=self.generation + 1,
+                watermark=watermark,
+                clean_size_bytes=clean_size_bytes,
+                live_count=figures.live_count,
+                tombstone_count=figures.tombstone_count,
+                garbage_bytes=figures.garbage_bytes,
+                damaged_count=figures.damaged_count,
+                table_offset=table_offset,
+                segment_count=len(segments),
+                table_crc=zlib.crc32(table),
             )
-            at = HEADER_OFFSETS[(self.generation + 1) % 2]
-            self.files.write_at(fd, [header + _CRC.pack(zlib.crc32(header))], at)
+            self.files.write_at(fd, [encode_header(header)], HEADER_OFFSETS[header.generation % 2])
             self.files.sync_file(fd)
             if created:
                 self.files.sync_directory(self.path.parent)
@@ -161,30 +205,39 @@ class CheckpointFile:
         self._crcs = crcs
         return places
 
-    def _load(self, fd: int, header: tuple[Any, ...]) -> Loaded:
-        (magic, volume, revision, salt, generation, watermark, clean_size_bytes, live_count, tombstone_count,
-         garbage_bytes, damaged_count, table_offset, segment_count, table_crc) = header  # fmt: skip
+    def load_from(self, fd: int, header: Header) -> Loaded:
+        """The checkpoint that a header of the open file names. Raises CheckpointInvalid where not all of it checks."""
         superblock = self.superblock
-        if magic != MAGIC or (volume, revision, salt) != (superblock.volume, superblock.revision, superblock.salt):
-            raise CheckpointInvalid("of another volume, revision or format")
-        table = os.pread(fd, segment_count * _ENTRY.size, table_offset)
-        if not segment_count or len(table) != segment_count * _ENTRY.size or zlib.crc32(table) != table_crc:
+        if (header.volume, header.revision, header.salt) != (superblock.volume, superblock.revision, superblock.salt):
+            raise CheckpointInvalid("of another volume or revision")
+        if header.watermark < RECORDS_START or header.watermark % ALIGNMENT:
+            raise CheckpointInvalid("a watermark at which no record can begin")
+        table_bytes = header.segment_count * _ENTRY.size
+        if not table_bytes or header.table_offset + table_bytes > os.fstat(fd).st_size:
+            raise CheckpointInvalid("the table does not lie in the file")
+        table = os.pread(fd, table_bytes, header.table_offset)
+        if len(table) != table_bytes or zlib.crc32(table) != header.table_crc:
             raise CheckpointInvalid("the table does not check")
         segments, crcs = [], {}
         for place, depth, used, crc in _ENTRY.iter_unpack(table):
+            if depth > MAX_DEPTH or used > MAX_USED:
+                raise CheckpointInvalid("a segment of no possible size")
             buffer = bytearray(SEGMENT_BYTES)
             read = os.preadv(fd, [buffer], PLACES_START + place * SEGMENT_BYTES)
             if read != SEGMENT_BYTES or zlib.crc32(buffer) != crc:
                 raise CheckpointInvalid("a segment does not check")
             segments.append(Segment(depth, buffer, used, place))
             crcs[place] = crc
-        index = Index.of_segments(segments)
-        self.generation = generation
+        try:
+            index = Index.of_segments(segments)
+        except ValueError as error:
+            raise CheckpointInvalid(str(error)) from error
+        self.generation = header.generation
         self._crcs = crcs
-        table_start = (table_offset - PLACES_START) // SEGMENT_BYTES
+        table_start = (header.table_offset - PLACES_START) // SEGMENT_BYTES
         self._used = set(crcs) | set(range(table_start, table_start + -(-len(table) // SEGMENT_BYTES)))
-        figures = Figures(live_count, tombstone_count, garbage_bytes, damaged_count)
-        return Loaded(index, figures, watermark, clean_size_bytes)
+        figures = Figures(header.live_count, header.tombstone_count, header.garbage_bytes, header.damaged_count)
+        return Loaded(index, figures, header.watermark, header.clean_size_bytes)
 
 
 def _free_run(taken: set[int], length: int) -> range:

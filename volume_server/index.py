@@ -124,14 +124,16 @@ class Index:
         """The index that these segments, in the directory's order, make up. Raises ValueError when they do not."""
         index = cls()
         index.depth = max(segment.depth for segment in segments)
+        if any(0 not in segment.view[::2] for segment in segments):
+            raise ValueError("a segment without an empty slot, at which every search ends")
+        if sum(1 << index.depth - segment.depth for segment in segments) != 1 << index.depth:
+            raise ValueError("segments do not fill a directory")
         index.directory = []
         for segment in segments:
             width = 1 << index.depth - segment.depth
             if len(index.directory) % width:
                 raise ValueError("segments do not fill a directory")
             index.directory += [segment] * width
-        if len(index.directory) != 1 << index.depth:
-            raise ValueError("segments do not fill a directory")
         return index
 
     def _range(self, at: int, segment: Segment) -> range:

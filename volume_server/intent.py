@@ -34,6 +34,7 @@ from uuid import UUID
 
 VERSION = 1
 KEY_FIXED, IS_CHUNK, EXACT, IF_NONE_MATCH = 1, 2, 4, 8
+_ALL_FLAGS = KEY_FIXED | IS_CHUNK | EXACT | IF_NONE_MATCH
 _HEAD = struct.Struct("<BBHIQHIIQQIIBHHH")
 _UPLOAD = struct.Struct("<16sIIQ")
 MAC_BYTES = 16
@@ -85,12 +86,7 @@ def pack(intent: Intent, secret: bytes) -> bytes:
         | (EXACT if intent.exact else 0)
         | (IF_NONE_MATCH if intent.if_none_match else 0)
     )
-    attributes: dict[str, object] = {}
-    if intent.content_type:
-        attributes["content_type"] = intent.content_type
-    if intent.metadata:
-        attributes["metadata"] = intent.metadata
-    attributes_raw = json.dumps(attributes, separators=(",", ":"), ensure_ascii=False).encode() if attributes else b""
+    attributes_raw = _attributes_text(intent.content_type, intent.metadata).encode()
     bucket, key, if_match = intent.bucket.encode(), intent.key.encode(), intent.if_match.encode()
     try:
         head = _HEAD.pack(
@@ -132,6 +128,8 @@ def unpack(raw: bytes) -> Intent:
      expires_at, bucket_len, key_len, if_match_len, attributes_len) = _HEAD.unpack_from(raw)  # fmt: skip
     if version != VERSION:
         raise IntentInvalid(f"intent format {version} is not known")
+    if flags & ~_ALL_FLAGS:
+        raise IntentInvalid(f"flags {flags:#x} are not known")
     at = _HEAD.size
     upload_id, chunk_index, chunk_count, total_bytes = None, 0, 0, 0
     if flags & IS_CHUNK:
@@ -149,11 +147,9 @@ def unpack(raw: bytes) -> Intent:
         for length in (bucket_len, key_len, if_match_len, attributes_len):
             texts.append(raw[at : at + length].decode())
             at += length
-        attributes = json.loads(texts[3]) if texts[3] else {}
     except ValueError as error:
         raise IntentInvalid(f"text that is none: {error}") from error
-    if not isinstance(attributes, dict):
-        raise IntentInvalid("attributes that are none")
+    content_type, metadata = _attributes(texts[3]) if texts[3] else ("", {})
     return Intent(
         volume=volume,
         first=first,
@@ -174,8 +170,8 @@ def unpack(raw: bytes) -> Intent:
         chunk_index=chunk_index,
         chunk_count=chunk_count,
         total_bytes=total_bytes,
-        content_type=attributes.get("content_type", ""),
-        metadata=attributes.get("metadata", {}),
+        content_type=content_type,
+        metadata=metadata,
         secret_id=secret_id,
     )
 
@@ -199,6 +195,35 @@ def from_text(text: str) -> bytes:
     if to_text(raw) != text:
         raise IntentInvalid("not the one spelling of these bytes")
     return raw
+
+
+def _attributes_text(content_type: str, metadata: dict[str, str]) -> str:
+    """The JSON of what is not empty; no text where both are."""
+    attributes: dict[str, object] = {}
+    if content_type:
+        attributes["content_type"] = content_type
+    if metadata:
+        attributes["metadata"] = metadata
+    return json.dumps(attributes, separators=(",", ":"), ensure_ascii=False) if attributes else ""
+
+
+def _attributes(text: str) -> tuple[str, dict[str, str]]:
+    """Content type and metadata of `_attributes_text`, and of no other spelling. Raises IntentInvalid."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise IntentInvalid(f"text that is none: {error}") from error
+    if not isinstance(found, dict):
+        raise IntentInvalid("attributes that are none")
+    content_type, metadata = found.get("content_type", ""), found.get("metadata", {})
+    if (
+        not isinstance(content_type, str)
+        or not isinstance(metadata, dict)
+        or not all(isinstance(value, str) for value in metadata.values())
+        or _attributes_text(content_type, metadata) != text
+    ):
+        raise IntentInvalid("attributes that are none")
+    return content_type, metadata
 
 
 def _mac(body: bytes, secret: bytes) -> bytes:

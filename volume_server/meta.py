@@ -43,11 +43,7 @@ class Meta:
 
 def encode(meta: Meta) -> bytes:
     """Raises MetaInvalid where something is longer than its field."""
-    metadata = (
-        json.dumps(meta.metadata, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
-        if meta.metadata
-        else b""
-    )
+    metadata = _metadata_text(meta.metadata).encode() if meta.metadata else b""
     key, content_type, if_match = meta.key.encode(), meta.content_type.encode(), meta.if_match.encode()
     flags = IF_NONE_MATCH if meta.if_none_match else 0
     try:
@@ -66,12 +62,14 @@ def encode_plain(intent: bytes, key: str, content_type: str) -> bytes:
 
 
 def decode(raw: bytes) -> Meta:
-    """Raises MetaInvalid."""
+    """What `encode` made of it, and of no other spelling. Raises MetaInvalid."""
     if len(raw) < _HEAD.size:
         raise MetaInvalid("cut off")
     version, flags, *lengths = _HEAD.unpack_from(raw)
     if version != VERSION:
         raise MetaInvalid(f"meta format {version} is not known")
+    if flags & ~IF_NONE_MATCH:
+        raise MetaInvalid(f"flags {flags:#x} are not known")
     if _HEAD.size + sum(lengths) != len(raw):
         raise MetaInvalid("lengths do not add up")
     parts, at = [], _HEAD.size
@@ -79,10 +77,16 @@ def decode(raw: bytes) -> Meta:
         parts.append(raw[at : at + length])
         at += length
     try:
-        metadata = json.loads(parts[4]) if parts[4] else {}
-        key, content_type, if_match = (part.decode() for part in parts[1:4])
-    except ValueError as error:
+        key, content_type, if_match, text = (part.decode() for part in parts[1:])
+        metadata = json.loads(text) if text else {}
+    except (ValueError, RecursionError) as error:
         raise MetaInvalid(f"text that is none: {error}") from error
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise MetaInvalid("metadata that is none")
+    if text and (not metadata or _metadata_text(metadata) != text):
+        raise MetaInvalid("not the one spelling of this metadata")
     return Meta(parts[0], key, content_type, if_match, bool(flags & IF_NONE_MATCH), metadata)
+
+
+def _metadata_text(metadata: dict[str, str]) -> str:
+    return json.dumps(metadata, separators=(",", ":"), sort_keys=True, ensure_ascii=False)

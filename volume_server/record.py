@@ -103,6 +103,8 @@ def decode_header(tagger: Tagger, raw: bytes | memoryview, at: int = 0) -> Heade
     header = Header._make(_VALUES.unpack(fields))
     if not LIVE <= header.kind <= FILLER or fields[_RESERVED_AT] or not header.needle:
         return None
+    if header.kind == LIVE and header.stored_bytes > MAX_RECORD_BYTES:
+        return None  # the index could not name it
     return header
 
 

@@ -82,11 +82,11 @@ def test_goes_on_after_being_loaded(path: Path, files: FaultyFiles) -> None:
     assert found is not None
     for round_number in range(1, 5):
         found.index.put(round_number, 8 * round_number, 77)
-        save(file, found.index, watermark=8192 + round_number)
+        save(file, found.index, watermark=8192 + 8 * round_number)
         again = loaded(path)
         assert again is not None
         assert items(again.index) == items(found.index)
-        assert again.watermark == 8192 + round_number
+        assert again.watermark == 8192 + 8 * round_number
 
 
 def test_file_does_not_grow_without_end(path: Path, files: FaultyFiles) -> None:

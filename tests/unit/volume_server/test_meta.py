@@ -69,6 +69,11 @@ def test_largest_of_each_fits_a_record_and_more_is_refused() -> None:
         b"\x01\0\0\0\0\0\0\0\0\0\x01\0{",  # metadata that is no JSON
         b"\x01\0\0\0\0\0\0\0\0\0\x02\0[]",  # metadata that is no object
         b'\x01\0\0\0\0\0\0\0\0\0\x07\0{"a":1}',  # a value that is no text
+        b"\x01\x02\0\0\0\0\0\0\0\0\0\0",  # a flag that no version wrote
+        b"\x01\0\0\0\0\0\0\0\0\0\x02\0{}",  # no metadata, said in words
+        b'\x01\0\0\0\0\0\0\0\0\0\x0a\0{"a": "1"}',  # another spelling
+        b'\x01\0\0\0\0\0\0\0\0\0\x11\0{"a":"1","a":"1"}',  # a name twice
+        b"\x01\0\0\0\0\0\0\0\0\0\x40\x9c" + b"[" * 40_000,  # deeper than any stack
     ],
 )
 def test_what_is_none_is_refused(raw: bytes) -> None:

@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volume_server import record
-from volume_server.record import FILLER, HEADER_BYTES, LIVE, TOMBSTONE, Header, Tagger, decode_header, encode_header
+from volume_server.record import (
+    FILLER,
+    HEADER_BYTES,
+    LIVE,
+    MAX_RECORD_BYTES,
+    TOMBSTONE,
+    Header,
+    Tagger,
+    decode_header,
+    encode_header,
+)
 
 SALT = bytes(range(16))
 TAGGER = Tagger(SALT)
@@ -16,7 +26,7 @@ headers = st.builds(
     kind=st.sampled_from([LIVE, TOMBSTONE, FILLER]),
     meta_bytes=st.integers(0, 0xFFFF),
     needle=st.integers(1, (1 << 64) - 1),
-    data_bytes=st.integers(0, (1 << 32) - 1),
+    data_bytes=st.integers(0, record.MAX_DATA_BYTES),
     crc=st.integers(0, (1 << 32) - 1),
     appended_ms=st.integers(0, (1 << 64) - 1),
 )
@@ -67,6 +77,12 @@ def test_header_that_is_cut_off_is_none(size: int) -> None:
 def test_genuine_header_with_a_value_that_no_version_wrote_is_none(kind: int, reserved: int, needle: int) -> None:
     fields = struct.pack("<4sBBHQIIQ", record.MAGIC, kind, reserved, 0, needle, 0, 0, 0)
     assert decode_header(TAGGER, fields + TAGGER.tag(fields)) is None
+
+
+def test_live_record_that_the_index_could_not_name_is_none() -> None:
+    largest = Header(LIVE, 0, 1, MAX_RECORD_BYTES - HEADER_BYTES, 0, 0)
+    assert decode_header(TAGGER, encoded(largest)) == largest
+    assert decode_header(TAGGER, encoded(largest._replace(data_bytes=largest.data_bytes + 1))) is None
 
 
 @pytest.mark.parametrize(
