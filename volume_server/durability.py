@@ -98,7 +98,7 @@ class FileSystem:
         path.mkdir(mode=0o700)
 
     def remove(self, path: Path) -> None:
-        """Remove a file, or an empty directory."""
+        """Remove a file, or an empty directory. Raises FileNotFoundError, OSError."""
         if path.is_dir():
             path.rmdir()
         else:
@@ -107,10 +107,6 @@ class FileSystem:
     def rename(self, source: Path, target: Path) -> None:
         """Atomic, and durable once the directory is synced. What was at ``target`` is gone."""
         source.rename(target)
-
-    def unlink(self, path: Path) -> None:
-        """Raises FileNotFoundError, OSError."""
-        path.unlink()
 
     def free_bytes(self, path: Path) -> int:
         """What an unprivileged writer may still take of the file system."""
@@ -134,6 +130,6 @@ class FileSystem:
             self.rename(temporary, path)
         except OSError:
             with contextlib.suppress(OSError):  # it is the first failure that is told; the next start removes the rest
-                self.unlink(temporary)
+                self.remove(temporary)
             raise
         self.sync_directory(path.parent)

@@ -43,8 +43,16 @@ class Inode:
     """Written back in vain: a later sync does not make them durable."""
 
 
+class Directory:
+    """A name that is no file's."""
+
+
+DIRECTORY = Directory()
+Node = Inode | Directory
+
+
 class SimulatedDisk(FileSystem):
-    """Everything in one directory, without subdirectories; what is there already counts as durable.
+    """Everything below one directory; what is there already counts as durable.
 
     Use it in the place of `FileSystem`; end it with `release`. Changes that other processes make, or that bypass this
     object, count as durable at once.
@@ -56,8 +64,8 @@ class SimulatedDisk(FileSystem):
         self._operations = 0
         self._inodes: dict[int, Inode] = {}
         self._open: dict[int, Inode] = {}
-        self._names: dict[str, Versions[Inode | None]] = {}
-        """Only those that changed since the directory's last sync."""
+        self._names: dict[Path, Versions[Node | None]] = {}
+        """Only those that changed since their directory's last sync."""
 
     # -- the crash -------------------------------------------------------------------------------------------------
 
@@ -69,12 +77,7 @@ class SimulatedDisk(FileSystem):
         length and name by itself: writes that overtook each other, were torn or came half.
         """
         with self._lock:
-            pick = self._how(choose)
-            changed = {name: pick(versions) for name, versions in self._names.items()}
-            for name in sorted({entry.name for entry in os.scandir(self.directory)} | set(changed)):
-                inode = changed[name] if name in changed else self._inode_at(name)
-                if inode is not None:
-                    _write_image(inode, target / name, pick)
+            self._image(self.directory, target, self._how(choose))
 
     @property
     def unsynced(self) -> bool:
@@ -96,6 +99,17 @@ class SimulatedDisk(FileSystem):
         for inode in self._inodes.values():
             os.close(inode.fd)
         self._inodes.clear()
+
+    def _image(self, directory: Path, target: Path, pick: "Pick") -> None:
+        names = {path for path in self._names if path.parent == directory}
+        names.update(directory.iterdir() if directory.is_dir() else ())
+        for path in sorted(names):
+            node = pick(self._names[path]) if path in self._names else self._node_at(path)
+            if isinstance(node, Inode):
+                _write_image(node, target / path.name, pick)
+            elif node is not None:
+                (target / path.name).mkdir(mode=0o700)
+                self._image(path, target / path.name, pick)
 
     def _how(self, choose: Callable[[int], int]) -> "Pick":
         how = choose(4)
@@ -125,7 +139,7 @@ class SimulatedDisk(FileSystem):
                     raise AssertionError("O_TRUNC is not simulated: open, then truncate")
                 self._open[fd] = inode = self._know(path)
                 if is_new:
-                    self._rename(path.name, None, inode)
+                    self._changed_name(path, None, inode)
             return fd
 
     def close(self, fd: int) -> None:
@@ -136,6 +150,14 @@ class SimulatedDisk(FileSystem):
     def write_at(self, fd: int, buffers: Buffers, offset: int) -> None:
         with self._changing(fd, offset, offset + sum(map(len, buffers))):
             super().write_at(fd, buffers, offset)
+
+    def copy_range(self, source: int, target: int, size_bytes: int, source_offset: int, target_offset: int) -> int:
+        with self._changing(target, target_offset, target_offset + size_bytes):
+            return super().copy_range(source, target, size_bytes, source_offset, target_offset)
+
+    def allocate(self, fd: int, size_bytes: int) -> None:
+        with self._changing(fd, 0, 0):
+            super().allocate(fd, size_bytes)
 
     def truncate(self, fd: int, size_bytes: int) -> None:
         with self._changing(fd, size_bytes, self.size_bytes(fd)):
@@ -152,46 +174,62 @@ class SimulatedDisk(FileSystem):
 
     def sync_directory(self, path: Path) -> None:
         with self._lock:
-            assert path == self.directory, path
-            self._names.clear()
-            named = {entry.inode() for entry in os.scandir(path)}
-            for number, inode in list(self._inodes.items()):
-                if number not in named and inode not in self._open.values():
-                    os.close(self._inodes.pop(number).fd)
+            assert path.is_dir(), path
+            removed = {name for name in self._names if name.parent == path and not name.exists()}
+            self._names = {
+                name: versions
+                for name, versions in self._names.items()
+                if name.parent != path and name.parent not in removed
+            }
+            self._forget_what_is_gone()
+
+    def make_directory(self, path: Path) -> None:
+        with self._lock:
+            super().make_directory(path)
+            self._changed_name(path, None, DIRECTORY)
 
     def rename(self, source: Path, target: Path) -> None:
         with self._lock:
-            inode, replaced = self._know(source), self._inode_at(target.name)
+            inode, replaced = self._know(source), self._node_at(target)
             super().rename(source, target)
-            self._rename(target.name, replaced, inode)
-            self._rename(source.name, inode, None, at_once_with_the_last=True)
+            self._changed_name(target, replaced, inode)
+            self._changed_name(source, inode, None, at_once_with_the_last=True)
 
-    def unlink(self, path: Path) -> None:
+    def remove(self, path: Path) -> None:
         with self._lock:
-            inode = self._inode_at(path.name)
-            super().unlink(path)
-            self._rename(path.name, inode, None)
+            node = self._node_at(path)
+            super().remove(path)
+            self._changed_name(path, node, None)
 
     # -- what is remembered ----------------------------------------------------------------------------------------
 
     def _know(self, path: Path) -> Inode:
         """The file at ``path``, durable as it is when it was not known before."""
-        assert path.parent == self.directory, path
+        assert path.is_relative_to(self.directory), path
         number = path.stat().st_ino
         if number not in self._inodes:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             self._inodes[number] = Inode(fd, [(0, self.size_bytes(fd))])
         return self._inodes[number]
 
-    def _inode_at(self, name: str) -> Inode | None:
-        path = self.directory / name
+    def _node_at(self, path: Path) -> Node | None:
+        if path.is_dir():
+            return DIRECTORY
         return self._know(path) if path.exists() else None
 
-    def _rename(
-        self, name: str, before: Inode | None, after: Inode | None, *, at_once_with_the_last: bool = False
+    def _changed_name(
+        self, path: Path, before: Node | None, after: Node | None, *, at_once_with_the_last: bool = False
     ) -> None:
         self._operations += not at_once_with_the_last
-        self._names.setdefault(name, [(0, before)]).append((self._operations, after))
+        self._names.setdefault(path, [(0, before)]).append((self._operations, after))
+
+    def _forget_what_is_gone(self) -> None:
+        """Files that have no name any more, not even after a crash, and that nobody has open."""
+        kept = {node for versions in self._names.values() for _, node in versions} | set(self._open.values())
+        named = {path.stat().st_ino for path in self.directory.rglob("*")}
+        for number, inode in list(self._inodes.items()):
+            if number not in named and inode not in kept:
+                os.close(self._inodes.pop(number).fd)
 
     @contextmanager
     def _changing(self, fd: int, start: int, end: int) -> Iterator[None]:

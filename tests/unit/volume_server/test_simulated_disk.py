@@ -64,7 +64,7 @@ def test_what_is_not_synced_may_be_lost_or_kept(disk: SimulatedDisk, crash: Call
     fd = durable(disk, "a", b"old" * 1000)
     disk.write_at(fd, [b"new", b"er"], 10)
     write(disk, "b", b"x")
-    disk.unlink(write_and_close(disk, "c"))
+    disk.remove(write_and_close(disk, "c"))
     assert disk.unsynced
     assert crash(NOTHING) == {"a": b"old" * 1000}
     newer = (b"old" * 1000)[:10] + b"newer" + (b"old" * 1000)[15:]
@@ -166,6 +166,35 @@ def test_replaced_file_is_the_old_one_or_the_new_one_whole(
     disk.replace_file(path, b"new")
     assert {step["a"] for step in steps} == {b"old", b"new"}
     assert crash(NOTHING) == {"a": b"new"}
+
+
+def test_directory_is_made_renamed_out_of_and_removed(disk: SimulatedDisk, tmp_path: Path) -> None:
+    """As a compaction does it: what is renamed is the old file or the new one, and the new one is whole."""
+    numbers = count()
+
+    def crashed(choose: Callable[[int], int]) -> dict[str, bytes]:
+        target = tmp_path / f"nested-{next(numbers)}"
+        target.mkdir()
+        disk.crash_image(target, choose)
+        return {str(path.relative_to(target)): path.read_bytes() for path in target.rglob("*") if path.is_file()}
+
+    fd = durable(disk, "a", b"old" * 1000)
+    inner = disk.directory / "inner"
+    disk.make_directory(inner)
+    assert crashed(lambda _: NOTHING) == {"a": b"old" * 1000}
+    new = disk.open(inner / "a", CREATE)
+    disk.allocate(new, 2000)
+    assert disk.copy_range(fd, new, 1500, 0, 0) == 1500
+    disk.truncate(new, 1500)
+    disk.sync_file(new)
+    disk.sync_directory(inner)
+    disk.rename(inner / "a", disk.directory / "a")
+    found = {crashed(random.Random(seed).randrange)["a"] for seed in range(100)}
+    assert found == {b"old" * 1000, b"old" * 500}
+    disk.remove(inner)
+    disk.sync_directory(disk.directory)
+    assert crashed(lambda _: NOTHING) == {"a": b"old" * 500}
+    assert not disk.unsynced
 
 
 def test_nothing_is_held_open_of_what_is_gone(disk: SimulatedDisk) -> None:
