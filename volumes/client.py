@@ -27,7 +27,7 @@ from volume_server.signing import TO_SERVER, signed_headers
 from volumes.derived_secrets import server_secret
 from volumes.errors import ServerAnswerInvalid, ServerRefused, ServerUnreachable
 from volumes.models import Server
-from volumes.reports import Figures, Usage, parse_figures, parse_usage
+from volumes.reports import DamageReport, Figures, Usage, parse_damage, parse_figures, parse_usage
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0
@@ -81,6 +81,37 @@ def seal(server: Server, volume_id: int) -> Figures:
     if figures.volume != volume_id or not figures.is_sealed:
         raise ServerAnswerInvalid(f"POST /admin/seal of volume {volume_id} was answered with {figures}.")
     return figures
+
+
+def compact(server: Server, volume_id: int, *, rate_bytes: int = 0, drop_before_ms: int | None = None) -> Figures:
+    """Has a compaction of the volume started, or finds it running; gives the figures with its ``compaction``.
+
+    ``rate_bytes``: bytes/s, 0 for as fast as it goes. ``drop_before_ms``: tombstones written before that go too;
+    None keeps them all.
+    """
+    body = {"volume": volume_id, "rate_bytes": rate_bytes}
+    if drop_before_ms is not None:
+        body["drop_before_ms"] = drop_before_ms
+    figures = _checked(parse_figures, _call(server, "POST", "/admin/compact", body))
+    if figures.volume != volume_id or figures.compaction is None:
+        raise ServerAnswerInvalid(f"POST /admin/compact of volume {volume_id} was answered with {figures}.")
+    return figures
+
+
+def scrub(server: Server, volume_id: int) -> Figures:
+    """Has a scrub of the volume started or put in line, or finds it so; gives the figures with its ``scrub``."""
+    figures = _checked(parse_figures, _call(server, "POST", "/admin/scrub", {"volume": volume_id}))
+    if figures.volume != volume_id or figures.scrub is None:
+        raise ServerAnswerInvalid(f"POST /admin/scrub of volume {volume_id} was answered with {figures}.")
+    return figures
+
+
+def damaged(server: Server, volume_id: int) -> DamageReport:
+    """The damaged records that the server knows of, at most a thousand of them one by one."""
+    report = _checked(parse_damage, _call(server, "POST", "/admin/damaged", {"volume": volume_id}))
+    if report.volume != volume_id:
+        raise ServerAnswerInvalid(f"POST /admin/damaged of volume {volume_id} was answered for {report.volume}.")
+    return report
 
 
 def probe(internal_url: str) -> Health | None:
@@ -173,6 +204,7 @@ def _refusal(method: str, what: str, response: requests.Response) -> ServerRefus
         f"{method} {what}: {response.status_code} {refusal} {detail}".rstrip()[:500],
         status=response.status_code,
         refusal=refusal,
+        reason=detail[:500],
     )
 
 

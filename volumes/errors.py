@@ -4,9 +4,10 @@ WarehouseError
 ├── Unauthenticated ── SignatureInvalid, ClockSkew, ServerUnknown
 ├── PermissionDenied ── JoinRefused
 ├── NotFound ── VolumeNotFound, ServerNotFound
-├── Conflict ── WrongStore, MasterBehind, ServerKnown, ServerRunning, Superseded, IllegalTransition
-├── NoSpace ── NoRoom
-└── Unavailable ── NoServers, LeasesHalted
+├── Conflict ── WrongStore, MasterBehind, ServerKnown, ServerRunning, Superseded, IllegalTransition,
+│              VolumeBusy, VolumeSealed
+├── NoSpace ── NoRoom, CompactionNeedsSpace
+└── Unavailable ── NoServers, LeasesHalted, ServerOffline
     └── VolumeServerError ── ServerUnreachable, ServerRefused, ServerAnswerInvalid
 """
 
@@ -93,11 +94,32 @@ class IllegalTransition(Conflict):
     title = "The volume's state does not allow this"
 
 
+class VolumeBusy(Conflict):
+    """The volume's server cannot begin this now, most likely because it is stopping."""
+
+    code = "volume_busy"
+    title = "The volume's server cannot do this at the moment"
+
+
+class VolumeSealed(Conflict):
+    """A sealed volume is never written again, so it cannot be compacted."""
+
+    code = "volume_sealed"
+    title = "The volume is sealed"
+
+
 class NoRoom(NoSpace):
     """Servers are there, but none has the space that was asked for."""
 
     code = "no_space"
     title = "No server has room for this"
+
+
+class CompactionNeedsSpace(NoSpace):
+    """The new file would not fit on the server's disk beside the old one."""
+
+    code = "disk_full"
+    title = "The disk has no room for the compacted copy"
 
 
 class NoServers(Unavailable):
@@ -112,6 +134,13 @@ class LeasesHalted(Unavailable):
 
     code = "leases_halted"
     title = "The database is older than what the volume servers have seen"
+
+
+class ServerOffline(Unavailable):
+    """The server that holds the volume has not been heard lately; it was not asked."""
+
+    code = "server_offline"
+    title = "The volume's server is offline"
 
 
 class VolumeServerError(Unavailable):
@@ -129,7 +158,7 @@ class ServerUnreachable(VolumeServerError):
 
 
 class ServerRefused(VolumeServerError):
-    """The server answered with a refusal; ``status`` and ``refusal`` (its code) are attributes.
+    """The server answered with a refusal; ``status``, ``refusal`` (its code) and ``reason`` (its words) are attributes.
 
     Answers of 500 and above are refusals too, and leave open whether the call took effect.
     """
@@ -137,10 +166,11 @@ class ServerRefused(VolumeServerError):
     code = "server_refused"
     title = "A volume server refused"
 
-    def __init__(self, detail: str = "", *, status: int, refusal: str) -> None:
+    def __init__(self, detail: str = "", *, status: int, refusal: str, reason: str = "") -> None:
         super().__init__(detail)
         self.status = status
         self.refusal = refusal
+        self.reason = reason
 
 
 class ServerAnswerInvalid(VolumeServerError):

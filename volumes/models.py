@@ -212,7 +212,14 @@ class Replica(models.Model):
     garbage_bytes = models.BigIntegerField(default=0)
     live_count = models.BigIntegerField(default=0)
     tombstone_count = models.BigIntegerField(default=0)
-    damaged_count = models.BigIntegerField(default=0)
+    damaged_count = models.BigIntegerField(default=0, help_text="Damaged records that are known of now.")
+    scrubbed_at = models.DateTimeField(null=True, blank=True, help_text="When the last full scrub pass ended.")
+    compaction = models.JSONField(
+        null=True, blank=True, help_text="How far a compaction is, or how the last one since the server's start ended."
+    )
+    scrub = models.JSONField(
+        null=True, blank=True, help_text="How far a scrub is, or how the last one since the server's start ended."
+    )
     reported_at = models.DateTimeField(null=True, blank=True, help_text="When these figures last changed.")
 
     class Meta:

@@ -5,7 +5,7 @@ gets a named refusal instead of a database error. Errors are `keys.errors.Invali
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -16,9 +16,39 @@ from volumes.models import MAX_VOLUME
 MAX_BYTES = (1 << 53) - 1
 """Sizes and counts stay below this, the largest integer that every JSON reader keeps exact."""
 MAX_VOLUMES = 100_000
+MAX_DAMAGED = 1000
+"""So many damaged records of a volume are told one by one; their count goes on."""
+MAX_MS = 253_402_300_799_999
+"""The last millisecond that a datetime can hold: the end of the year 9999."""
+DETAIL_CHARACTERS = 500
 U32 = (1 << 32) - 1
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How far a compaction or a scrub of one volume is, or how it ended. Times are Unix ms by the master's clock.
+
+    ``total_bytes`` is what there is to go through; ``reclaimed_bytes``, what the file has shrunk by, is a
+    compaction's alone.
+    """
+
+    state: str
+    """``running`` (a scrub that waits its turn is running too), ``done`` or ``failed``."""
+    done_bytes: int
+    total_bytes: int
+    detail: str
+    started_ms: int
+    ended_ms: int | None = None
+    reclaimed_bytes: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that it was read from."""
+        fields = asdict(self)
+        if self.reclaimed_bytes is None:
+            del fields["reclaimed_bytes"]
+        return fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +64,31 @@ class Figures:
     live_count: int
     tombstone_count: int
     damaged_count: int
+    """Damaged records known of now; a full scrub pass sets it exactly."""
+    compaction: Job | None = None
+    """None: none since the server started, or a server too old to tell. So it is with ``scrub``."""
+    scrub: Job | None = None
+    scrubbed_ms: int | None = None
+    """When the last full pass ended; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One damaged stretch of a volume file; ``needle`` is None where it cannot be known whose it was."""
+
+    needle: int | None
+    offset: int
+    size_bytes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DamageReport:
+    """A server's answer to ``POST /admin/damaged``: the first records, and how many there are in all."""
+
+    volume: int
+    count: int
+    records: tuple[Damage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +181,9 @@ def parse_figures(body: object) -> Figures:
         live_count=fields.take("live_count", _integer(0, MAX_BYTES)),
         tombstone_count=fields.take("tombstone_count", _integer(0, MAX_BYTES)),
         damaged_count=fields.take("damaged_count", _integer(0, MAX_BYTES)),
+        compaction=fields.take("compaction", _compaction, default=None),
+        scrub=fields.take("scrub", _scrub, default=None),
+        scrubbed_ms=fields.take("scrubbed_ms", _integer(0, MAX_MS), default=None),
     )
     fields.done()
     if figures.garbage_bytes > figures.size_bytes:
@@ -133,6 +191,19 @@ def parse_figures(body: object) -> Figures:
             "A volume cannot hold more garbage than bytes.", errors={"garbage_bytes": ["is larger than size_bytes"]}
         )
     return figures
+
+
+def parse_damage(body: object) -> DamageReport:
+    fields = _Fields(body)
+    report = DamageReport(
+        volume=fields.take("volume", _integer(1, MAX_VOLUME)),
+        count=fields.take("count", _integer(0, MAX_BYTES)),
+        records=fields.take("damaged", _damaged),
+    )
+    fields.done()
+    if report.count < len(report.records):
+        raise Invalid("A volume cannot list more damage than it has.", errors={"count": ["is less than is listed"]})
+    return report
 
 
 def _report(fields: "_Fields") -> ServerReport:
@@ -203,6 +274,13 @@ def _text(longest: int, *, may_be_empty: bool = False) -> Callable[[object], str
     return read
 
 
+def _detail(value: object) -> str:
+    """Text for people, made fit to be kept: a heartbeat is not refused for the wording of an error."""
+    if not isinstance(value, str):
+        raise ValueError("must be text")  # noqa: TRY004 - what a wrong value is here, of whatever type
+    return "".join(one if one.isprintable() else " " for one in value[:DETAIL_CHARACTERS])
+
+
 def _uuid(value: object) -> UUID:
     if isinstance(value, str):
         try:
@@ -246,6 +324,59 @@ def _volume_state(value: object) -> bool:
     if not isinstance(value, str) or value not in {"open", "sealed"}:
         raise ValueError('must be "open" or "sealed"')
     return value == "sealed"
+
+
+def _compaction(value: object) -> Job:
+    return _job(value, reclaims=True)
+
+
+def _scrub(value: object) -> Job:
+    return _job(value, reclaims=False)
+
+
+def _job(value: object, *, reclaims: bool) -> Job:
+    fields = _Fields(value)
+    job = Job(
+        state=fields.take("state", _job_state),
+        done_bytes=fields.take("done_bytes", _integer(0, MAX_BYTES)),
+        total_bytes=fields.take("total_bytes", _integer(0, MAX_BYTES)),
+        detail=fields.take("detail", _detail),
+        started_ms=fields.take("started_ms", _integer(0, MAX_MS)),
+        ended_ms=fields.take("ended_ms", _integer(0, MAX_MS), default=None),
+        reclaimed_bytes=fields.take("reclaimed_bytes", _integer(0, MAX_BYTES)) if reclaims else None,
+    )
+    fields.done()
+    return job
+
+
+def _job_state(value: object) -> str:
+    if not isinstance(value, str) or value not in {"running", "done", "failed"}:
+        raise ValueError('must be "running", "done" or "failed"')
+    return value
+
+
+def _damaged(value: object) -> tuple[Damage, ...]:
+    if not isinstance(value, list) or len(value) > MAX_DAMAGED:
+        raise ValueError(f"must be a list of at most {MAX_DAMAGED} records")
+    return tuple(map(_damage, value))
+
+
+def _damage(value: object) -> Damage:
+    fields = _Fields(value)
+    damage = Damage(
+        needle=fields.take("needle", _needle, default=None),
+        offset=fields.take("offset", _integer(0, MAX_BYTES)),
+        size_bytes=fields.take("bytes", _integer(0, MAX_BYTES)),
+        reason=fields.take("reason", _detail),
+    )
+    fields.done()
+    return damage
+
+
+def _needle(value: object) -> int:
+    if isinstance(value, str) and len(value) == 16 and all(digit in "0123456789abcdef" for digit in value):
+        return int(value, 16)
+    raise ValueError("must be 16 hex digits in lower case")
 
 
 def _volumes(value: object) -> tuple[Figures, ...]:

@@ -35,6 +35,7 @@ class Totals:
     used_bytes: int
     garbage_bytes: int
     live_count: int
+    damaged_count: int
 
 
 def volumes_for_confirm(volume_ids: Iterable[int]) -> dict[int, VolumeState]:
@@ -71,9 +72,11 @@ def primaries_of(volume_ids: Iterable[int]) -> dict[int, Server]:
 
 
 def list_servers() -> QuerySet[Server]:
-    """All servers by node, each with ``volume_count``."""
+    """All servers by node, each with ``volume_count``, and with ``damaged_count`` over all of its volumes."""
     # A grouped query does not take the order of the model over.
-    return Server.objects.annotate(volume_count=Count("replicas")).order_by("node", "registered_at", "pk")
+    return Server.objects.annotate(
+        volume_count=Count("replicas"), damaged_count=Sum("replicas__damaged_count", default=0)
+    ).order_by("node", "registered_at", "pk")
 
 
 def online_servers() -> QuerySet[Server]:
@@ -91,6 +94,19 @@ def list_volumes() -> QuerySet[Volume]:
     return Volume.objects.prefetch_related(Prefetch("replicas", queryset=replicas))
 
 
+def list_primaries(volume_ids: Iterable[int] | None = None) -> list[Replica]:
+    """The primary replicas of these volumes, of all without a list, by number, each with its server."""
+    replicas = Replica.objects.filter(role=Replica.Role.PRIMARY).select_related("server").order_by("volume")
+    if volume_ids is None:
+        return list(replicas)
+    wanted = sorted(set(volume_ids))
+    return [
+        replica
+        for start in range(0, len(wanted), _PARAMETERS)
+        for replica in replicas.filter(volume__in=wanted[start : start + _PARAMETERS])
+    ]
+
+
 def totals(*, now: datetime | None = None) -> Totals:
     """Figures of the whole store, garbage and bytes counted over all replicas. Two queries."""
     cutoff = (now or timezone.now()) - OFFLINE_AFTER
@@ -106,6 +122,7 @@ def totals(*, now: datetime | None = None) -> Totals:
         size=Sum("size_bytes", default=0),
         garbage=Sum("garbage_bytes", default=0),
         live=Sum("live_count", filter=Q(role=Replica.Role.PRIMARY), default=0),
+        damaged=Sum("damaged_count", default=0),
     )
     return Totals(
         servers=servers["count"],
@@ -116,4 +133,5 @@ def totals(*, now: datetime | None = None) -> Totals:
         used_bytes=int(volumes["size"]),
         garbage_bytes=int(volumes["garbage"]),
         live_count=int(volumes["live"]),
+        damaged_count=int(volumes["damaged"]),
     )

@@ -1,10 +1,12 @@
-"""Shapes of servers and volumes in the API; reading only."""
+"""Shapes of servers and volumes in the API."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from rest_framework import serializers
 
 from volumes.models import Replica, Server, Volume
+from volumes.reports import MAX_BYTES
 
 MAX_PAGE = 1000
 
@@ -13,6 +15,7 @@ class ServerSerializer(serializers.ModelSerializer[Server]):
     url = serializers.URLField(source="public_url", help_text="Where clients reach it.")
     status = serializers.ChoiceField(choices=["online", "offline", "draining", "maintenance"])
     volumes = serializers.IntegerField(source="volume_count", help_text="Replicas that are assigned to it.")
+    damaged_count = serializers.IntegerField(help_text="Damaged records known of now, over all of its volumes.")
 
     class Meta:
         model = Server
@@ -25,6 +28,7 @@ class ServerSerializer(serializers.ModelSerializer[Server]):
             "capacity_bytes",
             "used_bytes",
             "free_bytes",
+            "damaged_count",
             "version",
             "registered_at",
             "last_seen_at",
@@ -35,10 +39,45 @@ class ServerSerializer(serializers.ModelSerializer[Server]):
         read_only_fields = fields
 
 
+class MomentField(serializers.DateTimeField):
+    """Unix milliseconds, shown as a time like all others."""
+
+    def to_representation(self, value: int) -> Any:
+        return super().to_representation(datetime.fromtimestamp(value / 1000, UTC))
+
+
+class JobSerializer(serializers.Serializer[Any]):
+    """How far a job on a volume is, as its server last told."""
+
+    state = serializers.ChoiceField(choices=["running", "done", "failed"])
+    done_bytes = serializers.IntegerField()
+    total_bytes = serializers.IntegerField(help_text="What there is to go through.")
+    detail = serializers.CharField(help_text="Why it failed, or what else there is to say.")
+    started_at = MomentField(source="started_ms")
+    ended_at = MomentField(source="ended_ms", allow_null=True)
+
+
+class CompactionSerializer(JobSerializer):
+    reclaimed_bytes = serializers.IntegerField(help_text="What the file has shrunk by.")
+
+
+class CompactSerializer(serializers.Serializer[Any]):
+    """How a compaction shall go about it."""
+
+    rate_bytes = serializers.IntegerField(
+        default=0, min_value=0, max_value=MAX_BYTES, help_text="Bytes a second; 0: as fast as it goes."
+    )
+
+
 class ReplicaSerializer(serializers.ModelSerializer[Replica]):
     server = serializers.UUIDField(source="server_id")
     server_status = serializers.CharField(source="server.status")
     node = serializers.CharField(source="server.node")
+    garbage_ratio = serializers.FloatField(help_text="Share of the file that compaction would give back, 0 to 1.")
+    compaction = CompactionSerializer(
+        allow_null=True, help_text="Of now, or the last one since the server was started; else null."
+    )
+    scrub = JobSerializer(allow_null=True, help_text="Of now, or the last one since the server was started; else null.")
 
     class Meta:
         model = Replica
@@ -52,9 +91,13 @@ class ReplicaSerializer(serializers.ModelSerializer[Replica]):
             "revision",
             "size_bytes",
             "garbage_bytes",
+            "garbage_ratio",
             "live_count",
             "tombstone_count",
             "damaged_count",
+            "scrubbed_at",
+            "compaction",
+            "scrub",
             "reported_at",
         )
         read_only_fields = fields
@@ -95,3 +138,4 @@ class UsageSerializer(serializers.Serializer[Any]):
     used_bytes = serializers.IntegerField(help_text="Held by volume files, all replicas counted.")
     garbage_bytes = serializers.IntegerField(help_text="The part of it that compaction would give back.")
     live_count = serializers.IntegerField(help_text="Live needles, replicas not counted.")
+    damaged_count = serializers.IntegerField(help_text="Damaged records known of now, all replicas counted.")

@@ -26,5 +26,7 @@ urlpatterns = [
     path("servers/<uuid:server_id>", views.ServerDetail.as_view(), name="server"),
     path("volumes", views.VolumeList.as_view(), name="volumes"),
     path("volumes/<volume:volume_id>", views.VolumeDetail.as_view(), name="volume"),
+    path("volumes/<volume:volume_id>/compact", views.VolumeCompact.as_view(), name="volume-compact"),
+    path("volumes/<volume:volume_id>/scrub", views.VolumeScrub.as_view(), name="volume-scrub"),
     path("usage", views.Usage.as_view(), name="usage"),
 ]

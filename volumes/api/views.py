@@ -1,4 +1,4 @@
-"""Servers, volumes and usage: reading, for keys with VOLUMES_READ."""
+"""Servers, volumes and usage: reading for keys with VOLUMES_READ, upkeep for those with VOLUMES_MANAGE."""
 
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from keys.api import rights
 from keys.permissions import Permission
 from volumes import selectors
 from volumes.api.serializers import (
+    CompactSerializer,
     ServerListSerializer,
     ServerSerializer,
     UsageSerializer,
@@ -19,6 +20,7 @@ from volumes.api.serializers import (
     VolumeSerializer,
 )
 from volumes.errors import ServerNotFound, VolumeNotFound
+from volumes.services.upkeep import start_compaction, start_scrub
 
 
 class ReadersView(APIView):
@@ -27,6 +29,14 @@ class ReadersView(APIView):
     def initial(self, request: Request, *args: object, **kwargs: object) -> None:
         super().initial(request, *args, **kwargs)
         rights(request).require(Permission.VOLUMES_READ)
+
+
+class ManagersView(APIView):
+    """A view for those who may have work done on volumes."""
+
+    def initial(self, request: Request, *args: object, **kwargs: object) -> None:
+        super().initial(request, *args, **kwargs)
+        rights(request).require(Permission.VOLUMES_MANAGE)
 
 
 class ServerList(ReadersView):
@@ -74,10 +84,34 @@ class VolumeDetail(ReadersView):
 
     @extend_schema(responses=VolumeSerializer)
     def get(self, request: Request, volume_id: int) -> Response:
-        volume = selectors.list_volumes().filter(pk=volume_id).first()
-        if volume is None:
-            raise VolumeNotFound(f"There is no volume {volume_id}.")
-        return Response(VolumeSerializer(volume).data)
+        return _volume(volume_id)
+
+
+class VolumeCompact(ManagersView):
+    """Compaction of one volume: its live needles move to a new file, which takes the old one's place.
+
+    Reads, writes and deletes go on meanwhile. The answer comes at once; how far it is stands in the replica's
+    `compaction`. Refused with 507 `disk_full` where the new file would not fit beside the old one.
+    """
+
+    @extend_schema(request=CompactSerializer, responses={202: VolumeSerializer})
+    def post(self, request: Request, volume_id: int) -> Response:
+        given = CompactSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        start_compaction(volume_id=volume_id, rate_bytes=given.validated_data["rate_bytes"])
+        return _volume(volume_id, status=202)
+
+
+class VolumeScrub(ManagersView):
+    """Scrub of one volume: every record of its file is read and checked.
+
+    The answer comes at once; how far it is stands in the replica's `scrub`, what it found in `damaged_count`.
+    """
+
+    @extend_schema(request=None, responses={202: VolumeSerializer})
+    def post(self, request: Request, volume_id: int) -> Response:
+        start_scrub(volume_id=volume_id)
+        return _volume(volume_id, status=202)
 
 
 class Usage(ReadersView):
@@ -86,3 +120,10 @@ class Usage(ReadersView):
     @extend_schema(responses=UsageSerializer)
     def get(self, request: Request) -> Response:
         return Response(UsageSerializer(selectors.totals()).data)
+
+
+def _volume(volume_id: int, *, status: int = 200) -> Response:
+    volume = selectors.list_volumes().filter(pk=volume_id).first()
+    if volume is None:
+        raise VolumeNotFound(f"There is no volume {volume_id}.")
+    return Response(VolumeSerializer(volume).data, status=status)

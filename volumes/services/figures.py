@@ -5,12 +5,15 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
 
 from django.conf import settings
+from django.db import transaction
 
 from volumes.models import SALT_BYTES, Replica, Server, Volume
-from volumes.reports import Figures
+from volumes.reports import Figures, Job
 from volumes.services.states import move_volume
 from volumes.services.store import raise_number
 
@@ -25,6 +28,8 @@ _FIGURES = (
     "tombstone_count",
     "damaged_count",
 )
+"""What is called alike in a report and in a row."""
+_KEPT = (*_FIGURES, "compaction", "scrub", "scrubbed_at")
 _BATCH = 100
 FULL_PER_MILLE = 999
 """Of WAREHOUSE_VOLUME_SIZE; what is left would be tried in vain for most needles."""
@@ -58,12 +63,29 @@ def record_figures(*, server: Server, volumes: Sequence[Figures], now: datetime)
     replicas = tuple(Replica.objects.filter(server=server).select_related("volume"))
     changed = [replica for replica in replicas if _take_over(replica, told.get(replica.volume_id), now)]
     if changed:
-        Replica.objects.bulk_update(changed, ["state", "reported_at", *_FIGURES], batch_size=_BATCH)
+        Replica.objects.bulk_update(changed, ["state", "reported_at", *_KEPT], batch_size=_BATCH)
     for replica in replicas:
         if replica.role == Replica.Role.PRIMARY:
             _move_by_figures(replica)
     own = {replica.volume_id for replica in replicas}
     return Recorded(replicas=replicas, strays=tuple(sorted(told.keys() - own)))
+
+
+@transaction.atomic
+def record_volume(*, server_id: UUID, figures: Figures, now: datetime) -> None:
+    """Takes over what a server has answered of one volume; of its others nothing is concluded.
+
+    A heartbeat that was sent before and comes after may show the row as it was for another two seconds.
+    """
+    # The lock under which reports are taken.
+    server = Server.objects.select_for_update().filter(pk=server_id).first()
+    replica = Replica.objects.filter(server=server, volume=figures.volume).select_related("volume").first()
+    if replica is None:
+        return
+    if _take_over(replica, figures, now):
+        replica.save(update_fields=["state", "reported_at", *_KEPT])
+    if replica.role == Replica.Role.PRIMARY:
+        _move_by_figures(replica)
 
 
 def _take_over(replica: Replica, figures: Figures | None, now: datetime) -> bool:
@@ -73,22 +95,59 @@ def _take_over(replica: Replica, figures: Figures | None, now: datetime) -> bool
             return False
         log.error("server %s no longer lists volume %d", replica.server_id, replica.volume_id)
         replica.state = Replica.State.MISSING
+        replica.compaction = replica.scrub = None  # nothing is known of them
         return True
-    state = Replica.State.SEALED if figures.is_sealed else Replica.State.OPEN
-    if state == replica.state and all(getattr(replica, name) == getattr(figures, name) for name in _FIGURES):
+    told: dict[str, Any] = {
+        "state": Replica.State.SEALED if figures.is_sealed else Replica.State.OPEN,
+        "compaction": figures.compaction and figures.compaction.as_json(),
+        "scrub": figures.scrub and figures.scrub.as_json(),
+        "scrubbed_at": None if figures.scrubbed_ms is None else datetime.fromtimestamp(figures.scrubbed_ms / 1000, UTC),
+    }
+    told |= {name: getattr(figures, name) for name in _FIGURES}
+    if all(getattr(replica, name) == value for name, value in told.items()):
         return False
+    _tell(replica, figures)
+    for name, value in told.items():
+        setattr(replica, name, value)
+    replica.reported_at = now
+    return True
+
+
+def _tell(replica: Replica, figures: Figures) -> None:
+    """Logs what an operator wants to hear of; the row still has the figures of before."""
     if figures.damaged_count > replica.damaged_count:
         log.error(
-            "server %s reports %d damaged records in volume %d",
+            "server %s reports %d damaged records in volume %d, %d more than before",
             replica.server_id,
             figures.damaged_count,
             replica.volume_id,
+            figures.damaged_count - replica.damaged_count,
         )
-    replica.state = state
-    for name in _FIGURES:
-        setattr(replica, name, getattr(figures, name))
-    replica.reported_at = now
-    return True
+    elif figures.damaged_count < replica.damaged_count:
+        log.warning(
+            "server %s reports %d damaged records in volume %d, there were %d",
+            replica.server_id,
+            figures.damaged_count,
+            replica.volume_id,
+            replica.damaged_count,
+        )
+    _tell_end("compaction", replica, figures.compaction, replica.compaction)
+    _tell_end("scrub", replica, figures.scrub, replica.scrub)
+
+
+def _tell_end(what: str, replica: Replica, job: Job | None, before: dict[str, Any] | None) -> None:
+    if job is None or job.state == "running" or job.as_json() == before:
+        return
+    level = logging.ERROR if job.state == "failed" else logging.INFO
+    log.log(
+        level,
+        "%s of volume %d on server %s: %s %s",
+        what,
+        replica.volume_id,
+        replica.server_id,
+        job.state,
+        job.detail,
+    )
 
 
 def _move_by_figures(replica: Replica) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support.waiting import wait_until
 from volumes import client
 from volumes.errors import ServerRefused
 from volumes.models import Server
+from volumes.reports import Figures, Job
 
 Check = Callable[[Server, int, int], None]
 
@@ -30,7 +32,14 @@ def delete_tells_dead_from_never_there(server: Server, volume: int, needle: int)
 
 
 def an_unknown_volume_is_refused(server: Server, volume: int, needle: int) -> None:
-    for call in (lambda: client.seal(server, volume + 999), lambda: client.delete_needles(server, volume + 999, [1])):
+    calls: list[Callable[[], object]] = [
+        lambda: client.seal(server, volume + 999),
+        lambda: client.delete_needles(server, volume + 999, [1]),
+        lambda: client.compact(server, volume + 999),
+        lambda: client.scrub(server, volume + 999),
+        lambda: client.damaged(server, volume + 999),
+    ]
+    for call in calls:
         with pytest.raises(ServerRefused) as caught:
             call()
         assert (caught.value.status, caught.value.refusal) == (404, "volume_unknown")
@@ -47,6 +56,33 @@ def probe_says_who_is_there(server: Server, volume: int, needle: int) -> None:
     assert client.probe(server.internal_url) == client.Health(server=server.pk, instance=server.instance)
 
 
+def upkeep_is_told_in_the_figures(server: Server, volume: int, needle: int) -> None:
+    def told() -> Figures:
+        [figures] = [one for one in client.usage(server).volumes if one.volume == volume]
+        return figures
+
+    scrub = client.scrub(server, volume).scrub
+    assert scrub is not None
+    assert scrub.state == "running"
+    wait_until(lambda: _ended(told().scrub), what="the end of the scrub")
+    figures = told()
+    assert figures.scrubbed_ms is not None
+    assert figures.damaged_count == client.damaged(server, volume).count == 0
+
+    compaction = client.compact(server, volume, rate_bytes=0, drop_before_ms=1).compaction
+    assert compaction is not None
+    wait_until(lambda: _ended(told().compaction), what="the end of the compaction")
+    compacted = told()
+    assert compacted.compaction is not None
+    assert compacted.compaction.state == "done", compacted
+    assert compacted.revision == figures.revision + 1
+    assert compacted.compaction.reclaimed_bytes == figures.size_bytes - compacted.size_bytes
+
+
+def _ended(job: Job | None) -> bool:
+    return job is not None and job.state != "running"
+
+
 def a_sealed_volume_stays_sealed(server: Server, volume: int, needle: int) -> None:
     for _ in range(2):
         figures = client.seal(server, volume)
@@ -61,6 +97,7 @@ CHECKS: list[Check] = [
     an_unknown_volume_is_refused,
     another_secret_is_refused,
     probe_says_who_is_there,
+    upkeep_is_told_in_the_figures,
     a_sealed_volume_stays_sealed,
 ]
 """In this order they can run on one server: the last one closes the volume."""

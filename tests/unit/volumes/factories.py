@@ -56,6 +56,21 @@ def figures(volume: int, **fields: Any) -> dict[str, Any]:
         "live_count": 0,
         "tombstone_count": 0,
         "damaged_count": 0,
+        "compaction": None,
+        "scrub": None,
+        "scrubbed_ms": None,
+    } | fields
+
+
+def job(**fields: Any) -> dict[str, Any]:
+    """A scrub that runs; a compaction with ``reclaimed_bytes``."""
+    return {
+        "state": "running",
+        "done_bytes": 25,
+        "total_bytes": 100,
+        "detail": "",
+        "started_ms": 1_700_000_000_000,
+        "ended_ms": None,
     } | fields
 
 

@@ -33,6 +33,15 @@ class FakeVolumeServer:
         self.bodies: dict[str, bytes] = {}
         self.answer: tuple[int, bytes] | None = None
         """Status and body that are sent instead of the right ones."""
+        self.refusals: dict[str, tuple[int, dict[str, Any]]] = {}
+        """By path: status and problem document that are sent instead."""
+        self.damage: dict[int, list[dict[str, Any]]] = {}
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        """Path and body of what was asked under ``/admin/``."""
+        self.steps = 2
+        """A compaction or a scrub is over when ``/usage`` has been asked so many times."""
+        self.fails_with = ""
+        """What a compaction or a scrub ends in, when it shall fail."""
         self.requests: list[str] = []
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
@@ -52,6 +61,10 @@ class FakeVolumeServer:
         self._http.server_close()
 
     def usage(self) -> dict[str, Any]:
+        """The figures, after every running job has come a step further."""
+        for figures in self.volumes.values():
+            self._step(figures, "compaction")
+            self._step(figures, "scrub")
         return {
             "server": str(self.id),
             "instance": self.instance,
@@ -70,6 +83,55 @@ class FakeVolumeServer:
     def seal(self, volume: int) -> dict[str, Any]:
         self.volumes[volume]["state"] = "sealed"
         return self.volumes[volume]
+
+    def compact(self, volume: int) -> dict[str, Any]:
+        figures = self.volumes[volume]
+        if not _is_running(figures["compaction"]):
+            figures["compaction"] = _job(figures["size_bytes"] - figures["garbage_bytes"]) | {"reclaimed_bytes": 0}
+        return figures
+
+    def scrub(self, volume: int) -> dict[str, Any]:
+        figures = self.volumes[volume]
+        if not _is_running(figures["scrub"]):
+            figures["scrub"] = _job(figures["size_bytes"])
+        return figures
+
+    def damaged(self, volume: int) -> dict[str, Any]:
+        records = self.damage.get(volume, [])
+        return {"volume": volume, "count": len(records), "damaged": records[:1000]}
+
+    def _step(self, figures: dict[str, Any], name: str) -> None:
+        job = figures[name]
+        if not _is_running(job):
+            return
+        job["done_bytes"] = min(job["total_bytes"], job["done_bytes"] + -(-job["total_bytes"] // self.steps))
+        if job["done_bytes"] < job["total_bytes"]:
+            return
+        job["ended_ms"] = job["started_ms"] + 1000
+        job["state"] = "failed" if self.fails_with else "done"
+        job["detail"] = self.fails_with
+        if self.fails_with:
+            return
+        if name == "compaction":
+            job["reclaimed_bytes"] = figures["garbage_bytes"]
+            figures["size_bytes"] -= figures["garbage_bytes"]
+            figures["garbage_bytes"] = 0
+            figures["revision"] += 1
+        else:
+            figures["damaged_count"] = len(self.damage.get(figures["volume"], []))
+            figures["scrubbed_ms"] = job["ended_ms"]
+
+
+def _is_running(job: dict[str, Any] | None) -> bool:
+    return job is not None and job["state"] == "running"
+
+
+def _job(total_bytes: int) -> dict[str, Any]:
+    now_ms = int(time.time() * 1000)
+    return {
+        "state": "running", "done_bytes": 0, "total_bytes": total_bytes, "detail": "", "started_ms": now_ms,
+        "ended_ms": None,
+    }  # fmt: skip
 
 
 def _handler(fake: FakeVolumeServer) -> type[BaseHTTPRequestHandler]:
@@ -95,20 +157,29 @@ def _handler(fake: FakeVolumeServer) -> type[BaseHTTPRequestHandler]:
                 self._send_json(401, {"code": "signature_invalid", "detail": "Not signed."})
             elif self.path == "/usage":
                 self._send_json(200, fake.usage())
-            elif self.path == "/admin/delete":
-                asked = json.loads(body)
-                self._send_of_volume(asked["volume"], lambda: fake.delete(asked["volume"], asked["needles"]))
-            elif self.path == "/admin/seal":
-                asked = json.loads(body)
-                self._send_of_volume(asked["volume"], lambda: fake.seal(asked["volume"]))
+            elif self.path.startswith("/admin/"):
+                self._serve_admin(json.loads(body))
             else:
                 self._send_json(404, {"code": "not_found", "detail": "Nothing here."})
 
-        def _send_of_volume(self, volume: int, answer: Callable[[], dict[str, Any]]) -> None:
-            if volume in fake.volumes:
-                self._send_json(200, answer())
-            else:
+        def _serve_admin(self, asked: dict[str, Any]) -> None:
+            fake.asked.append((self.path, asked))
+            volume = asked["volume"]
+            answers: dict[str, Callable[[], dict[str, Any]]] = {
+                "/admin/delete": lambda: fake.delete(volume, asked["needles"]),
+                "/admin/seal": lambda: fake.seal(volume),
+                "/admin/compact": lambda: fake.compact(volume),
+                "/admin/scrub": lambda: fake.scrub(volume),
+                "/admin/damaged": lambda: fake.damaged(volume),
+            }
+            if self.path in fake.refusals:
+                self._send_json(*fake.refusals[self.path])
+            elif self.path not in answers:
+                self._send_json(404, {"code": "not_found", "detail": "Nothing here."})
+            elif volume not in fake.volumes:
                 self._send_json(404, {"code": "volume_unknown", "detail": "No such volume."})
+            else:
+                self._send_json(200, answers[self.path]())
 
         def _send_needle(self, body: bytes) -> None:
             asked = self.headers.get("Range")

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from tests.unit.volumes import client_contract
-from tests.unit.volumes.factories import figures
+from tests.unit.volumes.factories import figures, job
 from tests.unit.volumes.fake_server import FakeVolumeServer
 from volumes import client
 from volumes.errors import ServerAnswerInvalid, ServerRefused, ServerUnreachable
@@ -23,6 +23,9 @@ CALLS: list[Callable[[Server], object]] = [
     client.usage,
     lambda server: client.delete_needles(server, 1, [1]),
     lambda server: client.seal(server, 1),
+    lambda server: client.compact(server, 1),
+    lambda server: client.scrub(server, 1),
+    lambda server: client.damaged(server, 1),
 ]
 
 
@@ -72,6 +75,39 @@ def test_unknown_is_not_absent(server: Server, fake_server: FakeVolumeServer, an
     fake_server.answer = (200, json.dumps(answer).encode())
     with pytest.raises(ServerAnswerInvalid):
         client.delete_needles(server, 4, [1])
+
+
+def test_what_a_compaction_is_asked_with(server: Server, fake_server: FakeVolumeServer) -> None:
+    fake_server.volumes[4] = figures(4)
+    client.compact(server, 4)
+    client.compact(server, 4, rate_bytes=1000, drop_before_ms=77)
+    assert fake_server.asked == [
+        ("/admin/compact", {"volume": 4, "rate_bytes": 0}),
+        ("/admin/compact", {"volume": 4, "rate_bytes": 1000, "drop_before_ms": 77}),
+    ]
+
+
+@pytest.mark.parametrize("call", [client.compact, client.scrub])
+@pytest.mark.parametrize("told", [figures(4), figures(5, compaction=job(reclaimed_bytes=0), scrub=job())])
+def test_an_answer_without_the_job_is_none(
+    server: Server, fake_server: FakeVolumeServer, call: Callable[..., object], told: dict[str, object]
+) -> None:
+    fake_server.answer = (200, json.dumps(told).encode())
+    with pytest.raises(ServerAnswerInvalid):
+        call(server, 4)
+
+
+def test_damage_of_another_volume_is_no_answer(server: Server, fake_server: FakeVolumeServer) -> None:
+    fake_server.answer = (200, b'{"volume": 5, "count": 0, "damaged": []}')
+    with pytest.raises(ServerAnswerInvalid):
+        client.damaged(server, 4)
+
+
+def test_a_refusal_keeps_the_servers_words(server: Server, fake_server: FakeVolumeServer) -> None:
+    fake_server.refusals["/admin/compact"] = (507, {"code": "disk_full", "detail": "needs 9 bytes"})
+    with pytest.raises(ServerRefused) as caught:
+        client.compact(server, 4)
+    assert (caught.value.status, caught.value.refusal, caught.value.reason) == (507, "disk_full", "needs 9 bytes")
 
 
 @pytest.mark.parametrize("status", [302, 404, 500, 503])

@@ -165,7 +165,7 @@ def test_usage_adds_up(reader: APIClient) -> None:
     one = make_server(capacity_bytes=100, free_bytes=40)
     make_server(capacity_bytes=1000, free_bytes=400, last_seen_at=None)
     for _ in range(2):
-        make_volume(one, replica={"size_bytes": 10, "garbage_bytes": 2, "live_count": 3})
+        make_volume(one, replica={"size_bytes": 10, "garbage_bytes": 2, "live_count": 3, "damaged_count": 1})
     assert reader.get("/api/v1/usage").json() == {
         "servers": 2,
         "servers_online": 1,
@@ -175,6 +175,7 @@ def test_usage_adds_up(reader: APIClient) -> None:
         "used_bytes": 20,
         "garbage_bytes": 4,
         "live_count": 6,
+        "damaged_count": 2,
     }
 
 

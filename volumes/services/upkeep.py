@@ -1,0 +1,131 @@
+"""Compaction and scrub of single volumes: started here, carried out by the servers, watched through their figures."""
+
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import NoReturn
+
+from django.conf import settings
+from django.utils import timezone
+
+from keys.errors import WarehouseError
+from volumes import client
+from volumes.errors import (
+    CompactionNeedsSpace,
+    ServerAnswerInvalid,
+    ServerOffline,
+    ServerRefused,
+    VolumeBusy,
+    VolumeNotFound,
+    VolumeSealed,
+)
+from volumes.models import Replica, Server
+from volumes.reports import DamageReport, Figures
+from volumes.services.figures import record_volume
+from volumes.services.store import require_not_behind
+
+log = logging.getLogger(__name__)
+
+_REFUSALS: Mapping[str, type[WarehouseError]] = {
+    kind.code: kind for kind in (CompactionNeedsSpace, VolumeBusy, VolumeSealed)
+}
+"""Refusals of a server that are an answer to the caller as well; others are this store's own trouble."""
+
+
+def start_compaction(*, volume_id: int, rate_bytes: int = 0) -> Figures:
+    """Has the server of a volume write its live needles to a new file and swap it in, while all goes on.
+
+    ``rate_bytes``: bytes/s, 0 for as fast as it goes. One that runs already is left running. Gives the volume's
+    figures, and records them. Raises VolumeNotFound, ServerOffline, VolumeServerError, LeasesHalted (an old database
+    is no reason to let anything go), and what the server refuses with: CompactionNeedsSpace, VolumeSealed, VolumeBusy.
+    """
+    replica = _primary(volume_id)
+    require_not_behind()
+    drop_before_ms = None
+    if not Replica.objects.filter(volume=volume_id).exclude(pk=replica.pk).exists():
+        # Else a replica that was away could bring the needle back, with no tombstone to say that it is dead.
+        drop_before_ms = int((timezone.now() - tombstones_kept_for()).timestamp() * 1000)
+    try:
+        figures = client.compact(replica.server, volume_id, rate_bytes=rate_bytes, drop_before_ms=drop_before_ms)
+    except ServerRefused as error:
+        _pass_on(error)
+    log.info("compaction of volume %d runs on server %s", volume_id, replica.server_id)
+    record_volume(server_id=replica.server_id, figures=figures, now=timezone.now())
+    return figures
+
+
+def start_scrub(*, volume_id: int) -> Figures:
+    """Has the server of a volume check every record of it now, or as soon as another scrub there has ended.
+
+    Gives the volume's figures, and records them. Raises VolumeNotFound, ServerOffline, VolumeServerError, VolumeBusy.
+    """
+    replica = _primary(volume_id)
+    try:
+        figures = client.scrub(replica.server, volume_id)
+    except ServerRefused as error:
+        _pass_on(error)
+    log.info("scrub of volume %d runs on server %s", volume_id, replica.server_id)
+    record_volume(server_id=replica.server_id, figures=figures, now=timezone.now())
+    return figures
+
+
+def list_damage(*, volume_id: int) -> DamageReport:
+    """The damaged records of a volume, as its server knows them now.
+
+    Raises VolumeNotFound, ServerOffline, VolumeServerError.
+    """
+    return client.damaged(_primary(volume_id).server, volume_id)
+
+
+def ask_figures(*, server: Server) -> dict[int, Figures]:
+    """The figures of all volumes on a server as they are now, by volume; nothing is recorded.
+
+    Raises VolumeServerError, also when another process than the registered server answers there.
+    """
+    usage = client.usage(server)
+    if usage.server != server.pk:
+        raise ServerAnswerInvalid(f"Server {usage.server} answers at {server.internal_url} instead of {server.pk}.")
+    return {figures.volume: figures for figures in usage.volumes}
+
+
+def tombstones_kept_for() -> timedelta:
+    """How long after it was written a tombstone can still be needed.
+
+    A tombstone stops two things: that its needle is read, and that it is put again. The compaction that drops it
+    drops the needle's bytes with it, so there is nothing left to read; GET URLs are counted all the same, so that
+    they meet "deleted" to their end, not "unknown".
+    To be put again a needle needs a lease that has not expired. The needle was put before its tombstone was written,
+    so its lease had been given out by then, and ends at most one lease's life later. Small puts have
+    ``WAREHOUSE_LEASE_SECONDS``, chunks ``WAREHOUSE_CHUNK_URL_SECONDS``; an upload lives longer, but a resumed one
+    gets new needles, so its own life does not count. The master may be asked to confirm the needle again for
+    ``WAREHOUSE_CONFIRM_GRACE_SECONDS`` more.
+    These may have been larger when the lease was made. A day more, the most that either may ever be, covers that,
+    and clocks that differ.
+    """
+    lease_s = max(settings.WAREHOUSE_LEASE_SECONDS, settings.WAREHOUSE_CHUNK_URL_SECONDS)
+    return timedelta(
+        seconds=lease_s
+        + settings.WAREHOUSE_CONFIRM_GRACE_SECONDS
+        + settings.WAREHOUSE_GET_SECONDS
+        + settings.DAY_SECONDS
+    )
+
+
+def _primary(volume_id: int) -> Replica:
+    """The copy that takes the writes. Raises VolumeNotFound, ServerOffline."""
+    replica = Replica.objects.select_related("server").filter(volume=volume_id, role=Replica.Role.PRIMARY).first()
+    if replica is None:
+        raise VolumeNotFound(f"There is no volume {volume_id}.")
+    if not replica.server.is_alive():
+        raise ServerOffline(
+            f"Volume {volume_id} is on server {replica.server}, which is offline. Start that server and try again."
+        )
+    return replica
+
+
+def _pass_on(error: ServerRefused) -> NoReturn:
+    """Raises the refusal in this store's own words where it has them."""
+    known = _REFUSALS.get(error.refusal)
+    if known is None:
+        raise error
+    raise known(error.reason) from error
