@@ -9,6 +9,7 @@ errno out.
 It is run by its path and imports next to nothing. It ends when its parent does: the sockets close.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -21,8 +22,8 @@ SYNC = b"s"
 
 
 def serve(channel: socket.socket, fd: int) -> None:
-    """One volume's syncs, until the other side closes."""
-    with channel:
+    """One volume's syncs, until the other side closes, or dies (then the channel is reset)."""
+    with channel, contextlib.suppress(ConnectionError):
         while channel.recv(1):
             error = 0
             try:
