@@ -4,6 +4,8 @@ Rows are made by servers and services alone, so nothing can be added or deleted 
 store is read-only; actions call the services that the API calls.
 """
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
@@ -20,6 +22,10 @@ from volumes.models import Replica, Server, Store, Volume
 from volumes.services import placement
 from volumes.services.states import seal_volume
 from volumes.services.store import accept_store
+from volumes.services.upkeep import list_damage, start_compaction, start_scrub
+
+DAMAGE_SHOWN = 50
+"""Damaged records that a volume's page lists; `manage.py scrub` lists all that its server tells."""
 
 
 def _with_dot(status: str, text: object) -> SafeString:
@@ -29,6 +35,25 @@ def _with_dot(status: str, text: object) -> SafeString:
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "-"
+
+
+def _damage(count: int) -> SafeString | str:
+    """Damage is not to be overlooked: in words for those who do not see the colour."""
+    return format_html('<strong class="damage">{} damaged</strong>', count) if count else "0"
+
+
+def _work(replica: Replica) -> str:
+    """What runs on a replica, and how far it is; else what failed last."""
+    told = []
+    for noun, job in (("compaction", replica.compaction), ("scrub", replica.scrub)):
+        if job is None or job["state"] == "done":
+            continue
+        if job["state"] == "running":
+            share = min(100, 100 * job["done_bytes"] // max(1, job["total_bytes"]))
+            told.append(f"{noun} {share} %")
+        else:
+            told.append(f"{noun} failed: {job['detail']}")
+    return ", ".join(told) or "-"
 
 
 class NoAddNoDelete(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -46,7 +71,19 @@ class ReplicaInline(admin.TabularInline):  # type: ignore[type-arg]
     extra = 0
     can_delete = False
     show_change_link = True
-    fields = ("volume", "server", "role", "state", "size", "garbage", "live_count", "damaged_count", "reported_at")
+    fields = (
+        "volume",
+        "server",
+        "role",
+        "state",
+        "size",
+        "garbage",
+        "live_count",
+        "damaged",
+        "scrubbed_at",
+        "work",
+        "reported_at",
+    )
     readonly_fields = fields
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -65,6 +102,14 @@ class ReplicaInline(admin.TabularInline):  # type: ignore[type-arg]
     @admin.display(description="garbage")
     def garbage(self, replica: Replica) -> str:
         return f"{filesizeformat(replica.garbage_bytes)} ({_percent(replica.garbage_bytes, replica.size_bytes)})"
+
+    @admin.display(description="damaged")
+    def damaged(self, replica: Replica) -> SafeString | str:
+        return _damage(replica.damaged_count)
+
+    @admin.display(description="work")
+    def work(self, replica: Replica) -> str:
+        return _work(replica)
 
 
 @admin.register(Store)
@@ -106,6 +151,7 @@ class ServerAdmin(NoAddNoDelete):
         "used",
         "free",
         "capacity",
+        "damaged",
         "last_seen_at",
         "check_error",
     )
@@ -124,6 +170,7 @@ class ServerAdmin(NoAddNoDelete):
         "used",
         "free",
         "capacity",
+        "damaged",
         "stray_volumes",
         "registered_at",
         "last_seen_at",
@@ -163,15 +210,31 @@ class ServerAdmin(NoAddNoDelete):
     def capacity(self, server: Server) -> str:
         return filesizeformat(server.capacity_bytes)
 
+    @admin.display(description="damage", ordering="damaged_count")
+    def damaged(self, server: Any) -> SafeString | str:
+        return _damage(server.damaged_count)
+
 
 @admin.register(Volume)
 class VolumeAdmin(NoAddNoDelete):
-    list_display = ("id", "state", "epoch", "size", "garbage", "needles", "servers", "created_at", "state_changed_at")
+    list_display = (
+        "id",
+        "state",
+        "size",
+        "garbage",
+        "needles",
+        "damaged",
+        "scrubbed",
+        "work",
+        "servers",
+        "figures_of",
+        "created_at",
+    )
     list_filter = ("state",)
     search_fields = ("id",)
-    readonly_fields = ("id", "state", "epoch", "created_at", "state_changed_at")
+    readonly_fields = ("id", "state", "epoch", "created_at", "state_changed_at", "damage")
     inlines = (ReplicaInline,)
-    actions = ("seal",)
+    actions = ("compact", "scrub", "seal")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Volume]:
         return selectors.list_volumes()
@@ -196,20 +259,76 @@ class VolumeAdmin(NoAddNoDelete):
         primary = self._primary(volume)
         return f"{primary.live_count:,}" if primary else "-"
 
+    @admin.display(description="damage")
+    def damaged(self, volume: Volume) -> SafeString | str:
+        return _damage(sum(one.damaged_count for one in volume.replicas.all()))
+
+    @admin.display(description="scrubbed")
+    def scrubbed(self, volume: Volume) -> datetime | None:
+        primary = self._primary(volume)
+        return primary.scrubbed_at if primary else None
+
+    @admin.display(description="work")
+    def work(self, volume: Volume) -> str:
+        primary = self._primary(volume)
+        return _work(primary) if primary else "-"
+
     @admin.display(description="servers")
     def servers(self, volume: Volume) -> SafeString:
         dots = ((_with_dot(one.server.status, one.server),) for one in volume.replicas.all())
         return format_html_join(", ", "{}", dots)
 
+    @admin.display(description="figures of")
+    def figures_of(self, volume: Volume) -> datetime | None:
+        """When its server was heard last: so old is what the row shows."""
+        primary = self._primary(volume)
+        return primary.server.last_seen_at if primary else None
+
+    @admin.display(description="damaged records")
+    def damage(self, volume: Volume) -> SafeString | str:
+        """Asked of the server while the page is made, for volumes alone that are known to be damaged."""
+        primary = self._primary(volume)
+        if primary is None or not primary.damaged_count:
+            return "none known"
+        try:
+            report = list_damage(volume_id=volume.pk)
+        except WarehouseError as error:
+            return f"{primary.damaged_count}; which ones is not known now: {error.detail}"
+        rows = (
+            ("unknown" if one.needle is None else f"{one.needle:016x}", one.offset, one.size_bytes, one.reason)
+            for one in report.records[:DAMAGE_SHOWN]
+        )
+        return format_html(
+            '<p class="damage">{} damaged, the first {} of them:</p><table><thead><tr><th>needle</th><th>at</th>'
+            "<th>bytes</th><th>what is wrong</th></tr></thead><tbody>{}</tbody></table>",
+            report.count,
+            min(DAMAGE_SHOWN, len(report.records)),
+            format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
+        )
+
+    @admin.action(description="Compact: give back the space of dead needles", permissions=["change"])
+    def compact(self, request: HttpRequest, queryset: QuerySet[Volume]) -> None:
+        self._each(request, queryset, start_compaction, "the compaction runs; see its row for how far it is.")
+
+    @admin.action(description="Scrub now: check every record", permissions=["change"])
+    def scrub(self, request: HttpRequest, queryset: QuerySet[Volume]) -> None:
+        self._each(request, queryset, start_scrub, "the scrub runs, or is next in its server's line.")
+
     @admin.action(description="Seal: no more writes, for good", permissions=["change"])
     def seal(self, request: HttpRequest, queryset: QuerySet[Volume]) -> None:
+        self._each(request, queryset, seal_volume, "it is sealed.")
+
+    def _each(
+        self, request: HttpRequest, queryset: QuerySet[Volume], service: Callable[..., object], success: str
+    ) -> None:
+        """Calls a service for every chosen volume, and says of each how that went."""
         for volume in queryset:
             try:
-                seal_volume(volume_id=volume.pk)
+                service(volume_id=volume.pk)
             except WarehouseError as error:
                 self.message_user(request, f"Volume {volume.pk}: {error.detail}", messages.ERROR)
             else:
-                self.message_user(request, f"Volume {volume.pk} is sealed.")
+                self.message_user(request, f"Volume {volume.pk}: {success}")
 
 
 @admin.register(Replica)
@@ -223,7 +342,9 @@ class ReplicaAdmin(NoAddNoDelete):
         "garbage",
         "live_count",
         "tombstone_count",
-        "damaged_count",
+        "damaged",
+        "scrubbed_at",
+        "work",
         "revision",
         "reported_at",
     )
@@ -241,3 +362,11 @@ class ReplicaAdmin(NoAddNoDelete):
     @admin.display(description="garbage", ordering="garbage_bytes")
     def garbage(self, replica: Replica) -> str:
         return f"{filesizeformat(replica.garbage_bytes)} ({_percent(replica.garbage_bytes, replica.size_bytes)})"
+
+    @admin.display(description="damage", ordering="damaged_count")
+    def damaged(self, replica: Replica) -> SafeString | str:
+        return _damage(replica.damaged_count)
+
+    @admin.display(description="work")
+    def work(self, replica: Replica) -> str:
+        return _work(replica)

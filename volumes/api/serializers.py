@@ -42,7 +42,7 @@ class ServerSerializer(serializers.ModelSerializer[Server]):
 class MomentField(serializers.DateTimeField):
     """Unix milliseconds, shown as a time like all others."""
 
-    def to_representation(self, value: int) -> Any:
+    def to_representation(self, value: Any) -> Any:
         return super().to_representation(datetime.fromtimestamp(value / 1000, UTC))
 
 

@@ -68,7 +68,7 @@ def test_seal(operator: Client, fake_server: FakeVolumeServer) -> None:
         {"action": "seal", "_selected_action": [volume.pk, gone.pk]},
         follow=True,
     ).content.decode()
-    assert f"Volume {volume.pk} is sealed." in page
+    assert f"Volume {volume.pk}: it is sealed." in page
     assert f"Volume {gone.pk}: POST /admin/seal" in page
     volume.refresh_from_db()
     gone.refresh_from_db()

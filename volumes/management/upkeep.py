@@ -1,0 +1,263 @@
+"""What `compact` and `scrub` have in common: choose volumes, start one on each server at a time, watch them."""
+
+import argparse
+import time
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from keys.errors import WarehouseError
+from volumes import selectors
+from volumes.errors import VolumeServerError
+from volumes.management.progress import Board, bar, percent, size_text
+from volumes.models import MAX_VOLUME, Replica, Server
+from volumes.reports import Figures, Job
+from volumes.services.upkeep import ask_figures
+
+POLL_S = 0.5
+SILENT_S = 60.0
+"""A server that has not answered for so long is not waited for any longer."""
+PLAIN_STEP = 10
+"""Percent between two lines where there is no terminal."""
+INTERRUPTED = 130
+"""Exit code of a program that SIGINT ended, as shells count them."""
+
+
+class Stage(Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    OVER = "over"
+
+
+@dataclass(slots=True)
+class Work:
+    """One volume to be worked on; ``figures`` as last heard from its server."""
+
+    server: Server
+    figures: Figures
+    stage: Stage = Stage.WAITING
+    told_percent: int = 0
+    heard_at: float = 0.0
+    """Monotonic seconds."""
+
+    @property
+    def volume(self) -> int:
+        return self.figures.volume
+
+
+class UpkeepCommand(BaseCommand):
+    """A job on volumes, with progress. Exit code 1 when any of it failed."""
+
+    noun: str
+    """What runs: ``compaction``."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("volumes", nargs="*", type=volume_number, metavar="VOLUME", help="the volume's number")
+        parser.add_argument("--all", action="store_true", dest="all_volumes", help="all volumes of the store")
+        parser.add_argument(
+            "--no-wait", action="store_true", help="start all at once and return; the servers do the rest"
+        )
+
+    @abstractmethod
+    def start(self, volume: int, options: dict[str, Any]) -> Figures:
+        """Has the job begin; its figures then."""
+
+    @abstractmethod
+    def job(self, figures: Figures) -> Job | None:
+        """The job in a volume's figures."""
+
+    @abstractmethod
+    def expected_bytes(self, figures: Figures) -> int:
+        """What there will be to go through, before the server has said so."""
+
+    @abstractmethod
+    def succeeded(self, work: Work, job: Job) -> str:
+        """What to say of a job that is done. Raises WarehouseError."""
+
+    def reason_to_skip(self, figures: Figures, options: dict[str, Any]) -> str:
+        """Why a volume needs no work; empty when it does."""
+        return ""
+
+    def summary(self) -> str:
+        """What to say at the end, besides how many volumes were done."""
+        return ""
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.board = Board(self.stdout)
+        self.done = 0
+        self.failed = 0
+        works = self._look(self._chosen(options), options)
+        if options["no_wait"]:
+            for work in works:
+                if self._start(work, options):
+                    self.board.say(f"volume {work.volume}: the {self.noun} runs")
+        else:
+            self._run(works, options)
+            self.board.say(f"{count_text(self.done)} done{self.summary()}, {self.failed} failed")
+        if self.failed:
+            raise CommandError(f"The {self.noun} of {count_text(self.failed)} failed; see above.")
+
+    def _chosen(self, options: dict[str, Any]) -> list[Replica]:
+        wanted = set(options["volumes"])
+        if bool(wanted) == options["all_volumes"]:
+            raise CommandError("Name volumes by their numbers, or give --all.")
+        if options["all_volumes"]:
+            # One that is still to be made has nothing in it.
+            return [one for one in selectors.list_primaries() if one.state != Replica.State.EXPECTED]
+        found = selectors.list_primaries(wanted)
+        unknown = wanted - {one.volume_id for one in found}
+        if unknown:
+            raise CommandError(f"There is no {volumes_text(unknown)}.")
+        return found
+
+    def _look(self, replicas: list[Replica], options: dict[str, Any]) -> list[Work]:
+        """Asks every server for its figures, and gives what there is to do."""
+        works: list[Work] = []
+        answers: dict[UUID, dict[int, Figures] | str] = {}
+        for replica in replicas:
+            server = replica.server
+            if server.pk not in answers:
+                answers[server.pk] = _figures_or_reason(server)
+            answer = answers[server.pk]
+            if isinstance(answer, str):
+                self._fail(replica.volume_id, answer)
+            elif replica.volume_id not in answer:
+                self._fail(replica.volume_id, f"server {server} does not list it; look at that server's log")
+            elif reason := self.reason_to_skip(answer[replica.volume_id], options):
+                self.board.say(f"volume {replica.volume_id}: skipped, {reason}")
+            else:
+                works.append(Work(server, answer[replica.volume_id]))
+        return works
+
+    def _run(self, works: list[Work], options: dict[str, Any]) -> None:
+        """One volume of each server at a time, until all are over."""
+        try:
+            while any(work.stage != Stage.OVER for work in works):
+                busy = {work.server.pk for work in works if work.stage == Stage.RUNNING}
+                for work in works:
+                    if work.stage != Stage.WAITING or work.server.pk in busy:
+                        continue
+                    if self._start(work, options):
+                        busy.add(work.server.pk)
+                self._draw(works)
+                if busy:
+                    time.sleep(POLL_S)
+                for work in works:
+                    if work.stage == Stage.RUNNING:
+                        self._watch(work)
+        except KeyboardInterrupt:
+            self.board.clear()
+            raise CommandError(self._interrupted(works), returncode=INTERRUPTED) from None
+        self.board.clear()
+
+    def _start(self, work: Work, options: dict[str, Any]) -> bool:
+        try:
+            work.figures = self.start(work.volume, options)
+        except WarehouseError as error:
+            work.stage = Stage.OVER
+            self._fail(work.volume, error.detail)
+            return False
+        work.stage = Stage.RUNNING
+        work.heard_at = time.monotonic()
+        return True
+
+    def _watch(self, work: Work) -> None:
+        """Asks how far a volume is, and says so when that is over."""
+        try:
+            work.figures = ask_figures(server=work.server)[work.volume]
+        except (VolumeServerError, KeyError) as error:
+            if time.monotonic() - work.heard_at >= SILENT_S:
+                reason = error.detail if isinstance(error, VolumeServerError) else "its server no longer lists it"
+                work.stage = Stage.OVER
+                self._fail(work.volume, f"lost sight of it, the {self.noun} may go on: {reason}")
+            return
+        work.heard_at = time.monotonic()
+        job = self.job(work.figures)
+        if job is not None and job.state == "running":
+            self._tell_plainly(work, job)
+            return
+        work.stage = Stage.OVER
+        if job is None:
+            self._fail(work.volume, f"its server was started anew, which ended the {self.noun}; run this again")
+        elif job.state == "failed":
+            self._fail(work.volume, job.detail or "its server does not say why")
+        else:
+            self._succeed(work, job)
+
+    def _succeed(self, work: Work, job: Job) -> None:
+        try:
+            told = self.succeeded(work, job)
+        except WarehouseError as error:
+            self._fail(work.volume, error.detail)
+        else:
+            self.done += 1
+            self.board.say(f"volume {work.volume}: {told}")
+
+    def _tell_plainly(self, work: Work, job: Job) -> None:
+        now = percent(job.done_bytes, job.total_bytes) // PLAIN_STEP * PLAIN_STEP
+        if not self.board.is_live and now > work.told_percent:
+            work.told_percent = now
+            self.board.say(f"volume {work.volume}: {now} %")
+
+    def _draw(self, works: list[Work]) -> None:
+        lines = []
+        done_bytes = total_bytes = over = 0
+        for work in works:
+            done, total = self._bytes(work)
+            if work.stage == Stage.RUNNING:
+                lines.append(f"volume {work.volume:<7} {bar(done, total)}  {size_text(done)} of {size_text(total)}")
+            over += work.stage == Stage.OVER
+            done_bytes, total_bytes = done_bytes + done, total_bytes + total
+        lines.append(f"{'in all':<14} {bar(done_bytes, total_bytes)}  {over} of {count_text(len(works))}")
+        self.board.draw(lines)
+
+    def _bytes(self, work: Work) -> tuple[int, int]:
+        """What is done of a volume, and what there is to do; all of it when it is over, however it ended."""
+        job = None if work.stage == Stage.WAITING else self.job(work.figures)
+        total = self.expected_bytes(work.figures) if job is None else job.total_bytes
+        if work.stage == Stage.OVER:
+            return total, total
+        return (0 if job is None else min(job.done_bytes, total)), total
+
+    def _fail(self, volume: int, reason: str) -> None:
+        self.failed += 1
+        self.board.say(f"volume {volume}: failed, {reason}")
+
+    def _interrupted(self, works: list[Work]) -> str:
+        told = "Interrupted."
+        if running := [work.volume for work in works if work.stage == Stage.RUNNING]:
+            told += f" The {self.noun} of {volumes_text(running)} goes on; run the command again to watch it."
+        if waiting := [work.volume for work in works if work.stage == Stage.WAITING]:
+            told += f" Not started: {volumes_text(waiting)}."
+        return told
+
+
+def _figures_or_reason(server: Server) -> dict[int, Figures] | str:
+    if not server.is_alive():
+        return f"its server {server} is offline; start that server and run this again"
+    try:
+        return ask_figures(server=server)
+    except VolumeServerError as error:
+        return error.detail
+
+
+def volume_number(text: str) -> int:
+    """An argument that is a volume's number."""
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= MAX_VOLUME:
+        raise argparse.ArgumentTypeError(f"{text!r} is no volume number")
+    return int(text)
+
+
+def count_text(count: int) -> str:
+    return f"{count} volume{'' if count == 1 else 's'}"
+
+
+def volumes_text(volumes: Iterable[int]) -> str:
+    """``volume 3`` or ``volumes 3, 5``."""
+    numbers = sorted(volumes)
+    return f"volume{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"
