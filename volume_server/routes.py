@@ -232,6 +232,10 @@ class NeedleRoutes:
         self.committer.commit(put, claim)
 
     def _put_stream(self, connection: Connection, put: Put) -> None:
+        """Nothing is reserved before the body can be taken."""
+        connection.when_streams_allow(partial(self._open_stream, connection, put))
+
+    def _open_stream(self, connection: Connection, put: Put) -> None:
         volume = put.volume
         claim = volume.claims.get(put.needle)
         if claim is not None:

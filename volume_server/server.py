@@ -9,6 +9,7 @@ ones wait.
 import asyncio
 import logging
 import os
+import resource
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -30,11 +31,16 @@ FLUSH_BYTES = 1 << 20
 """Answers of one read are collected up to here, then written, so that a client that does not read is noticed."""
 HEAD_TIMEOUT_S = 30.0
 BODY_TIMEOUT_S = 120.0
-"""For a small body, for each buffer of a large one, and for each piece of an answer: 9 kB/s at the least."""
+"""For a small body, for each buffer of a large one, and for each piece of an answer: 9 kB/s of a large body at the
+least, 35 kB/s of a large answer."""
 IDLE_TIMEOUT_S = 120.0
 DRAIN_TIMEOUT_S = 10.0
 SWEEP_S = 1.0
 MAX_CONNECTIONS = 20_000
+MAX_STREAMS = 128
+"""Large bodies that come in at once. Each has two buffers, 256 MiB in all; the others wait for their turn, unread."""
+MAX_HELD_BYTES = 512 << 20
+"""What all connections together may hold of small bodies, requests that wait and answers that are not read."""
 NEVER = float("inf")
 """The deadline of a connection whose answer depends on us, not on the client."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -85,6 +91,11 @@ class Listener:
         self._id_prefix = instance[:12].encode()
         self._id_count = 0
         self._spare_buffers: list[bytearray] = []
+        self.max_connections = connection_limit()
+        self.streams = 0
+        """Large bodies that have their buffers."""
+        self.waiting: dict[Connection, Callable[[], None]] = {}
+        """Those that wait for a large body's buffers, first come first, and what is to be done then."""
 
     def next_request_id(self) -> bytes:
         self._id_count += 1
@@ -97,18 +108,60 @@ class Listener:
         if len(self._spare_buffers) < 16:
             self._spare_buffers.append(buffer)
 
+    def begin_stream(self) -> None:
+        self.streams += 1
+
+    def end_stream(self) -> None:
+        """A large body's buffers are free: let the next ones have them, soon."""
+        self.streams -= 1
+        if self.waiting:
+            self.loop.call_soon(self._admit_streams)
+
+    def _admit_streams(self) -> None:
+        while self.waiting and self.streams < MAX_STREAMS:
+            connection = next(iter(self.waiting))
+            connection.resume_with(self.waiting.pop(connection))  # which may end without a stream
+
     def sweep(self) -> None:
-        """Close what has been waiting for too long. Called every `SWEEP_S`."""
+        """Close what has been waiting for too long, and what holds too much. Called every `SWEEP_S`."""
         now_s = self.loop.time()
         self.idle_deadline_s = now_s + IDLE_TIMEOUT_S + SWEEP_S
         for connection in [found for found in self.connections if found.deadline_s < now_s]:
             connection.time_out()
+        self._shed()
+
+    def _shed(self) -> None:
+        """Hold memory to `MAX_HELD_BYTES`, by dropping the connections that hold most of it.
+
+        What one of them holds has a bound, but thousands that each stay below theirs would take it all.
+        """
+        held = [(found.held_bytes, found) for found in self.connections if found.buffer or not found.is_writable]
+        excess = sum(size for size, _ in held) - MAX_HELD_BYTES
+        if excess <= 0:
+            return
+        dropped = 0
+        for size, connection in sorted(held, key=lambda entry: entry[0], reverse=True):
+            connection.abort()
+            dropped += 1
+            excess -= size
+            if excess <= 0:
+                break
+        log.warning("%d connections were dropped: what clients sent ahead or did not read took too much", dropped)
 
     def drain(self) -> None:
         """A stop is near: idle connections are closed now, the others after the answer they are waiting for."""
         self.draining = True
         for connection in list(self.connections):
             connection.close_if_idle()
+
+
+def connection_limit() -> int:
+    """How many connections this process can have: a quarter of its descriptors stays for volumes and the master.
+
+    Without a descriptor a checkpoint, a compaction and a confirm would fail as well as the next client.
+    """
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if descriptors == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, descriptors * 3 // 4)
 
 
 class Connection(asyncio.Protocol):
@@ -133,7 +186,8 @@ class Connection(asyncio.Protocol):
         self._head_begun = False
         """A part of a request's head is here; its time runs from the first byte."""
         self._discard = -1
-        self._writable = True
+        self.is_writable = True
+        """The client reads what it is sent."""
         self._out: list[bytes] | None = None
         self._out_bytes = 0
         self._client_is_done = False
@@ -147,7 +201,7 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.deadline_s = self.listener.loop.time() + HEAD_TIMEOUT_S
-        if len(self.listener.connections) >= MAX_CONNECTIONS or self.listener.draining:
+        if len(self.listener.connections) >= self.listener.max_connections or self.listener.draining:
             self.closed = True
             transport.abort()
             return
@@ -156,6 +210,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self.listener.connections.discard(self)
+        self.listener.waiting.pop(self, None)
         self._body_taker = None
 
     def data_received(self, data: bytes) -> None:
@@ -169,7 +224,7 @@ class Connection(asyncio.Protocol):
             not self.buffer
             and not self.busy
             and self._body_needed < 0
-            and self._writable
+            and self.is_writable
             and (self._answer_at_once(data) or self._take_whole(data))
         ):
             return
@@ -217,13 +272,16 @@ class Connection(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        self._writable = False
+        self.is_writable = False
         self.transport.pause_reading()
         self.deadline_s = self.listener.loop.time() + BODY_TIMEOUT_S
 
     def resume_writing(self) -> None:
-        self._writable = True
-        if not self.closed and not self.busy:
+        self.is_writable = True
+        if self.busy:
+            if self._sending is None:
+                self.deadline_s = NEVER  # what comes next depends on us again
+        elif not self.closed:
             self.transport.resume_reading()
             self.process()
 
@@ -233,7 +291,7 @@ class Connection(asyncio.Protocol):
         """Answer all that the buffer holds, with one write."""
         self._out = []
         buffer = self.buffer
-        while buffer and not self.busy and not self.closed and self._writable and self._discard < 0:
+        while buffer and not self.busy and not self.closed and self.is_writable and self._discard < 0:
             if self._body_needed >= 0:
                 if not self._take_body():
                     break
@@ -255,7 +313,7 @@ class Connection(asyncio.Protocol):
             self._begin(self.request)
         self._flush()
         self._out = None
-        if self._client_is_done and self._writable and not self.busy and self._discard < 0:
+        if self._client_is_done and self.is_writable and not self.busy and self._discard < 0:
             self._close_softly(0)  # whatever is left in the buffer will never be a whole request
         elif not buffer and not self.busy and self._body_needed < 0 and self._discard < 0:
             self.deadline_s = self.listener.loop.time() + IDLE_TIMEOUT_S
@@ -303,8 +361,21 @@ class Connection(asyncio.Protocol):
         else:
             self._send_continue()
 
+    def when_streams_allow(self, step: Callable[[], None]) -> None:
+        """Call ``step``, which may call `stream_body`, as soon as there are buffers for one more large body.
+
+        Until then nothing is read, so that who waits holds no more than came together with its head, and its time
+        does not run.
+        """
+        listener = self.listener
+        if listener.streams < MAX_STREAMS and not listener.waiting:
+            step()
+            return
+        self.transport.pause_reading()
+        listener.waiting[self] = step
+
     def stream_body(self, sink: Sink, length: int) -> None:
-        """Hand the body over to ``sink``, piece by piece."""
+        """Hand the body over to ``sink``, piece by piece. Only from within `when_streams_allow`."""
         self._body_begun = True
         receiver = self._receiver = BodyReceiver(self, sink, length)
         if len(self.buffer) < length:
@@ -349,6 +420,11 @@ class Connection(asyncio.Protocol):
         if self.request.block.expect_continue:
             self._write(CONTINUE)
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory for what was read and is not used yet, or was answered and is not sent yet."""
+        return len(self.buffer) + self.transport.get_write_buffer_size()
+
     # -- answers -------------------------------------------------------------------------------------------------
 
     @property
@@ -369,7 +445,7 @@ class Connection(asyncio.Protocol):
         if close:
             self._close_softly(0)
         elif self._out is None:  # not inside process(): go on with what came meanwhile
-            if self._writable and not self.transport.is_reading():
+            if self.is_writable and not self.transport.is_reading():
                 self.transport.resume_reading()
             if self.buffer or self._client_is_done:
                 self.process()
@@ -458,7 +534,7 @@ class Connection(asyncio.Protocol):
             self._receiver.time_out()
         elif self._body_needed >= 0 and not self.busy and self._discard < 0:
             self.refuse(HttpError(408, "timeout", "the body came too slowly"))
-        elif self.buffer and not self.busy and self._discard < 0 and self._writable:
+        elif self.buffer and not self.busy and self._discard < 0 and self.is_writable:
             self.request, self.request_id = None, self.listener.next_request_id()
             self.refuse(HttpError(408, "timeout", "the request came too slowly"))
         else:
@@ -472,8 +548,13 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
-        """Send an answer whose body lies in a file, by sendfile, a piece at a time."""
-        self._sending = self.listener.loop.create_task(self._send_file(head, PositionalFile(fd), offset, count))
+        """Send an answer whose body lies in a file, by sendfile, a piece at a time.
+
+        Through a descriptor of its own, since the file may be another one before a slow client has read all of it.
+        """
+        file = PositionalFile(os.dup(fd))
+        self._sending = self.listener.loop.create_task(self._send_file(head, file, offset, count))
+        self._sending.add_done_callback(lambda _: file.close())
 
     async def _send_file(self, head: bytes, file: "PositionalFile", offset: int, count: int) -> None:
         loop = self.listener.loop
@@ -517,6 +598,9 @@ class PositionalFile:
     def fileno(self) -> int:
         return self._fd
 
+    def close(self) -> None:
+        os.close(self._fd)
+
     def seek(self, position: int) -> int:
         self._position = position
         return position
@@ -541,13 +625,14 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self.writing = False
         self.lost = False
         self.failure: Exception | None = None
+        self.listener.begin_stream()
         self._filling = self.listener.take_buffer()
         self._spare: bytearray | None = self.listener.take_buffer()
         self._filled = 0
 
     def start(self) -> None:
         connection = self.connection
-        connection.deadline_s = self.listener.loop.time() + BODY_TIMEOUT_S
+        self._renew_deadline()
         first = bytes(connection.buffer[: self.length])
         del connection.buffer[: len(first)]
         connection.transport.set_protocol(self)
@@ -583,7 +668,8 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self.connection.pause_writing()
 
     def resume_writing(self) -> None:
-        self.connection._writable = True
+        self.connection.is_writable = True
+        self._renew_deadline()
         if self._has_room:
             self.connection.transport.resume_reading()
 
@@ -599,13 +685,16 @@ class BodyReceiver(asyncio.BufferedProtocol):
     def _has_room(self) -> bool:
         return self._filled < len(self._filling) and self.received < self.length
 
+    def _renew_deadline(self) -> None:
+        self.connection.deadline_s = NEVER if self.writing else self.listener.loop.time() + BODY_TIMEOUT_S
+
     def _write_out(self) -> None:
         """Swap the buffers and let a thread write the full one."""
         full, size = self._filling, self._filled
         assert self._spare is not None
         self._filling, self._spare, self._filled = self._spare, None, 0
         self.writing = True
-        self.connection.deadline_s = NEVER
+        self._renew_deadline()
         last = self.received == self.length
         self.listener.threads.submit(self._write_in_thread, full, size, self.written, last)
         self.written += size
@@ -629,16 +718,17 @@ class BodyReceiver(asyncio.BufferedProtocol):
         if failure is not None or self.lost or self.written == self.length:
             self._finish()
             return
-        self.connection.deadline_s = self.listener.loop.time() + BODY_TIMEOUT_S
+        self._renew_deadline()
         if self._filled == len(self._filling) or self.received == self.length:
             self._write_out()
-        if self._has_room and self.connection._writable:
+        if self._has_room and self.connection.is_writable:
             self.connection.transport.resume_reading()
 
     def _finish(self) -> None:
         self.listener.give_buffer(self._filling)
         if self._spare is not None:
             self.listener.give_buffer(self._spare)
+        self.listener.end_stream()
         connection = self.connection
         connection._receiver = None
         whole = self.written == self.length and self.failure is None

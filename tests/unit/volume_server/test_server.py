@@ -1,6 +1,7 @@
 """Connections: order, bodies, time limits, half-closes and losses at every point; and nothing leaks."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import threading
@@ -97,7 +98,7 @@ def test_answers_that_nobody_reads_are_not_piled_up(server: Server) -> None:
     wire.socket.setblocking(False)
     raw = request("GET", get_url()) * 800
     sent = wire.socket.send(raw)
-    server.wait(lambda: any(not found._writable for found in server.listener.connections), what="the server to stop")
+    server.wait(lambda: any(not found.is_writable for found in server.listener.connections), what="the server to stop")
     piled = server.call(lambda: sum(found.transport.get_write_buffer_size() for found in server.listener.connections))
     assert piled < 4 << 20
     wire.socket.settimeout(60)
@@ -117,7 +118,9 @@ def test_large_put_behind_answers_that_are_read_late(server: Server) -> None:
     body = os.urandom(LARGE)
     raw = request("PUT", put_url(FIRST + 1), body)
     wire.send(request("GET", get_url()) * 3 + raw[:-LARGE])
-    server.wait(lambda: connection._receiver is not None and not connection._writable, what="the receiver to be paused")
+    server.wait(
+        lambda: connection._receiver is not None and not connection.is_writable, what="the receiver to be paused"
+    )
     sender = threading.Thread(target=wire.socket.sendall, args=(body,))
     sender.start()
     for _ in range(3):
@@ -331,6 +334,25 @@ def test_client_that_waits_for_us_is_never_too_slow(server: Server) -> None:
     assert [wire.answer().status for wire in wires] == [201, 201]
 
 
+def test_client_that_read_late_and_now_waits_for_us_has_no_deadline(server: Server) -> None:
+    server.put(FIRST, bytes(SMALL_BODY_BYTES - 1000))
+    server.wait(lambda: not server.listener.connections, what="the first connection to be gone")
+    server.verdicts.hold = True
+    wire = server.wire(receive_buffer=4096).send(
+        request("GET", get_url()) * 3 + request("PUT", put_url(FIRST + 1), b"x")
+    )
+    server.wait(lambda: len(server.verdicts.asked) == 2, what="the confirm")
+    [connection] = server.listener.connections
+    server.call(connection.pause_writing)  # as the transport does, when more is unsent than it likes
+    assert connection.deadline_s < module.NEVER
+    server.call(connection.resume_writing)
+    assert connection.deadline_s == module.NEVER
+    for _ in range(3):
+        wire.answer()
+    server.call(server.verdicts.release)
+    assert wire.answer().status == 201
+
+
 @pytest.mark.usefixtures("no_patience")
 @pytest.mark.parametrize("size", [SMALL_BODY_BYTES - 1000, LARGE * 4], ids=["small", "large"])
 def test_client_that_does_not_read_is_cut_off_and_nothing_stays(server: Server, size: int) -> None:
@@ -338,7 +360,7 @@ def test_client_that_does_not_read_is_cut_off_and_nothing_stays(server: Server, 
     before = server.call(lambda: len(server.loop._selector.get_map()))  # type: ignore[attr-defined]
     wire = server.wire(receive_buffer=4096).send(request("GET", get_url()) * (40 if size < LARGE else 1))
     server.wait(
-        lambda: any(not found._writable or found._sending for found in server.listener.connections), what="the answer"
+        lambda: any(not found.is_writable or found._sending for found in server.listener.connections), what="the answer"
     )
     server.sweep()
     at_rest(server)
@@ -353,7 +375,7 @@ def test_answer_that_is_not_read_after_a_close_is_given_up(server: Server, monke
     monkeypatch.setattr(module, "BODY_TIMEOUT_S", -1.0)
     wire = server.wire(receive_buffer=4096)
     wire.send(request("GET", get_url()) * 30 + request("GET", get_url(), Connection="close"))
-    server.wait(lambda: any(not found._writable for found in server.listener.connections), what="the answers")
+    server.wait(lambda: any(not found.is_writable for found in server.listener.connections), what="the answers")
     server.sweep()
     at_rest(server)
 
@@ -379,8 +401,8 @@ def test_connection_that_is_closing_has_a_deadline_again(server: Server) -> None
 # -- limits and draining -----------------------------------------------------------------------------------------
 
 
-def test_connections_have_a_limit(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
+def test_connections_have_a_limit(server: Server) -> None:
+    server.listener.max_connections = 2
     wires = [server.wire().send(HEALTH) for _ in range(2)]
     assert [wire.answer().status for wire in wires] == [200, 200]
     with pytest.raises((EOFError, ConnectionError)):
@@ -468,6 +490,145 @@ def test_volume_file_that_ends_early_stops_short_and_never_says_so_falsely(serve
     wire = server.wire().send(request("GET", get_url()))
     with pytest.raises((EOFError, ConnectionError)):
         wire.answer()
+
+
+# -- large bodies wait for their buffers ----------------------------------------------------------------------------
+
+
+def begun(server: Server, number: int) -> Wire:
+    """A client that has sent the head of a large PUT and waits for leave to send the body."""
+    head = request("PUT", put_url(FIRST + number), Content_Length=str(LARGE), Expect="100-continue")
+    wire = server.wire().send(head)
+    server.wait(lambda: server.listener.streams + len(server.listener.waiting) > number, what=f"PUT {number}")
+    return wire
+
+
+def test_large_bodies_wait_for_buffers_and_come_in_the_order_of_their_heads(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_STREAMS", 2)
+    wires = [begun(server, number) for number in range(6)]
+    assert server.call(lambda: (server.listener.streams, len(server.listener.waiting))) == (2, 4)
+    assert server.call(lambda: sorted(server.volume.claims)) == [FIRST, FIRST + 1]  # who waits has reserved nothing
+    body = os.urandom(LARGE)
+    for wire in wires:
+        assert wire.answer().status == 100
+        assert wire.send(body).answer().status == 201
+        wire.close()
+    assert [server.get(FIRST + number).body == body for number in range(6)] == [True] * 6
+    at_rest(server)
+
+
+@pytest.mark.parametrize("how", [Wire.close, Wire.reset])
+def test_client_that_left_while_it_waited_holds_nobody_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch, how: Callable[[Wire], None]
+) -> None:
+    monkeypatch.setattr(module, "MAX_STREAMS", 1)
+    before = server.call(server.volume.report)
+    first, second, third = (begun(server, number) for number in range(3))
+    assert first.answer().status == 100
+    how(second)
+    how(first)
+    assert third.answer().status == 100
+    assert server.call(lambda: list(server.volume.claims)) == [FIRST + 2]
+    third.reset()
+    at_rest(server)
+    assert server.call(lambda: (server.listener.streams, server.listener.waiting)) == (0, {})
+    assert server.call(server.volume.report) == before
+
+
+@pytest.mark.usefixtures("no_patience")
+def test_time_does_not_run_against_a_large_body_that_waits_for_us(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_STREAMS", 1)
+    first, second = (begun(server, number) for number in range(2))
+    assert first.answer().status == 100
+    server.sweep()
+    assert first.answer().code == (408, "timeout")
+    monkeypatch.setattr(module, "BODY_TIMEOUT_S", 60.0)
+    assert second.answer().status == 100
+    assert second.send(bytes(LARGE)).answer().status == 201
+
+
+def test_what_can_not_be_taken_when_its_turn_comes_is_refused_then(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the one behind it goes on."""
+    monkeypatch.setattr(module, "MAX_STREAMS", 1)
+    first, second, third = (begun(server, number) for number in range(3))
+    assert first.answer().status == 100
+    server.call(lambda: server.volume.seal("by the test"))
+    first.send(bytes(LARGE))
+    assert second.answer().code == third.answer().code == (503, "volume_sealed")
+    assert first.answer().status in (201, 503)
+    for wire in (first, second, third):
+        wire.close()
+    at_rest(server)
+
+
+def test_who_waits_is_not_read(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_STREAMS", 1)
+    first, second = (begun(server, number) for number in range(2))
+    second.socket.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:  # until the kernel takes no more
+            second.socket.send(bytes(1 << 20))
+    held = server.call(lambda: [found.held_bytes for found in server.listener.waiting])
+    assert held[0] <= SMALL_BODY_BYTES
+    first.reset()
+    second.reset()
+    at_rest(server)
+
+
+def test_stop_does_not_wait_for_those_that_wait(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_STREAMS", 1)
+    wires = [begun(server, number) for number in range(3)]
+    server.call(lambda: [connection.abort() for connection in list(server.listener.connections)])
+    at_rest(server)
+    assert server.call(lambda: (server.listener.streams, server.listener.waiting)) == (0, {})
+    for wire in wires:
+        wire.close()
+
+
+# -- what all connections together may hold -------------------------------------------------------------------------
+
+
+def test_who_holds_most_is_dropped_when_all_together_hold_too_much(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 500_000)
+    sizes = [100_000, 200_000, 150_000, 120_000]
+    wires = [
+        server.wire().send(request("PUT", put_url(FIRST + number), bytes(size))[:-1])
+        for number, size in enumerate(sizes)
+    ]
+    server.wait(lambda: sum(len(found.buffer) for found in server.listener.connections) == sum(sizes) - 4, what="all")
+    server.sweep()
+    server.wait(lambda: len(server.listener.connections) == 3, what="the largest to be dropped")
+    assert "1 connections were dropped" in caplog.text
+    server.sweep()
+    assert [wire.send(b"\0").answer().status for number, wire in enumerate(wires) if number != 1] == [201] * 3
+    with pytest.raises((EOFError, ConnectionError)):
+        wires[1].answer()
+
+
+def test_answers_that_nobody_reads_count_as_held(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.put(FIRST, bytes(SMALL_BODY_BYTES - 1000))
+    wire = server.wire(receive_buffer=4096).send(request("GET", get_url()) * 40)
+    server.wait(lambda: any(not found.is_writable for found in server.listener.connections), what="the server to stop")
+    server.sweep()
+    assert server.listener.connections
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", SMALL_BODY_BYTES)
+    server.sweep()
+    at_rest(server)
+    wire.close()
+
+
+def test_a_quarter_of_the_descriptors_stays_for_other_things(monkeypatch: pytest.MonkeyPatch) -> None:
+    for descriptors, most in [(1024, 768), (1 << 20, module.MAX_CONNECTIONS), (-1, module.MAX_CONNECTIONS)]:
+        monkeypatch.setattr(module.resource, "getrlimit", lambda _, found=descriptors: (found, found))
+        assert module.connection_limit() == most
 
 
 # -- the short way for a GET that repeats the headers of the one before --------------------------------------------
