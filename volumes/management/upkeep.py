@@ -112,7 +112,7 @@ class UpkeepCommand(BaseCommand):
         found = selectors.list_primaries(wanted)
         unknown = wanted - {one.volume_id for one in found}
         if unknown:
-            raise CommandError(f"There is no {volumes_text(unknown)}.")
+            raise CommandError(f"Not in this store: {volumes_text(unknown)}.")
         return found
 
     def _look(self, replicas: list[Replica], options: dict[str, Any]) -> list[Work]:

@@ -4,7 +4,7 @@ from django.urls import reverse
 
 from keys.models import ApiKey
 from keys.permissions import Permission
-from tests.unit.volumes.factories import figures, make_server, make_volume
+from tests.unit.volumes.factories import figures, job, make_server, make_volume
 from tests.unit.volumes.fake_server import FakeVolumeServer
 from volumes.models import Replica, Server, Store, Volume
 from volumes.services.store import current_store, note_behind
@@ -73,6 +73,83 @@ def test_seal(operator: Client, fake_server: FakeVolumeServer) -> None:
     volume.refresh_from_db()
     gone.refresh_from_db()
     assert (volume.state, gone.state) == ("sealed", "writable")
+
+
+@pytest.mark.parametrize(("action", "said"), [("compact", "the compaction runs"), ("scrub", "the scrub runs")])
+def test_compact_and_scrub(operator: Client, fake_server: FakeVolumeServer, action: str, said: str) -> None:
+    volume = make_volume(make_server(id=fake_server.id, internal_url=fake_server.url))
+    fake_server.volumes[volume.pk] = figures(volume.pk, size_bytes=100, garbage_bytes=40)
+    gone = Volume.objects.exclude(pk=volume.pk).get()
+    Server.objects.filter(replicas__volume=gone).update(last_seen_at=None)
+    page = operator.post(
+        reverse("admin:volumes_volume_changelist"),
+        {"action": action, "_selected_action": [volume.pk, gone.pk]},
+        follow=True,
+    ).content.decode()
+    assert f"Volume {volume.pk}: {said}" in page
+    assert f"Volume {gone.pk}: Volume {gone.pk} is on server" in page
+    assert "Start that server and try again." in page
+    assert f"{'compaction' if action == 'compact' else action} 0 %" in page
+
+
+def test_what_a_compaction_is_refused_for_is_shown(operator: Client, fake_server: FakeVolumeServer) -> None:
+    volume = make_volume(make_server(id=fake_server.id, internal_url=fake_server.url))
+    fake_server.refusals["/admin/compact"] = (507, {"code": "disk_full", "detail": "compaction needs 9 bytes"})
+    page = operator.post(
+        reverse("admin:volumes_volume_changelist"),
+        {"action": "compact", "_selected_action": [volume.pk]},
+        follow=True,
+    ).content.decode()
+    assert f"Volume {volume.pk}: compaction needs 9 bytes" in page
+
+
+@pytest.mark.parametrize("model", ["volume", "replica"])
+def test_work_on_a_volume_is_shown_in_its_row(operator: Client, model: str) -> None:
+    def page() -> str:
+        return operator.get(reverse(f"admin:volumes_{model}_changelist")).content.decode()
+
+    assert "compaction" not in page().partition("<tbody>")[2]
+    Replica.objects.update(
+        garbage_bytes=2 << 20,
+        compaction=job(done_bytes=37, reclaimed_bytes=0),
+        scrub=job(state="failed", detail="the <disk> is gone"),
+        scrubbed_at="2026-01-02T03:04:05Z",
+    )
+    shown = page()
+    assert "compaction 37 %, scrub failed: the &lt;disk&gt; is gone" in shown
+    assert "(40 %)" in shown
+    assert "2026" in shown
+    Replica.objects.update(compaction=job(state="done", ended_ms=1, reclaimed_bytes=0), scrub=None)
+    assert "compaction 37 %" not in page()
+
+
+@pytest.mark.parametrize("model", ["server", "volume", "replica"])
+def test_damage_is_highlighted(operator: Client, model: str) -> None:
+    mark = '<strong class="damage">3 damaged</strong>'
+    url = reverse(f"admin:volumes_{model}_changelist")
+    assert mark not in operator.get(url).content.decode()
+    Replica.objects.update(damaged_count=3)
+    assert mark in operator.get(url).content.decode()
+
+
+def test_damaged_records_are_listed_on_the_volumes_page(operator: Client, fake_server: FakeVolumeServer) -> None:
+    volume = make_volume(make_server(id=fake_server.id, internal_url=fake_server.url))
+    fake_server.volumes[volume.pk] = figures(volume.pk)
+    url = reverse("admin:volumes_volume_change", args=[volume.pk])
+    assert "none known" in operator.get(url).content.decode()
+    assert fake_server.requests == []
+
+    Replica.objects.filter(volume=volume).update(damaged_count=60)
+    entry = {"needle": f"{0xA0001:016x}", "offset": 8192, "bytes": 96, "reason": "the <CRC> does not fit"}
+    fake_server.damage[volume.pk] = [entry | {"needle": None}, *[entry] * 59]
+    page = operator.get(url).content.decode()
+    assert "60 damaged, the first 50 of them" in page
+    assert page.count("<td>00000000000a0001</td>") == 49
+    assert "<td>unknown</td><td>8192</td><td>96</td><td>the &lt;CRC&gt; does not fit</td>" in page
+
+    fake_server.refusals["/admin/damaged"] = (500, {})
+    page = operator.get(url).content.decode()
+    assert "60; which ones is not known now: POST /admin/damaged: 500" in page
 
 
 def test_accept_a_database_that_is_behind(operator: Client) -> None:

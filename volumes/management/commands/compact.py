@@ -1,6 +1,7 @@
 """Give back the space of dead needles."""
 
 import argparse
+import math
 import re
 from typing import Any
 
@@ -8,7 +9,7 @@ from django.core.management.base import CommandParser
 
 from volumes.management.progress import size_text
 from volumes.management.upkeep import UpkeepCommand, Work
-from volumes.reports import Figures, Job
+from volumes.reports import MAX_BYTES, Figures, Job
 from volumes.services.upkeep import start_compaction
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]?)(?:i?B)?(?:/s)?", re.IGNORECASE | re.ASCII)
@@ -71,7 +72,10 @@ def rate(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no rate; write bytes a second, such as 50M")
-    return int(float(found[1]) * 1024 ** _POWERS[found[2].upper()])
+    bytes_a_second = math.ceil(float(found[1]) * 1024 ** _POWERS[found[2].upper()])  # 0.5 is not 0, which is no limit
+    if bytes_a_second > MAX_BYTES:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than can be counted")
+    return bytes_a_second
 
 
 def share(text: str) -> float:

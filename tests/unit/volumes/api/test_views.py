@@ -10,8 +10,9 @@ from rest_framework.test import APIClient
 
 from keys.models import ApiKey, Grant
 from keys.permissions import Permission
-from tests.unit.volumes.factories import make_server, make_volume
-from volumes.models import Replica
+from tests.unit.volumes.factories import figures, job, make_server, make_volume
+from tests.unit.volumes.fake_server import FakeVolumeServer
+from volumes.models import Replica, Server, Volume
 
 pytestmark = pytest.mark.django_db
 
@@ -181,3 +182,115 @@ def test_usage_adds_up(reader: APIClient) -> None:
 
 def test_usage_of_an_empty_store(reader: APIClient) -> None:
     assert set(reader.get("/api/v1/usage").json().values()) == {0}
+
+
+@pytest.fixture
+def volume(fake_server: FakeVolumeServer) -> Volume:
+    """A volume on a server that answers."""
+    volume = make_volume(make_server(id=fake_server.id, internal_url=fake_server.url))
+    fake_server.volumes[volume.pk] = figures(volume.pk, size_bytes=10_000, garbage_bytes=4_000)
+    return volume
+
+
+def test_a_replica_shows_its_upkeep(reader: APIClient) -> None:
+    volume = make_volume(
+        make_server(),
+        replica={
+            "size_bytes": 1000,
+            "garbage_bytes": 250,
+            "damaged_count": 2,
+            "scrubbed_at": "2026-01-02T03:04:05Z",
+            "compaction": job(state="done", done_bytes=100, ended_ms=1_700_000_001_500, reclaimed_bytes=7),
+            "scrub": job(),
+        },
+    )
+    [replica] = reader.get(f"/api/v1/volumes/{volume.pk}").json()["replicas"]
+    assert (replica["garbage_ratio"], replica["damaged_count"]) == (0.25, 2)
+    assert replica["scrubbed_at"] == "2026-01-02T03:04:05Z"
+    assert replica["compaction"] == {
+        "state": "done",
+        "done_bytes": 100,
+        "total_bytes": 100,
+        "detail": "",
+        "started_at": "2023-11-14T22:13:20Z",
+        "ended_at": "2023-11-14T22:13:21.500000Z",
+        "reclaimed_bytes": 7,
+    }
+    assert (replica["scrub"]["state"], replica["scrub"]["ended_at"]) == ("running", None)
+    [server] = reader.get("/api/v1/servers").json()["results"]
+    assert server["damaged_count"] == 2
+
+
+def test_a_replica_without_upkeep(reader: APIClient) -> None:
+    volume = make_volume(make_server())
+    [replica] = reader.get(f"/api/v1/volumes/{volume.pk}").json()["replicas"]
+    assert (replica["compaction"], replica["scrub"], replica["scrubbed_at"]) == (None, None, None)
+    assert replica["garbage_ratio"] == 0
+
+
+@pytest.mark.parametrize("job_name", ["compact", "scrub"])
+class TestUpkeep:
+    def test_the_answer_is_the_volume_with_the_job_running(self, volume: Volume, job_name: str) -> None:
+        manager = client_of(Permission.VOLUMES_MANAGE | Permission.VOLUMES_READ)
+        response = manager.post(f"/api/v1/volumes/{volume.pk}/{job_name}")
+        assert response.status_code == 202
+        assert response.json() == manager.get(f"/api/v1/volumes/{volume.pk}").json()
+        [replica] = response.json()["replicas"]
+        shown = replica["compaction" if job_name == "compact" else "scrub"]
+        assert (shown["state"], shown["done_bytes"]) == ("running", 0)
+        assert manager.post(f"/api/v1/volumes/{volume.pk}/{job_name}").json() == response.json()
+
+    def test_rights(self, volume: Volume, fake_server: FakeVolumeServer, job_name: str) -> None:
+        url = f"/api/v1/volumes/{volume.pk}/{job_name}"
+        assert APIClient().post(url).status_code == 401
+        for path in (url, f"/api/v1/volumes/4000000000/{job_name}"):
+            without = client_of(~Permission.VOLUMES_MANAGE & ~Permission.ADMIN & 4095).post(path)
+            assert (without.status_code, without.json()["code"]) == (403, "permission_denied")
+        assert fake_server.requests == []
+        for permission in (Permission.VOLUMES_MANAGE, Permission.ADMIN):
+            assert client_of(permission).post(url).status_code == 202
+
+    def test_other_methods(self, volume: Volume, job_name: str) -> None:
+        for method in ("get", "put", "patch", "delete"):
+            response = getattr(client_of(Permission.ADMIN), method)(f"/api/v1/volumes/{volume.pk}/{job_name}", {})
+            assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+
+    def test_problems(self, volume: Volume, fake_server: FakeVolumeServer, job_name: str) -> None:
+        manager = client_of(Permission.VOLUMES_MANAGE)
+
+        def problem_of(path: str) -> tuple[int, str, str]:
+            response = manager.post(path)
+            assert response.headers["Content-Type"] == "application/problem+json"
+            body = response.json()
+            return response.status_code, body["code"], body["detail"]
+
+        url = f"/api/v1/volumes/{volume.pk}/{job_name}"
+        assert problem_of(f"/api/v1/volumes/4000000000/{job_name}")[:2] == (404, "volume_unknown")
+        for status, code in ((507, "disk_full"), (409, "volume_busy"), (409, "volume_sealed")):
+            fake_server.refusals[f"/admin/{job_name}"] = (status, {"code": code, "detail": "for a reason"})
+            assert problem_of(url) == (status, code, "for a reason")
+        fake_server.refusals[f"/admin/{job_name}"] = (500, {"code": "internal", "detail": "x"})
+        assert problem_of(url)[:2] == (503, "server_refused")
+        Server.objects.update(last_seen_at=None)
+        status, code, detail = problem_of(url)
+        assert (status, code) == (503, "server_offline")
+        assert "Start that server" in detail
+
+    def test_the_browsable_api_has_a_form(self, volume: Volume, job_name: str) -> None:
+        manager = client_of(Permission.VOLUMES_MANAGE)
+        page = manager.get(f"/api/v1/volumes/{volume.pk}/{job_name}", headers={"accept": "text/html"}).content.decode()
+        assert 'name="_content"' in page
+        page = manager.post(f"/api/v1/volumes/{volume.pk}/{job_name}", headers={"accept": "text/html"})
+        assert page.status_code == 202
+        assert "&quot;running&quot;" in page.content.decode()
+
+
+def test_the_rate_of_a_compaction(volume: Volume, fake_server: FakeVolumeServer) -> None:
+    manager = client_of(Permission.VOLUMES_MANAGE)
+    url = f"/api/v1/volumes/{volume.pk}/compact"
+    assert manager.post(url, {"rate_bytes": 5_000}, format="json").status_code == 202
+    assert fake_server.asked[0][1]["rate_bytes"] == 5_000
+    for rate in (-1, "fast", 1 << 53, None):
+        response = manager.post(url, {"rate_bytes": rate}, format="json")
+        assert (response.status_code, list(response.json()["errors"])) == (400, ["rate_bytes"])
+    assert len(fake_server.asked) == 1
