@@ -7,14 +7,17 @@
 3. A record that reaches past the end of the file with no genuine record behind it is torn too.
 """
 
-import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from volume_server import record
+from volume_server.durability import FileSystem
 
 WINDOW_BYTES = 4 << 20
+WHOLE_BYTES = 256 << 10
+"""Records up to this size are fetched at once, so that most windows are read once."""
+SYSTEM = FileSystem()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,8 @@ class Gap:
 class Window:
     """Reads a file forward through one window of memory."""
 
-    def __init__(self, fd: int, end: int) -> None:
+    def __init__(self, fd: int, end: int, files: FileSystem = SYSTEM) -> None:
+        self.files = files
         self.fd = fd
         self.end = end
         self._start = 0
@@ -48,13 +52,15 @@ class Window:
         """Up to ``size_bytes`` at ``offset``; fewer only at the end. ``size_bytes`` is at most the window."""
         size_bytes = min(size_bytes, self.end - offset)
         if not self._start <= offset or offset + size_bytes > self._start + len(self._view):
-            self._view = memoryview(os.pread(self.fd, min(WINDOW_BYTES, self.end - offset), offset))
+            self._view = memoryview(self.files.read_at(self.fd, min(WINDOW_BYTES, self.end - offset), offset))
             self._start = offset
         return self._view[offset - self._start : offset - self._start + size_bytes]
 
     def crc(self, offset: int, size_bytes: int, crc: int = 0) -> int:
+        """CRC-32 of ``size_bytes`` from ``offset`` on; -1 where the file ends before them."""
         while size_bytes > 0:
-            piece = self.read(offset, min(size_bytes, WINDOW_BYTES))
+            held = self._start + len(self._view) - offset if offset >= self._start else 0
+            piece = self.read(offset, min(size_bytes, held if held > 0 else WINDOW_BYTES))
             if not piece:
                 return -1
             crc = zlib.crc32(piece, crc)
@@ -63,9 +69,9 @@ class Window:
         return crc
 
 
-def scan(fd: int, tagger: record.Tagger, *, start: int, end: int) -> Iterator[Found | Gap]:
+def scan(fd: int, tagger: record.Tagger, *, start: int, end: int, files: FileSystem = SYSTEM) -> Iterator[Found | Gap]:
     """All that lies in ``[start, end)``, in order. Raises OSError; nothing is then known about the rest."""
-    window = Window(fd, end)
+    window = Window(fd, end, files)
     at = start
     while at < end:
         header = record.decode_header(tagger, window.read(at, record.HEADER_BYTES))
@@ -104,6 +110,11 @@ def is_sound(window: Window, at: int, header: record.Header) -> bool:
     """Whether the record at ``at`` is what its header's CRC was made of."""
     if header.kind == record.FILLER:
         return True
-    data_at = at + record.HEADER_BYTES + header.meta_bytes
-    crc = window.crc(data_at, header.data_bytes)
-    return window.crc(at + record.HEADER_BYTES, header.meta_bytes, crc) == header.crc
+    data_at = record.HEADER_BYTES + header.meta_bytes
+    if header.stored_bytes <= min(WHOLE_BYTES, WINDOW_BYTES):
+        held = window.read(at, header.stored_bytes)
+        crc = zlib.crc32(held[data_at:]) if len(held) == header.stored_bytes else -1
+    else:
+        held = window.read(at, data_at)
+        crc = window.crc(at + data_at, header.data_bytes)
+    return crc >= 0 and zlib.crc32(held[record.HEADER_BYTES : data_at], crc) == header.crc
