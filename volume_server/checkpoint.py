@@ -145,7 +145,7 @@ class CheckpointFile:
         found: list[Header | CheckpointInvalid] = []
         for offset in HEADER_OFFSETS:
             try:
-                found.append(decode_header(os.pread(fd, HEADER_BYTES, offset)))
+                found.append(decode_header(self.files.read_at(fd, HEADER_BYTES, offset)))
             except CheckpointInvalid as error:
                 found.append(error)
         return found
@@ -157,7 +157,7 @@ class CheckpointFile:
         """
         fd = self.files.open(self.path, os.O_RDWR | os.O_CREAT)
         try:
-            created = os.fstat(fd).st_size == 0
+            created = self.files.size_bytes(fd) == 0
             taken = set(self._used)
             places, crcs, entries = [], {}, []
             free = 0
@@ -213,9 +213,9 @@ class CheckpointFile:
         if header.watermark < RECORDS_START or header.watermark % ALIGNMENT:
             raise CheckpointInvalid("a watermark at which no record can begin")
         table_bytes = header.segment_count * _ENTRY.size
-        if not table_bytes or header.table_offset + table_bytes > os.fstat(fd).st_size:
+        if not table_bytes or header.table_offset + table_bytes > self.files.size_bytes(fd):
             raise CheckpointInvalid("the table does not lie in the file")
-        table = os.pread(fd, table_bytes, header.table_offset)
+        table = self.files.read_at(fd, table_bytes, header.table_offset)
         if len(table) != table_bytes or zlib.crc32(table) != header.table_crc:
             raise CheckpointInvalid("the table does not check")
         segments, crcs = [], {}
@@ -223,7 +223,7 @@ class CheckpointFile:
             if depth > MAX_DEPTH or used > MAX_USED:
                 raise CheckpointInvalid("a segment of no possible size")
             buffer = bytearray(SEGMENT_BYTES)
-            read = os.preadv(fd, [buffer], PLACES_START + place * SEGMENT_BYTES)
+            read = self.files.read_into(fd, buffer, PLACES_START + place * SEGMENT_BYTES)
             if read != SEGMENT_BYTES or zlib.crc32(buffer) != crc:
                 raise CheckpointInvalid("a segment does not check")
             segments.append(Segment(depth, buffer, used, place))

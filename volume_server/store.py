@@ -147,7 +147,7 @@ class Store:
     def _load_identity(self) -> Identity:
         path = self.directory / "server.json"
         try:
-            found = json.loads(path.read_bytes())
+            found = json.loads(self.files.read_file(path))
         except FileNotFoundError:
             identity = Identity()
             self.files.replace_file(path, json.dumps(asdict(identity), indent=1).encode())
@@ -161,7 +161,7 @@ class Store:
         for path in self._leftovers():
             log.info("removing %s, left by a stop half-way", path.name)
             with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+                self.files.remove(path)
 
     def _leftovers(self) -> Iterator[Path]:
         """Temporary files of `FileSystem.replace_file` whose rename never came."""

@@ -174,7 +174,7 @@ class Volume:
         fd = files.open(path, os.O_RDWR)
         try:
             try:
-                superblock = decode_head(os.pread(fd, RECORDS_START, 0))
+                superblock = decode_head(files.read_at(fd, RECORDS_START, 0))
             except SuperblockInvalid as error:
                 raise VolumeUnusable(f"{path.name}: {error}") from error
             _require_name(path, superblock)
@@ -186,11 +186,11 @@ class Volume:
         return volume
 
     def _recover(self) -> None:
-        state = _read_state(self.path)
+        state = _read_state(self.files, self.path)
         self.epoch = state.epoch
         self.sealed = state.sealed
         self.unsynced = state.unsynced
-        size_bytes = os.fstat(self.fd).st_size
+        size_bytes = self.files.size_bytes(self.fd)
         start = RECORDS_START
         loaded = self.checkpoint_file.load()
         if loaded is not None and loaded.watermark <= size_bytes:
@@ -201,7 +201,7 @@ class Volume:
         elif loaded is not None:
             log.error("volume %d is shorter than its checkpoint says; the index is rebuilt", self.number)
         self.tail = max(record.aligned(size_bytes), RECORDS_START)
-        for found in recovery.scan(self.fd, self.tagger, start=start, end=size_bytes):
+        for found in recovery.scan(self.fd, self.tagger, start=start, end=size_bytes, files=self.files):
             self._replay(found)
         if self.tail != size_bytes and not self.sealed:
             self._give_back(self.tail)
@@ -327,9 +327,9 @@ class Volume:
 
         In a thread. Raises OSError.
         """
-        size_bytes = os.fstat(self.fd).st_size
+        size_bytes = self.files.size_bytes(self.fd)
         start, self.tail = self.tail, size_bytes
-        for found in recovery.scan(self.fd, self.tagger, start=start, end=size_bytes):
+        for found in recovery.scan(self.fd, self.tagger, start=start, end=size_bytes, files=self.files):
             self._replay(found)
 
     def take_over(self, twin: "Volume") -> None:
@@ -648,7 +648,7 @@ class Volume:
 
     def _pread(self, size_bytes: int, offset: int) -> bytes:
         try:
-            return os.pread(self.fd, size_bytes, offset)
+            return self.files.read_at(self.fd, size_bytes, offset)
         except OSError as error:
             log.error("volume %d: reading %d bytes at %d failed: %s", self.number, size_bytes, offset, error)
             raise ReadFailed(f"volume {self.number} could not be read") from error
@@ -692,10 +692,10 @@ def _write_state(files: FileSystem, path: Path, state: State) -> None:
     files.replace_file(_state_path(path), json.dumps(asdict(state)).encode())
 
 
-def _read_state(path: Path) -> State:
+def _read_state(files: FileSystem, path: Path) -> State:
     state_path = _state_path(path)
     try:
-        found = json.loads(state_path.read_bytes())
+        found = json.loads(files.read_file(state_path))
         sealed = found["sealed"]
         return State(
             int(found["epoch"]),
