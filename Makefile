@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MASTER_TESTS := $(wildcard tests/unit/keys tests/unit/volumes tests/unit/buckets tests/unit/warehouse_site)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-postgres check lint format types imports bench docs lock clean
+.PHONY: help setup up demo test test-postgres crash check lint format types imports bench docs lock clean
 
 help: ## Show what there is
 	@echo 'Warehouse, a self-hosted object store. make TARGET, and TARGET is one of:'
@@ -76,6 +76,10 @@ types: $(DEV) ## mypy, strict, with the Django and DRF plugins
 
 imports: $(DEV) ## The import arrows between the parts
 	@$(BIN)/lint-imports
+
+# SEEDS=1000 for more, SEED=n for one alone, JOBS so many at a time.
+crash: $(DEV) ## Kill volume servers at random moments, check every acknowledged write (SEEDS=100, SEED=n, JOBS=2)
+	@$(BIN)/python -m tests.crash $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100)) --jobs $(or $(JOBS),2) $(ARGS)
 
 bench: $(DEV) ## Print the table of figures, each against its reference in the same run
 	@$(BIN)/python -m bench $(ARGS)
