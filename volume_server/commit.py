@@ -120,6 +120,13 @@ class Committer:
             # after all that is ready now has been read: what comes in the same breath shares the sync
             self.loop.call_soon(self._start, sync)
 
+    def forget(self, volume: Volume) -> None:
+        """The volume's file is about to be another one. Nothing of it may be waiting for a sync."""
+        sync = self._syncs.pop(volume, None)
+        if sync is not None:
+            assert not sync.running
+            sync.close()
+
     def close(self) -> None:
         """No more syncs. Nothing may be waiting for one."""
         for sync in self._syncs.values():
@@ -202,6 +209,9 @@ class Committer:
             else:
                 answer()
 
+        if put.volume.cut is not None:
+            put.volume.cut.append(partial(self.call_soon, self._bury, put, verdict))
+            return
         known = put.volume.claims.get(put.needle)
         if known is not None:  # a repeated PUT was refused at the same time: its tombstone is on the way
             known.waiters.append(partial(self.call_soon, self._bury, put, verdict))

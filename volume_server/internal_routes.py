@@ -7,6 +7,7 @@ from functools import partial
 from volume_server import record, responses, signing
 from volume_server.clock import Clock
 from volume_server.commit import Committer
+from volume_server.compactor import Compactor, Order
 from volume_server.errors import StoreError
 from volume_server.http1 import HttpError, Request
 from volume_server.routes import NeedleRoutes, answer_failure, require_no_body
@@ -37,6 +38,7 @@ class InternalRoutes:
         clock: Clock,
         listener: Listener,
         *,
+        compactor: Compactor,
         instance: str,
         public: NeedleRoutes | None,
     ) -> None:
@@ -44,6 +46,7 @@ class InternalRoutes:
         self.committer = committer
         self.clock = clock
         self.listener = listener
+        self.compactor = compactor
         self.instance = instance
         self.public = public
         """Where everything else goes when there is one port for both."""
@@ -80,8 +83,12 @@ class InternalRoutes:
             "instance": self.instance,
             "capacity_bytes": self.store.capacity_bytes(),
             "free_bytes": self.store.free_bytes(),
-            "volumes": self.store.reports(),
+            "volumes": [self.report(volume) for volume in self.store.volumes.values()],
         }
+
+    def report(self, volume: Volume) -> dict[str, object]:
+        """The volume's figures, and what is being done with it."""
+        return {**volume.report(), "compaction": self.compactor.report(volume)}
 
     def _signed(self, connection: Connection, request: Request, body: bytes) -> None:
         self._authenticate(request, body)
@@ -92,6 +99,8 @@ class InternalRoutes:
             self._delete(connection, _json(body))
         elif (request.method, target) == (b"POST", "/admin/seal"):
             self._seal(connection, _json(body))
+        elif (request.method, target) == (b"POST", "/admin/compact"):
+            self._compact(connection, _json(body))
         else:
             raise HttpError(404, "not_found", "nothing is here")
 
@@ -131,7 +140,13 @@ class InternalRoutes:
     def _seal(self, connection: Connection, body: dict[str, object]) -> None:
         volume = self._volume(body)
         volume.seal("by the master")
-        self._answer(connection, 200, dict(volume.report()))
+        self._answer(connection, 200, self.report(volume))
+
+    def _compact(self, connection: Connection, body: dict[str, object]) -> None:
+        volume = self._volume(body)
+        order = Order(_whole_number(body, "rate_bytes"), _whole_number(body, "drop_before_ms"))
+        self.compactor.start(volume, order)
+        self._answer(connection, 200, self.report(volume))
 
     def _volume(self, body: dict[str, object]) -> Volume:
         number = body.get("volume")
@@ -213,6 +228,12 @@ class DeleteBatch:
         for name in self.names:
             if len(name) != 16 or not all(digit in "0123456789abcdef" for digit in name):
                 raise HttpError(400, "bad_request", f"{name[:40]!r} is not a needle id")
+        if self.volume.cut is not None:
+            self.volume.cut.append(partial(self.routes.committer.call_soon, self._begin))
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
         for name in self.names:
             self._delete(name)
         self._closed(None)
@@ -246,6 +267,9 @@ class DeleteBatch:
             self.routes.committer.sync(self.volume, claim, synced)
 
     def _look_again(self, name: str) -> None:
+        if self.volume.cut is not None:
+            self.volume.cut.append(partial(self.routes.committer.call_soon, self._look_again, name))
+            return
         self._delete(name)
         self._closed(None)
 
@@ -258,6 +282,14 @@ class DeleteBatch:
             answer_failure(self.connection, self.failure)
         else:
             self.routes._answer(self.connection, 200, {"deleted": self.deleted, "absent": self.absent})
+
+
+def _whole_number(body: dict[str, object], name: str) -> int:
+    """An optional number of the body, 0 where it is not there. Raises HttpError 400."""
+    number = body.get(name, 0)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise HttpError(400, "bad_request", f"{name} is a whole number from 0 on")
+    return number
 
 
 def _json(body: bytes) -> dict[str, object]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from volume_server.clock import Clock
 from volume_server.commit import Committer, Confirmer
+from volume_server.compactor import Compactor
 from volume_server.errors import MasterRefuses
 from volume_server.internal_routes import InternalRoutes
 from volume_server.leases import Gate
@@ -82,6 +83,7 @@ class VolumeServer:
         self.syncer = SyncProcess(self._on_syncer_death)
         self.committer = Committer(loop, threads, self.confirmer, self.clock, self.syncer.attach)
         self.listener = Listener(loop, threads, self.instance)
+        self.compactor = Compactor(loop, threads, self.store, self.committer, self.clock)
         servers, address = await self._listen()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
@@ -100,6 +102,7 @@ class VolumeServer:
         sweeper = loop.create_task(self._sweep())
         await self.stopping.wait()
         log.info("stopping: finishing what is in flight")
+        await self.compactor.stop()
         await self._drain(servers)
         sweeper.cancel()
         if heart is not None:
@@ -124,6 +127,7 @@ class VolumeServer:
             self.committer,
             self.clock,
             self.listener,
+            compactor=self.compactor,
             instance=self.instance,
             public=needles if shared else None,
         )

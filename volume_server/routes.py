@@ -212,6 +212,9 @@ class NeedleRoutes:
         put.data_crc = zlib.crc32(body)
         _check_crc(put)
         volume = put.volume
+        if volume.cut is not None:
+            volume.cut.append(self._later(connection, lambda: self._put_whole(connection, put, body)))
+            return
         if volume.is_taken(put.needle):
             claim = volume.claims.get(put.needle)
             if claim is not None:  # the same id is on its way: wait for its sync, then look again
@@ -237,6 +240,9 @@ class NeedleRoutes:
 
     def _open_stream(self, connection: Connection, put: Put) -> None:
         volume = put.volume
+        if volume.cut is not None:
+            volume.cut.append(self._later(connection, lambda: self._put_stream(connection, put)))
+            return
         claim = volume.claims.get(put.needle)
         if claim is not None:
             claim.waiters.append(self._later(connection, lambda: self._put_stream(connection, put)))
@@ -336,6 +342,7 @@ class RepeatSink:
         self.connection = connection
         self.put = put
         self.needle = needle
+        put.volume.hold_count += 1  # until the end the needle lies where it was found
 
     def write(self, data: memoryview, at: int) -> None:
         if not self.put.volume.same_data(self.needle, data, at):
@@ -346,9 +353,11 @@ class RepeatSink:
         _check_crc(self.put)
 
     def done(self, crc: int) -> None:
+        self.put.volume.hold_count -= 1
         self.routes.committer.confirm(self.put)
 
     def abandoned(self, error: Exception | None) -> None:
+        self.put.volume.hold_count -= 1
         answer_failure(self.connection, error)
 
 

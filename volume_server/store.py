@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from volume_server.compaction import tidy
 from volume_server.durability import FileSystem
 from volume_server.errors import DataDirectoryBusy, DiskFull, VolumeUnknown, VolumeUnusable
 from volume_server.superblock import Superblock
@@ -94,6 +95,7 @@ class Store:
         """Open all; one that cannot be is reported and left as it is."""
         for path in sorted(self.directory.glob("*.vol")):
             try:
+                tidy(self.files, path)
                 volume = Volume.open(self.files, path, room=self.room)
             except (VolumeUnusable, OSError) as error:
                 log.error("volume file %s is not usable and left alone: %s", path.name, error)

@@ -17,13 +17,14 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
 
 from volume_server import record, recovery
 from volume_server.checkpoint import CheckpointFile, Figures
+from volume_server.damage import BAD_CRC, MAX_LISTED, NO_RECORD, READ, Damage
 from volume_server.durability import FileSystem
 from volume_server.errors import (
     Damaged,
@@ -32,11 +33,12 @@ from volume_server.errors import (
     NeedleUnknown,
     ReadFailed,
     StoreError,
+    VolumeBusy,
     VolumeFull,
     VolumeSealed,
     VolumeUnusable,
 )
-from volume_server.index import MAX_OFFSET, Index, Segment
+from volume_server.index import MAX_OFFSET, Frozen, Index
 from volume_server.record import HEADER_BYTES, LIVE
 from volume_server.superblock import RECORDS_START, Superblock, SuperblockInvalid, decode_head, encode_head
 
@@ -101,11 +103,17 @@ class State:
     epoch: int = 1
     sealed: str | None = None
     unsynced: list[tuple[int, int]] = field(default_factory=list)
+    scrubbed_ms: int | None = None
+    """When the last full pass ended, by the master's clock."""
+    damaged_count: int = 0
+    damaged: tuple[Damage, ...] = ()
+    damaged_revision: int = 0
+    """Of the file in which that damage lies; 0: nothing was ever written down, and the checkpoint's figure counts."""
 
 
 @dataclass(slots=True)
 class CheckpointJob:
-    segments: list[Segment]
+    segments: list[Frozen]
     figures: Figures
     watermark: int
     clean_size_bytes: int
@@ -136,7 +144,11 @@ class Volume:
         self.checkpoint_file = CheckpointFile(files, path.with_suffix(".idx"), superblock)
         self.checkpointing = False
         self.damaged_needles: set[int] = set()
-        """Found damaged by a read since the volume was opened; each is counted once."""
+        """Known to be damaged, by a read or a scrub; each is counted once."""
+        self.damage: tuple[Damage, ...] = ()
+        """Where all that damage lies, up to `MAX_LISTED` places; ``figures.damaged_count`` is the number of them all."""
+        self.scrubbed_ms: int | None = None
+        """When the last full scrub ended, by the master's clock."""
         self.sync_failure: OSError | None = None
         self.cut: list[Callable[[], object]] | None = None
         """While a compaction takes over (see `begin_cut`): what waits to write here until it has."""
@@ -145,6 +157,8 @@ class Volume:
         self.unsynced: list[tuple[int, int]] = []
         """Extents (start, end) that a failed sync left in doubt: readable after a restart, but never confirmed."""
         self._sync_lock = threading.Lock()
+        self._state_lock = threading.Lock()
+        self._damage_is_unsaved = False
         self._checkpoints_stopped = False
         self._checkpoints_held = False
         self._checkpoint_tail = RECORDS_START
@@ -190,11 +204,13 @@ class Volume:
         self.epoch = state.epoch
         self.sealed = state.sealed
         self.unsynced = state.unsynced
+        self.scrubbed_ms = state.scrubbed_ms
         size_bytes = self.files.size_bytes(self.fd)
         start = RECORDS_START
         loaded = self.checkpoint_file.load()
         if loaded is not None and loaded.watermark <= size_bytes:
             self.index, self.figures, start = loaded.index, loaded.figures, loaded.watermark
+            self._know_damage(state)
             if loaded.clean_size_bytes == size_bytes == loaded.watermark:
                 self.tail = self._checkpoint_tail = size_bytes
                 return
@@ -218,7 +234,7 @@ class Volume:
                 self.tail = found.offset
                 return
             log.error("volume %d: %d damaged bytes at %d", self.number, found.size_bytes, found.offset)
-            self.figures.damaged_count += 1
+            self._note_damage(Damage(found.offset, found.size_bytes, None, NO_RECORD))
             return
         header = found.header
         if header.kind == record.FILLER:
@@ -226,7 +242,7 @@ class Volume:
             return
         if not found.sound:
             log.error("volume %d: needle %016x at %d is damaged", self.number, header.needle, found.offset)
-            self.figures.damaged_count += 1
+            self._note_damage(Damage(found.offset, header.record_bytes, header.needle, BAD_CRC))
             if header.kind == LIVE:
                 return  # a tombstone's header alone says that the needle is dead, and is genuine
         known = self.index.get(header.needle)
@@ -259,6 +275,8 @@ class Volume:
         No entry names a record that is not durable: what is in the index was settled, so it was synced before. The
         log is left alone here, since of two syncs at once only one is told of a write-back that failed.
         """
+        if self._damage_is_unsaved:
+            self.save_state()
         return self.checkpoint_file.write(
             job.segments, job.figures, watermark=job.watermark, clean_size_bytes=job.clean_size_bytes
         )
@@ -280,6 +298,8 @@ class Volume:
 
     def close(self, *, clean: bool = True) -> None:
         """Sync and checkpoint (where ``clean``), then close."""
+        if clean and self._damage_is_unsaved:
+            self.save_state()
         if clean and not self.unsynced and self.sync_failure is None and not self._checkpoints_stopped:
             job = self.begin_checkpoint(clean=True)
             try:
@@ -338,6 +358,9 @@ class Volume:
         old_fd, self.fd = self.fd, twin.fd
         self.superblock = twin.superblock
         self.index, self.figures, self.tail = twin.index, twin.figures, twin.tail
+        self.damage = (
+            twin.damage
+        )  # what was known is there still, at other places: counted, and found by the next scrub
         self.checkpoint_file = twin.checkpoint_file
         self.checkpoint_file.path = self.path.with_suffix(".idx")
         self._checkpoint_tail = twin._checkpoint_tail
@@ -469,7 +492,7 @@ class Volume:
         if self.sealed is None:
             self.sealed = reason
             log.error("volume %d is sealed: %s", self.number, reason)
-            self._save_state()
+            self.save_state()
 
     def seal_unsynced(self) -> None:
         """A sync failed. What is not settled now is written down as never to be confirmed, over restarts too:
@@ -482,7 +505,7 @@ class Volume:
         if self.sealed is None:
             self.seal(f"an fdatasync failed: {self.sync_failure}")
         else:
-            self._save_state()
+            self.save_state()
 
     def require_synced(self, needle: int) -> None:
         """Raises VolumeSealed where the needle's record (or tombstone) lies in what a failed sync left in doubt."""
@@ -494,12 +517,23 @@ class Volume:
                 f"needle {needle:016x} may not be durable: volume {self.number} is sealed: {self.sealed}"
             )
 
-    def _save_state(self) -> None:
-        state = State(self.epoch, self.sealed, self.unsynced)
-        try:
-            _write_state(self.files, self.path, state)
-        except OSError as error:
-            log.critical("volume %d: the seal could not be written down: %s", self.number, error)
+    def save_state(self) -> None:
+        """In any thread: write down what the log cannot say. A failure is logged, for nothing else can be done."""
+        with self._state_lock:  # whoever comes last writes what is so by then: no seal is ever taken back
+            self._damage_is_unsaved = False
+            state = State(
+                self.epoch,
+                self.sealed,
+                self.unsynced,
+                self.scrubbed_ms,
+                self.figures.damaged_count,
+                self.damage,
+                self.superblock.revision,
+            )
+            try:
+                _write_state(self.files, self.path, state)
+            except OSError as error:
+                log.critical("volume %d: its state (sealed: %s) was not written: %s", self.number, state.sealed, error)
 
     def is_taken(self, needle: int) -> bool:
         """Whether a record of this id stands here, dead or alive, or is on its way."""
@@ -656,11 +690,52 @@ class Volume:
     def _damaged(self, needle: int, offset: int) -> Damaged:
         if needle not in self.damaged_needles:
             self.damaged_needles.add(needle)
-            self.figures.damaged_count += 1
             log.error("volume %d: needle %016x at %d is damaged", self.number, needle, offset)
+            size_bytes = record.aligned(self.stored_length(needle) or HEADER_BYTES)  # a tombstone's at the least
+            self._note_damage(Damage(offset, size_bytes, needle, READ))
         return Damaged(f"needle {needle:016x} of volume {self.number} is damaged")
 
-    def report(self) -> dict[str, int | str]:
+    # -- damage --------------------------------------------------------------------------------------------------
+
+    def end_scrub(self, found: Sequence[Damage], count: int, *, end: int, now_ms: int) -> None:
+        """A full pass up to ``end`` found ``count`` damages, these among them; it knows better than all before it.
+
+        `save_state` is to follow, in a thread.
+        """
+        beyond = [damage for damage in self.damage if damage.offset >= end]  # a read came across it meanwhile
+        self.damage = (*found, *beyond)[:MAX_LISTED]
+        self.figures.damaged_count = count + len(beyond)
+        self.damaged_needles = self._damaged_by_index()
+        self.scrubbed_ms = now_ms
+
+    def _know_damage(self, state: State) -> None:
+        """What was written down of the damage in this very file; it is newer than the checkpoint's figure.
+
+        Where there is no checkpoint it is not asked: the log is read from the front, and tells by itself.
+        """
+        if state.damaged_revision == self.superblock.revision:
+            self.damage = state.damaged
+            self.figures.damaged_count = state.damaged_count
+            self.damaged_needles = self._damaged_by_index()
+
+    def _damaged_by_index(self) -> set[int]:
+        """The needles whose one record that counts is among the damage."""
+        needles = set()
+        for damage in self.damage:
+            known = None if damage.needle is None else self.index.get(damage.needle)
+            if known is not None and known[0] == damage.offset and damage.needle is not None:
+                needles.add(damage.needle)
+        return needles
+
+    def _note_damage(self, damage: Damage) -> None:
+        """Count damage that was come across, unless it is known."""
+        if any(known.offset == damage.offset for known in self.damage):
+            return
+        self.figures.damaged_count += 1
+        self.damage = (*self.damage, damage)[:MAX_LISTED]
+        self._damage_is_unsaved = True
+
+    def report(self) -> dict[str, object]:
         """The figures of docs/protocol.md, section 5."""
         return {
             "volume": self.number,
@@ -672,6 +747,7 @@ class Volume:
             "live_count": self.figures.live_count,
             "tombstone_count": self.figures.tombstone_count,
             "damaged_count": self.figures.damaged_count,
+            "scrubbed_ms": self.scrubbed_ms,
         }
 
 
@@ -689,19 +765,39 @@ def _state_path(path: Path) -> Path:
 
 
 def _write_state(files: FileSystem, path: Path, state: State) -> None:
-    files.replace_file(_state_path(path), json.dumps(asdict(state)).encode())
+    damaged = None
+    if state.damaged_revision:
+        damaged = {
+            "revision": state.damaged_revision,
+            "count": state.damaged_count,
+            "listed": [damage.to_json() for damage in state.damaged],
+        }
+    fields = {
+        "epoch": state.epoch,
+        "sealed": state.sealed,
+        "unsynced": state.unsynced,
+        "scrubbed_ms": state.scrubbed_ms,
+        "damaged": damaged,
+    }
+    files.replace_file(_state_path(path), json.dumps(fields).encode())
 
 
 def _read_state(files: FileSystem, path: Path) -> State:
     state_path = _state_path(path)
     try:
         found = json.loads(files.read_file(state_path))
-        sealed = found["sealed"]
-        return State(
+        sealed, scrubbed_ms, damaged = found["sealed"], found.get("scrubbed_ms"), found.get("damaged")
+        state = State(
             int(found["epoch"]),
             None if sealed is None else str(sealed),
             [(int(start), int(end)) for start, end in found.get("unsynced", [])],
+            None if scrubbed_ms is None else int(scrubbed_ms),
         )
+        if damaged is not None:
+            state.damaged_revision = int(damaged["revision"])
+            state.damaged_count = int(damaged["count"])
+            state.damaged = tuple(map(Damage.of_json, damaged["listed"]))
+        return state
     except FileNotFoundError:
         return State()
     except (ValueError, TypeError, KeyError) as error:

@@ -18,6 +18,7 @@ from volume_server import intent as intents
 from volume_server import signing
 from volume_server.clock import Clock
 from volume_server.commit import Committer, Confirmer, Put
+from volume_server.compactor import Compactor
 from volume_server.internal_routes import InternalRoutes
 from volume_server.leases import Gate
 from volume_server.routes import NeedleConnection, NeedleRoutes, Origins
@@ -230,8 +231,15 @@ class Server:
         self.committer = Committer(self.loop, self.threads, self.confirmer or self.verdicts, self.clock)
         self.listener = Listener(self.loop, self.threads, "instance-of-this-test")
         needles = NeedleRoutes(self.store, self.gate, self.committer, self.clock, self.listener)
+        self.compactor = Compactor(self.loop, self.threads, self.store, self.committer, self.clock)
         routes = InternalRoutes(
-            self.store, self.committer, self.clock, self.listener, instance="instance-of-this-test", public=needles
+            self.store,
+            self.committer,
+            self.clock,
+            self.listener,
+            compactor=self.compactor,
+            instance="instance-of-this-test",
+            public=needles,
         )
 
         def connect() -> NeedleConnection:
@@ -243,6 +251,7 @@ class Server:
         self.port: int = server.sockets[0].getsockname()[1]
         started.set_result(None)
         await self._stopping.wait()
+        await self.compactor.stop()
         server.close()
         for connection in list(self.listener.connections):
             connection.abort()

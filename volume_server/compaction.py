@@ -1,0 +1,351 @@
+"""Compaction: a volume's file without its garbage, made beside it while it is read and written.
+
+    N.vol ──────────────────────────────────────────── goes on growing ─────────────> (unlinked)
+      │ copy: up to the watermark   │ follow: what came since, again and again  │ cut
+      v                             v                                           v
+    N.compacting/N.vol ─────────────────────────────────────────────────────── rename ──> N.vol
+    N.compacting/N.idx  (a checkpoint of the new file) ────────────────── rename ──> N.idx
+
+`Copy` does the first line of it, away from the server's loop (`volume_server.compaction_child`). What lies before the
+watermark is settled for good, so the index says which records live; behind it the log is followed record by record,
+as a recovery would read it. At the cut no record is open and none is taken: the last of the log is followed, synced,
+and the new file renamed over the old one (`install`), which is the one moment at which the compaction happens.
+Before it the old volume stands, whole; after it the new one does. `tidy` cleans up after a crash on either side.
+
+- Every record that is kept is read and its tag and CRC checked, and the copy is compared with it byte for byte.
+- A record that is damaged is never dropped: it is copied as it is, counted, and where the index knew it, it is still
+  found, and still reported as damaged instead of unknown.
+- A tombstone is dropped only when it is older than ``drop_before_ms``: then no lease can bring its needle back, and
+  no other replica can. Its id leaves the index with it.
+- The salt stays, so that records are copied as they are; the revision goes up by one, so that an index file of the old
+  one is never taken for one of the new.
+"""
+
+import errno
+import logging
+import os
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from volume_server import record
+from volume_server.checkpoint import CheckpointFile, Figures
+from volume_server.durability import FileSystem
+from volume_server.index import Index
+from volume_server.pace import Pace
+from volume_server.record import FILLER, HEADER_BYTES, LIVE, TOMBSTONE, Header, Tagger
+from volume_server.recovery import Window, find_record, is_sound
+from volume_server.superblock import RECORDS_START, Superblock, SuperblockInvalid, decode_head, encode_head
+
+log = logging.getLogger(__name__)
+
+DIRECTORY_SUFFIX = ".compacting"
+RUN_BYTES = 8 << 20
+STEP_BYTES = 1 << 20
+"""How often progress is told and the pace is kept."""
+COMPARE_BYTES = 1 << 20
+SYNC_EVERY_BYTES = 64 << 20
+"""So that the last fdatasync, which writers wait for, finds little left to write."""
+_NO_COPY_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+
+Progress = Callable[[int], None]
+"""Called with the offset in the old file up to which all is done."""
+
+
+class CompactionFailed(Exception):
+    """The copy is not what it was made of, or cannot be made; the volume itself is as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How far a copy has come."""
+
+    at: int
+    """The old file's offset up to which all is in the copy."""
+    tail: int
+    """The new file's length."""
+
+
+def twin_directory(path: Path) -> Path:
+    return path.with_suffix(DIRECTORY_SUFFIX)
+
+
+def twin_path(path: Path) -> Path:
+    """Where the new file of the volume at ``path`` is made: named as it will be, in a directory of its own."""
+    return twin_directory(path) / path.name
+
+
+class Copy:
+    """One attempt to compact one volume file. All methods may raise OSError and CompactionFailed.
+
+    Reads and writes files only, and blocks: not for the loop.
+    """
+
+    def __init__(
+        self,
+        files: FileSystem,
+        path: Path,
+        *,
+        drop_before_ms: int = 0,
+        pace: Pace | None = None,
+        progress: Progress = lambda _: None,
+    ) -> None:
+        self.files = files
+        self.drop_before_ms = drop_before_ms
+        self.pace = pace or Pace(0)
+        self.progress = progress
+        self.source_path = path
+        self.path = twin_path(path)
+        self.source = files.open(path, os.O_RDONLY)
+        try:
+            self.old = _superblock_of(files, self.source)
+            self.new = replace(self.old, revision=self.old.revision + 1)
+            remove_twin(files, path)
+            files.make_directory(self.path.parent)
+            self.target = files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        except BaseException:
+            files.close(self.source)
+            raise
+        self.tagger = Tagger(self.old.salt)
+        self.checkpoint_file = CheckpointFile(files, self.path.with_suffix(".idx"), self.new)
+        self.index = Index()
+        self.figures = Figures()
+        self.at = RECORDS_START
+        self.tail = RECORDS_START
+        self._run_start = self._run_end = RECORDS_START
+        """What is to be copied next: this much of the old file, to the new one's tail."""
+        self._unsynced_bytes = 0
+
+    @property
+    def copied(self) -> Copied:
+        return Copied(self.at, self.tail)
+
+    def close(self) -> None:
+        self.files.close(self.source)
+        self.files.close(self.target)
+
+    # -- the steps -----------------------------------------------------------------------------------------------
+
+    def copy(self, known: Index, upto: int, *, reserve_bytes: int) -> Copied:
+        """Copy what lives of the records before ``upto``, an offset before which all is settled.
+
+        ``known`` is an index that has all of these. ``reserve_bytes`` are allocated at once: what does not fit is
+        found out before the work is done.
+        """
+        self.files.write_at(self.target, [encode_head(self.new)], 0)
+        self.files.allocate(self.target, RECORDS_START + reserve_bytes)
+        by_offset = _ByOffset(known)
+
+        def judge(at: int, header: Header, window: Window) -> None:
+            found = known.get(header.needle) if header.kind != FILLER else None
+            if header.kind == LIVE:
+                if found is None:  # it was damaged when the log was replayed, or it would be known
+                    self._keep(at, header.record_bytes)
+                    self.figures.damaged_count += 1
+                elif found[0] == at and found[1]:
+                    self._keep_indexed(at, header, found[1])
+                    if not is_sound(window, at, header):
+                        self._report_damage(at, header)
+            elif found == (at, 0) and header.appended_ms >= self.drop_before_ms:
+                self._keep_indexed(at, header, 0)
+
+        self._walk(upto, judge, by_offset)
+        return self._rest()
+
+    def follow(self, upto: int) -> Copied:
+        """Copy what came to the log since, up to ``upto``, before which all is settled."""
+
+        def judge(at: int, header: Header, window: Window) -> None:
+            if header.kind == FILLER:
+                return
+            known = self.index.get(header.needle)
+            if header.kind == LIVE:
+                if known is not None:
+                    return  # the first counts
+                self._keep_indexed(at, header, header.stored_bytes)
+                if not is_sound(window, at, header):
+                    self._report_damage(at, header)
+                return
+            if known is not None and known[1]:
+                self.figures.live_count -= 1
+                self.figures.garbage_bytes += record.aligned(known[1])
+            self._keep_indexed(at, header, 0)
+
+        self._walk(upto, judge, None)
+        return self._rest()
+
+    def save(self) -> Copied:
+        """A checkpoint of the new file as it is; the space that was allocated in vain is given back."""
+        self.files.truncate(self.target, self.tail)
+        self._sync()
+        frozen = self.index.freeze()
+        places = self.checkpoint_file.write(
+            frozen, self.figures, watermark=self.tail, clean_size_bytes=self.tail
+        )  # fmt: skip
+        self.index.release(frozen, places)
+        return self.copied
+
+    # -- how -----------------------------------------------------------------------------------------------------
+
+    def _walk(self, upto: int, judge: Callable[[int, Header, Window], None], known: "_ByOffset | None") -> None:
+        window = Window(self.source, upto, self.files)
+        at = self.at
+        self._run_start = self._run_end = at
+        while at < upto:
+            header = record.decode_header(self.tagger, window.read(at, HEADER_BYTES))
+            if header is not None and at + header.record_bytes <= upto:
+                judge(at, header, window)
+                at += header.record_bytes
+            else:
+                following = find_record(window, self.tagger, at + record.ALIGNMENT) or upto
+                self._keep_damage(at, following, known)
+                at = following
+            if self._run_end - self._run_start >= RUN_BYTES:
+                self._copy_run()
+            if at - self.at >= STEP_BYTES:
+                self.pace.spend(at - self.at, self._tell)
+                self.at = at
+                self._tell()
+        self._copy_run()
+        self.at = at
+
+    def _tell(self) -> None:
+        self.progress(self.at)
+
+    def _rest(self) -> Copied:
+        self._sync()
+        return self.copied
+
+    def _keep(self, at: int, size_bytes: int) -> int:
+        """Have this part of the old file copied; its offset in the new one."""
+        if at != self._run_end:
+            self._copy_run()
+            self._run_start = at
+        self._run_end = at + size_bytes
+        return self.tail + at - self._run_start
+
+    def _keep_indexed(self, at: int, header: Header, length: int) -> None:
+        self.index.put(header.needle, self._keep(at, header.record_bytes), length)
+        if header.kind == TOMBSTONE:
+            self.figures.tombstone_count += 1
+        else:
+            self.figures.live_count += 1
+
+    def _report_damage(self, at: int, header: Header) -> None:
+        self.figures.damaged_count += 1
+        log.error("volume %d: needle %016x at %d is damaged; it is kept as it is", self.old.volume, header.needle, at)
+
+    def _keep_damage(self, at: int, end: int, known: "_ByOffset | None") -> None:
+        """Keep bytes that are no record, and the way to the needles that the index has there."""
+        log.error("volume %d: %d damaged bytes at %d; they are kept as they are", self.old.volume, end - at, at)
+        moved = self._keep(at, end - at) - at
+        self.figures.damaged_count += 1
+        for needle, offset, length in known.between(at, end) if known is not None else ():
+            self.index.put(needle, offset + moved, length)
+            if length:
+                self.figures.live_count += 1
+            else:
+                self.figures.tombstone_count += 1
+
+    def _copy_run(self) -> None:
+        at, end = self._run_start, self._run_end
+        self._run_start = end
+        while at < end:
+            size_bytes = self._copy_some(at, min(COMPARE_BYTES, end - at))
+            at += size_bytes
+            self.tail += size_bytes
+            self._unsynced_bytes += size_bytes
+            if self._unsynced_bytes >= SYNC_EVERY_BYTES:
+                self._sync()
+
+    def _copy_some(self, at: int, size_bytes: int) -> int:
+        try:
+            copied = self.files.copy_range(self.source, self.target, size_bytes, at, self.tail)
+        except OSError as error:
+            if error.errno not in _NO_COPY_RANGE:
+                raise
+            copied = 0
+        if not copied:  # this file system knows no such call
+            piece = self.files.read_at(self.source, size_bytes, at)
+            self.files.write_at(self.target, [piece], self.tail)
+            copied = len(piece)
+        if not copied:
+            raise CompactionFailed(f"the volume file ends before {at + size_bytes}")
+        if self.files.read_at(self.source, copied, at) != self.files.read_at(self.target, copied, self.tail):
+            raise CompactionFailed(f"{copied} bytes from {at} on are not the same in the copy")
+        return copied
+
+    def _sync(self) -> None:
+        self.files.sync_data(self.target)
+        self._unsynced_bytes = 0
+
+
+class _ByOffset:
+    """The needles of an index by where they lie; sorted when first asked, which only damage does."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._sorted: list[tuple[int, int, int]] | None = None
+
+    def between(self, start: int, end: int) -> list[tuple[int, int, int]]:
+        """(needle, offset, length) of those in ``[start, end)``."""
+        if self._sorted is None:
+            self._sorted = sorted((offset, needle, length) for needle, offset, length in self._index.items())
+        first = bisect_left(self._sorted, (start, 0, 0))
+        last = bisect_left(self._sorted, (end, 0, 0))
+        return [(needle, offset, length) for offset, needle, length in self._sorted[first:last]]
+
+
+def install(files: FileSystem, path: Path) -> bool:
+    """Put the finished twin in the volume's place. Raises OSError where that did not happen.
+
+    False: it happened, but whether it outlives a power cut is not known. The old volume and the new one hold the
+    same, so that nothing is lost as long as neither takes another record.
+    """
+    directory = twin_directory(path)
+    files.sync_directory(directory)
+    files.rename(twin_path(path), path)
+    try:
+        files.sync_directory(path.parent)
+        files.rename(directory / path.with_suffix(".idx").name, path.with_suffix(".idx"))
+        files.remove(directory)
+        files.sync_directory(path.parent)
+    except OSError as error:
+        log.error("%s was compacted, but the directory could not be made durable: %s", path.name, error)
+        return False
+    return True
+
+
+def tidy(files: FileSystem, path: Path) -> None:
+    """Finish or undo what a stop half-way left of a compaction of the volume at ``path``. Raises OSError.
+
+    The rename of the volume file decides: if the twin has still its own, the old volume is the volume.
+    """
+    directory = twin_directory(path)
+    if not directory.is_dir():
+        return
+    index_path = directory / path.with_suffix(".idx").name
+    if not twin_path(path).exists() and index_path.exists():
+        log.info("%s was compacted; its index is put in place", path.name)
+        files.sync_directory(path.parent)
+        files.rename(index_path, path.with_suffix(".idx"))
+    remove_twin(files, path)
+    files.sync_directory(path.parent)
+
+
+def remove_twin(files: FileSystem, path: Path) -> None:
+    """Remove a twin that is not wanted, the volume file first. Raises OSError."""
+    directory = twin_directory(path)
+    if not directory.is_dir():
+        return
+    for found in sorted(directory.iterdir(), key=lambda found: found.suffix != path.suffix):
+        files.remove(found)
+    files.remove(directory)
+
+
+def _superblock_of(files: FileSystem, fd: int) -> Superblock:
+    try:
+        return decode_head(files.read_at(fd, RECORDS_START, 0))
+    except SuperblockInvalid as error:
+        raise CompactionFailed(f"the superblock: {error}") from error
