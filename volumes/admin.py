@@ -18,7 +18,7 @@ from django.utils.safestring import SafeString
 
 from keys.errors import WarehouseError
 from volumes import selectors
-from volumes.models import Replica, Server, Store, Volume
+from volumes.models import JobState, Replica, Server, Store, Volume
 from volumes.services import placement
 from volumes.services.states import seal_volume
 from volumes.services.store import accept_store
@@ -46,9 +46,9 @@ def _work(replica: Replica) -> str:
     """What runs on a replica, and how far it is; else what failed last."""
     told = []
     for noun, job in (("compaction", replica.compaction), ("scrub", replica.scrub)):
-        if job is None or job["state"] == "done":
+        if job is None or job["state"] == JobState.DONE:
             continue
-        if job["state"] == "running":
+        if job["state"] == JobState.RUNNING:
             share = min(100, 100 * job["done_bytes"] // max(1, job["total_bytes"]))
             told.append(f"{noun} {share} %")
         else:

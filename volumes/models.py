@@ -184,6 +184,14 @@ class Volume(models.Model):
         return datetime.fromtimestamp(self.created_ms / 1000, tz=timezone.get_current_timezone())
 
 
+class JobState(models.TextChoices):
+    """How a compaction or a scrub stands; one that waits its turn is running."""
+
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
 class Replica(models.Model):
     """One physical copy of a volume on one server, with the figures that the server last told."""
 

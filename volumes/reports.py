@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from keys.errors import Invalid
-from volumes.models import MAX_VOLUME
+from volumes.models import MAX_VOLUME, JobState
 
 MAX_BYTES = (1 << 53) - 1
 """Sizes and counts stay below this, the largest integer that every JSON reader keeps exact."""
@@ -35,7 +35,7 @@ class Job:
     """
 
     state: str
-    """``running`` (a scrub that waits its turn is running too), ``done`` or ``failed``."""
+    """One of `JobState`."""
     done_bytes: int
     total_bytes: int
     detail: str
@@ -350,8 +350,8 @@ def _job(value: object, *, reclaims: bool) -> Job:
 
 
 def _job_state(value: object) -> str:
-    if not isinstance(value, str) or value not in {"running", "done", "failed"}:
-        raise ValueError('must be "running", "done" or "failed"')
+    if not isinstance(value, str) or value not in JobState.values:
+        raise ValueError(f"must be one of {', '.join(JobState.values)}")
     return value
 
 

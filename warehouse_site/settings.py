@@ -337,6 +337,7 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {"JobStateEnum": "volumes.models.JobState"},  # several things have a `state`
 }
 
 # --- Logging ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from volumes.models import Replica, Server, Volume
+from volumes.models import JobState, Replica, Server, Volume
 from volumes.reports import MAX_BYTES
 
 MAX_PAGE = 1000
@@ -49,7 +49,7 @@ class MomentField(serializers.DateTimeField):
 class JobSerializer(serializers.Serializer[Any]):
     """How far a job on a volume is, as its server last told."""
 
-    state = serializers.ChoiceField(choices=["running", "done", "failed"])
+    state = serializers.ChoiceField(choices=JobState.choices)
     done_bytes = serializers.IntegerField()
     total_bytes = serializers.IntegerField(help_text="What there is to go through.")
     detail = serializers.CharField(help_text="Why it failed, or what else there is to say.")

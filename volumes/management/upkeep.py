@@ -15,7 +15,7 @@ from keys.errors import WarehouseError
 from volumes import selectors
 from volumes.errors import VolumeServerError
 from volumes.management.progress import Board, bar, percent, size_text
-from volumes.models import MAX_VOLUME, Replica, Server
+from volumes.models import MAX_VOLUME, JobState, Replica, Server
 from volumes.reports import Figures, Job
 from volumes.services.upkeep import ask_figures
 
@@ -178,13 +178,13 @@ class UpkeepCommand(BaseCommand):
             return
         work.heard_at = time.monotonic()
         job = self.job(work.figures)
-        if job is not None and job.state == "running":
+        if job is not None and job.state == JobState.RUNNING:
             self._tell_plainly(work, job)
             return
         work.stage = Stage.OVER
         if job is None:
             self._fail(work.volume, f"its server was started anew, which ended the {self.noun}; run this again")
-        elif job.state == "failed":
+        elif job.state == JobState.FAILED:
             self._fail(work.volume, job.detail or "its server does not say why")
         else:
             self._succeed(work, job)

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 
-from volumes.models import SALT_BYTES, Replica, Server, Volume
+from volumes.models import SALT_BYTES, JobState, Replica, Server, Volume
 from volumes.reports import Figures, Job
 from volumes.services.states import move_volume
 from volumes.services.store import raise_number
@@ -136,9 +136,9 @@ def _tell(replica: Replica, figures: Figures) -> None:
 
 
 def _tell_end(what: str, replica: Replica, job: Job | None, before: dict[str, Any] | None) -> None:
-    if job is None or job.state == "running" or job.as_json() == before:
+    if job is None or job.state == JobState.RUNNING or job.as_json() == before:
         return
-    level = logging.ERROR if job.state == "failed" else logging.INFO
+    level = logging.ERROR if job.state == JobState.FAILED else logging.INFO
     log.log(
         level,
         "%s of volume %d on server %s: %s %s",

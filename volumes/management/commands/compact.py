@@ -9,6 +9,7 @@ from django.core.management.base import CommandParser
 
 from volumes.management.progress import size_text
 from volumes.management.upkeep import UpkeepCommand, Work
+from volumes.models import JobState
 from volumes.reports import MAX_BYTES, Figures, Job
 from volumes.services.upkeep import start_compaction
 
@@ -46,7 +47,7 @@ class Command(UpkeepCommand):
         return figures.size_bytes - figures.garbage_bytes
 
     def reason_to_skip(self, figures: Figures, options: dict[str, Any]) -> str:
-        if figures.compaction is not None and figures.compaction.state == "running":
+        if figures.compaction is not None and figures.compaction.state == JobState.RUNNING:
             return ""  # to be watched
         if figures.is_sealed and options["all_volumes"]:
             return "it is sealed"
@@ -72,7 +73,9 @@ def rate(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no rate; write bytes a second, such as 50M")
-    bytes_a_second = math.ceil(float(found[1]) * 1024 ** _POWERS[found[2].upper()])  # 0.5 is not 0, which is no limit
+    bytes_a_second = math.ceil(
+        float(found[1]) * (1 << 10 * _POWERS[found[2].upper()])
+    )  # 0.5 is not 0, which is no limit
     if bytes_a_second > MAX_BYTES:
         raise argparse.ArgumentTypeError(f"{text!r} is more than can be counted")
     return bytes_a_second
