@@ -60,7 +60,7 @@ class UpkeepCommand(BaseCommand):
         parser.add_argument("volumes", nargs="*", type=volume_number, metavar="VOLUME", help="the volume's number")
         parser.add_argument("--all", action="store_true", dest="all_volumes", help="all volumes of the store")
         parser.add_argument(
-            "--no-wait", action="store_true", help="start all at once and return; the servers do the rest"
+            "--no-wait", action="store_true", help="ask for all and return; each server takes one after the other"
         )
 
     @abstractmethod
@@ -70,10 +70,6 @@ class UpkeepCommand(BaseCommand):
     @abstractmethod
     def job(self, figures: Figures) -> Job | None:
         """The job in a volume's figures."""
-
-    @abstractmethod
-    def expected_bytes(self, figures: Figures) -> int:
-        """What there will be to go through, before the server has said so."""
 
     @abstractmethod
     def succeeded(self, work: Work, job: Job) -> str:
@@ -219,7 +215,7 @@ class UpkeepCommand(BaseCommand):
     def _bytes(self, work: Work) -> tuple[int, int]:
         """What is done of a volume, and what there is to do; all of it when it is over, however it ended."""
         job = None if work.stage == Stage.WAITING else self.job(work.figures)
-        total = self.expected_bytes(work.figures) if job is None else job.total_bytes
+        total = work.figures.size_bytes if job is None else job.total_bytes
         if work.stage == Stage.OVER:
             return total, total
         return (0 if job is None else min(job.done_bytes, total)), total

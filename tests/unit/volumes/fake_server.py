@@ -87,7 +87,7 @@ class FakeVolumeServer:
     def compact(self, volume: int) -> dict[str, Any]:
         figures = self.volumes[volume]
         if not _is_running(figures["compaction"]):
-            figures["compaction"] = _job(figures["size_bytes"] - figures["garbage_bytes"]) | {"reclaimed_bytes": 0}
+            figures["compaction"] = _job(figures["size_bytes"]) | {"reclaimed_bytes": 0}
         return figures
 
     def scrub(self, volume: int) -> dict[str, Any]:

@@ -43,9 +43,6 @@ class Command(UpkeepCommand):
     def job(self, figures: Figures) -> Job | None:
         return figures.compaction
 
-    def expected_bytes(self, figures: Figures) -> int:
-        return figures.size_bytes - figures.garbage_bytes
-
     def reason_to_skip(self, figures: Figures, options: dict[str, Any]) -> str:
         if figures.compaction is not None and figures.compaction.state == JobState.RUNNING:
             return ""  # to be watched

@@ -32,9 +32,6 @@ class Command(UpkeepCommand):
     def job(self, figures: Figures) -> Job | None:
         return figures.scrub
 
-    def expected_bytes(self, figures: Figures) -> int:
-        return figures.size_bytes
-
     def succeeded(self, work: Work, job: Job) -> str:
         checked = f"{size_text(job.total_bytes)} checked"
         if not work.figures.damaged_count:

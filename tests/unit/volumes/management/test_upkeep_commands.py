@@ -118,7 +118,7 @@ class TestCompact:
     def test_bars_on_a_terminal(self, fakes: list[FakeVolumeServer]) -> None:
         volume, other = add_volume(fakes[0]), add_volume(fakes[1])
         said = run("compact", "--all", out=Terminal())
-        assert re.search(rf"volume {volume} +\[#{{12}}-{{12}}\]  50 %  3.0 MiB of 6.0 MiB\n", said)
+        assert re.search(rf"volume {volume} +\[#{{12}}-{{12}}\]  50 %  5.0 MiB of 10.0 MiB\n", said)
         assert re.search(r"in all +\[#{12}-{12}\]  50 %  0 of 2 volumes\n", said)
         assert f"volume {volume}: 50 %" not in said
         assert said.endswith("2 volumes done, 8.0 MiB given back, 0 failed\n")

@@ -56,7 +56,7 @@ class TestStart:
         replica = volume.replicas.get()
         assert told.compaction is not None
         assert told.compaction.as_json() == replica.compaction
-        assert (replica.compaction["state"], replica.compaction["total_bytes"]) == ("running", 6_000)
+        assert (replica.compaction["state"], replica.compaction["total_bytes"]) == ("running", 10_000)
         assert (replica.size_bytes, replica.garbage_bytes, replica.garbage_ratio) == (10_000, 4_000, 0.4)
 
     def test_a_second_call_changes_nothing(self, volume: Volume) -> None:
