@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import resource
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from volume_server.errors import DataDirectoryBusy, VolumeUnusable
 from volume_server.logs import configure_logging
 from volume_server.process import Options, VolumeServer
+from volume_server.upkeep import DEFAULT_SCRUB_DAYS, DEFAULT_SCRUB_RATE
 
 
 def parse_options(arguments: list[str] | None = None) -> Options:
@@ -40,6 +42,20 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         default=os.uname().nodename,
         help="the failure domain: servers of one node never hold two replicas of a volume (default: %(default)s)",
     )
+    parser.add_argument(
+        "--scrub-days",
+        type=_days,
+        default=DEFAULT_SCRUB_DAYS,
+        metavar="DAYS",
+        help="read and check every volume once in so many days; 0: only when asked (default %(default)g)",
+    )
+    parser.add_argument(
+        "--scrub-rate",
+        type=_size,
+        default=DEFAULT_SCRUB_RATE,
+        metavar="BYTES",
+        help="how many bytes a second a scrub reads, such as 50M; 0: as fast as it goes (default 16M)",
+    )
     found = parser.parse_args(arguments)
     return Options(
         data=found.data,
@@ -51,6 +67,8 @@ def parse_options(arguments: list[str] | None = None) -> Options:
         public_url=found.public_url,
         internal_url=found.internal_url,
         node=found.node,
+        scrub_days=found.scrub_days,
+        scrub_rate=found.scrub_rate,
     )
 
 
@@ -78,6 +96,20 @@ def _port(text: str) -> int:
     if not 0 <= port < 65536:
         raise argparse.ArgumentTypeError(f"{text} is not a port")
     return port
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 <= days < 10_000:
+        raise argparse.ArgumentTypeError(f"{text} is no number of days")
+    return days
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d{1,15})([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text} is no size; 50M is one")
+    return int(found[1]) << 10 * " KMGT".index(found[2].upper() or " ")
 
 
 if __name__ == "__main__":

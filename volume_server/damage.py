@@ -3,6 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+MAX_LISTED = 1000
+"""Of a volume's damage so much is told one by one; of what goes beyond it only the number is known."""
+
+BAD_CRC = "the CRC of its record does not match"
+NO_RECORD = "there is no genuine record here"
+CUT_OFF = "the file ends before it"
+BAD_SUPERBLOCK = "this copy of the superblock is not what was written"
+READ = "a read found that it is not what was written"
+
 
 @dataclass(frozen=True, slots=True)
 class Damage:

@@ -13,6 +13,7 @@ from volume_server.http1 import HttpError, Request
 from volume_server.routes import NeedleRoutes, answer_failure, require_no_body
 from volume_server.server import MAX_ADMIN_BODY_BYTES, Connection, Listener
 from volume_server.store import Store
+from volume_server.upkeep import Upkeep
 from volume_server.volume import Volume
 
 _IDENTITY_HEADERS = tuple(
@@ -24,7 +25,7 @@ _VOLUME_FIGURES = {
     "garbage_bytes": "Bytes of dead, refused and aborted records.",
     "live_count": "Needles that can be read.",
     "tombstone_count": "Needles that are dead.",
-    "damaged_count": "Damaged records found so far.",
+    "damaged_count": "Damages that are known.",
 }
 
 
@@ -39,6 +40,7 @@ class InternalRoutes:
         listener: Listener,
         *,
         compactor: Compactor,
+        upkeep: Upkeep,
         instance: str,
         public: NeedleRoutes | None,
     ) -> None:
@@ -47,6 +49,7 @@ class InternalRoutes:
         self.clock = clock
         self.listener = listener
         self.compactor = compactor
+        self.upkeep = upkeep
         self.instance = instance
         self.public = public
         """Where everything else goes when there is one port for both."""
@@ -88,7 +91,12 @@ class InternalRoutes:
 
     def report(self, volume: Volume) -> dict[str, object]:
         """The volume's figures, and what is being done with it."""
-        return {**volume.report(), "compaction": self.compactor.report(volume)}
+        return {
+            **volume.report(),
+            "compaction": self.compactor.report(volume),
+            "scrub": self.upkeep.report(volume),
+            "scrubbed_ms": volume.scrubbed_ms,
+        }
 
     def _signed(self, connection: Connection, request: Request, body: bytes) -> None:
         self._authenticate(request, body)
@@ -101,6 +109,10 @@ class InternalRoutes:
             self._seal(connection, _json(body))
         elif (request.method, target) == (b"POST", "/admin/compact"):
             self._compact(connection, _json(body))
+        elif (request.method, target) == (b"POST", "/admin/scrub"):
+            self._scrub(connection, _json(body))
+        elif (request.method, target) == (b"POST", "/admin/damaged"):
+            self._damaged(connection, _json(body))
         else:
             raise HttpError(404, "not_found", "nothing is here")
 
@@ -148,6 +160,17 @@ class InternalRoutes:
         self.compactor.start(volume, order)
         self._answer(connection, 200, self.report(volume))
 
+    def _scrub(self, connection: Connection, body: dict[str, object]) -> None:
+        volume = self._volume(body)
+        self.upkeep.ask(volume)
+        self._answer(connection, 200, self.report(volume))
+
+    def _damaged(self, connection: Connection, body: dict[str, object]) -> None:
+        volume = self._volume(body)
+        damaged = [damage.to_json() for damage in volume.damage]
+        answer: dict[str, object] = {"volume": volume.number, "damaged": damaged}
+        self._answer(connection, 200, {**answer, "count": volume.figures.damaged_count})
+
     def _volume(self, body: dict[str, object]) -> Volume:
         number = body.get("volume")
         if not isinstance(number, int):
@@ -180,6 +203,13 @@ class InternalRoutes:
                 (f'{{volume="{report["volume"]}"}}', report[name]) for report in reports
             ]
             figures.append((f"volume_{name}", "gauge", text, values))
+        scrubbed: list[tuple[str, object]] = [
+            (f'{{volume="{volume.number}"}}', (volume.scrubbed_ms or 0) / 1000)
+            for volume in self.store.volumes.values()
+        ]
+        figures.append(
+            ("volume_scrubbed_timestamp_seconds", "gauge", "When the last full scrub ended; 0: never.", scrubbed)
+        )  # fmt: skip
         raw = "".join(
             f"# HELP warehouse_{name} {text}\n# TYPE warehouse_{name} {kind}\n"
             + "".join(f"warehouse_{name}{labels} {value}\n" for labels, value in values)

@@ -23,6 +23,7 @@ from volume_server.routes import NeedleConnection, NeedleRoutes, Origins, new_in
 from volume_server.server import SWEEP_S, Handler, Listener
 from volume_server.store import Store
 from volume_server.syncing import SyncProcess
+from volume_server.upkeep import DEFAULT_SCRUB_DAYS, DEFAULT_SCRUB_RATE, Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class Options:
     public_url: str | None
     internal_url: str | None
     node: str
+    scrub_days: float = DEFAULT_SCRUB_DAYS
+    scrub_rate: int = DEFAULT_SCRUB_RATE
 
 
 class VolumeServer:
@@ -83,7 +86,18 @@ class VolumeServer:
         self.syncer = SyncProcess(self._on_syncer_death)
         self.committer = Committer(loop, threads, self.confirmer, self.clock, self.syncer.attach)
         self.listener = Listener(loop, threads, self.instance)
-        self.compactor = Compactor(loop, threads, self.store, self.committer, self.clock)
+        self.upkeep = Upkeep(
+            loop,
+            threads,
+            self.store,
+            self.clock,
+            scrub_days=self.options.scrub_days,
+            scrub_rate=self.options.scrub_rate,
+        )
+        self.compactor = Compactor(
+            loop, threads, self.store, self.committer, self.clock, before=self.upkeep.give_way
+        )  # fmt: skip
+        self.upkeep.is_busy = self.compactor.is_running
         servers, address = await self._listen()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
@@ -100,8 +114,10 @@ class VolumeServer:
             )
             heart.start()
         sweeper = loop.create_task(self._sweep())
+        self.upkeep.start()
         await self.stopping.wait()
         log.info("stopping: finishing what is in flight")
+        await self.upkeep.stop()
         await self.compactor.stop()
         await self._drain(servers)
         sweeper.cancel()
@@ -113,7 +129,10 @@ class VolumeServer:
         self.syncer.close()
         threads.shutdown()
         await asyncio.sleep(0)  # what the last threads handed over
-        self.store.save_identity()
+        try:
+            self.store.save_identity()
+        except OSError as error:  # the disk may be full to the last block; the volumes are to be closed all the same
+            log.error("server.json could not be written: %s", error)
         # Without the syncer some claims are in doubt: the next start reads and syncs the tail, as after a crash.
         self.store.close(clean=not self.syncer.is_dead)
         log.info("stopped")
@@ -128,6 +147,7 @@ class VolumeServer:
             self.clock,
             self.listener,
             compactor=self.compactor,
+            upkeep=self.upkeep,
             instance=self.instance,
             public=needles if shared else None,
         )
@@ -197,7 +217,6 @@ class VolumeServer:
     def _learn(self, answer: dict[str, Any]) -> bool:
         """What a registration or heartbeat brought. True: there is a new volume to report at once."""
         identity = self.store.identity
-        before = (identity.kid, identity.store, identity.sequence)
         if "secret" in answer:
             kid = int(answer["kid"])
             kept = {str(identity.kid): identity.secrets[str(identity.kid)]} if identity.kid else {}
@@ -205,8 +224,7 @@ class VolumeServer:
             identity.kid = kid
         identity.store = str(answer["store"])
         identity.sequence = max(identity.sequence, int(answer["sequence"]))
-        if (identity.kid, identity.store, identity.sequence) != before or "secret" in answer:
-            self.store.save_identity()
+        self.store.save_identity()
         self._on_loop(lambda: self._apply(answer))
         made = [self._carry_out(instruction) for instruction in answer.get("instructions", [])]
         return any(made)

@@ -19,7 +19,7 @@ from itertools import groupby
 from pathlib import Path
 
 from volume_server import recovery, superblock
-from volume_server.damage import Damage
+from volume_server.damage import BAD_CRC, BAD_SUPERBLOCK, CUT_OFF, NO_RECORD, Damage
 from volume_server.durability import FileSystem
 from volume_server.pace import Pace
 from volume_server.record import FILLER, Tagger
@@ -29,11 +29,6 @@ PAGE_BYTES = 4096
 UNREADABLE = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA, errno.EREMOTEIO})
 """What the kernel says when device or file system cannot give the bytes (EUCLEAN and EBADMSG: their checksum is wrong).
 Any other error says nothing of them, and ends the pass."""
-
-BAD_CRC = "the CRC of its record does not match"
-NO_RECORD = "there is no genuine record here"
-CUT_OFF = "the file ends before it"
-BAD_SUPERBLOCK = "this copy of the superblock is not what was written"
 
 
 def scrub(

@@ -146,7 +146,7 @@ class Volume:
         self.damaged_needles: set[int] = set()
         """Known to be damaged, by a read or a scrub; each is counted once."""
         self.damage: tuple[Damage, ...] = ()
-        """Where all that damage lies, up to `MAX_LISTED` places; ``figures.damaged_count`` is the number of them all."""
+        """Where all that damage lies, up to `MAX_LISTED` places; ``figures.damaged_count`` is how many there are."""
         self.scrubbed_ms: int | None = None
         """When the last full scrub ended, by the master's clock."""
         self.sync_failure: OSError | None = None
@@ -533,7 +533,9 @@ class Volume:
             try:
                 _write_state(self.files, self.path, state)
             except OSError as error:
-                log.critical("volume %d: its state (sealed: %s) was not written: %s", self.number, state.sealed, error)
+                log.critical(
+                    "volume %d: its state (sealed: %s) could not be written down: %s", self.number, self.sealed, error
+                )
 
     def is_taken(self, needle: int) -> bool:
         """Whether a record of this id stands here, dead or alive, or is on its way."""
@@ -735,7 +737,7 @@ class Volume:
         self.damage = (*self.damage, damage)[:MAX_LISTED]
         self._damage_is_unsaved = True
 
-    def report(self) -> dict[str, object]:
+    def report(self) -> dict[str, int | str]:
         """The figures of docs/protocol.md, section 5."""
         return {
             "volume": self.number,
@@ -747,7 +749,6 @@ class Volume:
             "live_count": self.figures.live_count,
             "tombstone_count": self.figures.tombstone_count,
             "damaged_count": self.figures.damaged_count,
-            "scrubbed_ms": self.scrubbed_ms,
         }
 
 

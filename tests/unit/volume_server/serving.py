@@ -24,6 +24,7 @@ from volume_server.leases import Gate
 from volume_server.routes import NeedleConnection, NeedleRoutes, Origins
 from volume_server.server import Listener
 from volume_server.store import Store
+from volume_server.upkeep import Upkeep
 from volume_server.volume import Volume
 
 T = TypeVar("T")
@@ -231,13 +232,18 @@ class Server:
         self.committer = Committer(self.loop, self.threads, self.confirmer or self.verdicts, self.clock)
         self.listener = Listener(self.loop, self.threads, "instance-of-this-test")
         needles = NeedleRoutes(self.store, self.gate, self.committer, self.clock, self.listener)
-        self.compactor = Compactor(self.loop, self.threads, self.store, self.committer, self.clock)
+        self.upkeep = Upkeep(self.loop, self.threads, self.store, self.clock)
+        self.compactor = Compactor(
+            self.loop, self.threads, self.store, self.committer, self.clock, before=self.upkeep.give_way
+        )
+        self.upkeep.is_busy = self.compactor.is_running
         routes = InternalRoutes(
             self.store,
             self.committer,
             self.clock,
             self.listener,
             compactor=self.compactor,
+            upkeep=self.upkeep,
             instance="instance-of-this-test",
             public=needles,
         )
@@ -251,6 +257,7 @@ class Server:
         self.port: int = server.sockets[0].getsockname()[1]
         started.set_result(None)
         await self._stopping.wait()
+        await self.upkeep.stop()
         await self.compactor.stop()
         server.close()
         for connection in list(self.listener.connections):

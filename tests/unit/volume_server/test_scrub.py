@@ -13,19 +13,11 @@ import pytest
 
 from tests.unit.volume_server.faults import NEEDLE, SUPERBLOCK, delete, finish, new_volume, put, write
 from volume_server import record
-from volume_server.damage import Damage, name_needles
+from volume_server.damage import BAD_CRC, BAD_SUPERBLOCK, CUT_OFF, NO_RECORD, Damage, name_needles
 from volume_server.durability import FileSystem
 from volume_server.pace import Pace
 from volume_server.recovery import WINDOW_BYTES
-from volume_server.scrub import (
-    BAD_CRC,
-    BAD_SUPERBLOCK,
-    CUT_OFF,
-    NO_RECORD,
-    PAGE_BYTES,
-    SparingFiles,
-    scrub,
-)
+from volume_server.scrub import PAGE_BYTES, SparingFiles, scrub
 from volume_server.superblock import RECORDS_START
 from volume_server.volume import Claim
 
