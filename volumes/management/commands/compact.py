@@ -70,9 +70,8 @@ def rate(text: str) -> int:
     found = _SIZE.fullmatch(text.strip())
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no rate; write bytes a second, such as 50M")
-    bytes_a_second = math.ceil(
-        float(found[1]) * (1 << 10 * _POWERS[found[2].upper()])
-    )  # 0.5 is not 0, which is no limit
+    power = _POWERS[found[2].upper()]
+    bytes_a_second = math.ceil(float(found[1]) * (1 << 10 * power))  # rounded up: no limit, which is 0, is none but 0
     if bytes_a_second > MAX_BYTES:
         raise argparse.ArgumentTypeError(f"{text!r} is more than can be counted")
     return bytes_a_second
