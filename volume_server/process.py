@@ -180,18 +180,18 @@ class VolumeServer:
     async def _drain(self, servers: list[asyncio.Server]) -> None:
         for server in servers:
             server.close()
-        if self.syncer.is_dead:
-            for connection in list(self.listener.connections):
-                connection.abort()
-            return
         self.listener.drain()
         ends_at = self.loop.time() + DRAIN_S
-        while self.listener.connections and self.loop.time() < ends_at:
+
+        def waits() -> bool:
+            return not self.syncer.is_dead and self.loop.time() < ends_at  # what no sync ends is never answered
+
+        while self.listener.connections and waits():
             await asyncio.sleep(0.02)
         for connection in list(self.listener.connections):
             connection.abort()
         await asyncio.sleep(0)
-        while any(volume.claims for volume in self.store.volumes.values()) and self.loop.time() < ends_at:
+        while any(volume.claims for volume in self.store.volumes.values()) and waits():
             await asyncio.sleep(0.02)
 
     # -- the heart's side: called in its thread ------------------------------------------------------------------

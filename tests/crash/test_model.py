@@ -31,6 +31,16 @@ def acknowledged(verdict: tuple[int, str] = COMMITTED) -> Needle:
     return needle
 
 
+def void(_: object) -> None:
+    """What it gives does not matter."""
+
+
+def deleted() -> Needle:
+    needle = acknowledged()
+    delete(needle, "deleted")
+    return needle
+
+
 def test_what_a_good_server_says() -> None:
     needle = Needle(1, 7, COMMITTED)
     needle.put_sent(b"lost")
@@ -103,16 +113,6 @@ LIES: dict[str, tuple[Callable[[], Needle], Story]] = {
         lambda: Needle(1, 7, COMMITTED), lambda needle: needle.bad_put_answered(needle.seen(), COMMITTED)
     ),
 }  # fmt: skip
-
-
-def void(_: object) -> None:
-    """What it gives does not matter."""
-
-
-def deleted() -> Needle:
-    needle = acknowledged()
-    delete(needle, "deleted")
-    return needle
 
 
 @pytest.mark.parametrize("lie", LIES)

@@ -29,6 +29,7 @@ from volume_server.commit import Put
 from volume_server.durability import FileSystem
 from volume_server.logs import configure_logging
 from volume_server.process import VolumeServer
+from volume_server.store import Store
 from volume_server.volume import volume_path
 
 SERVER = "00000000-0000-4000-8000-000000000001"
@@ -60,7 +61,12 @@ class Settings:
 
 
 class MadeUpMaster:
-    """The verdict is a needle's own; whether and when it comes is drawn anew each time."""
+    """The verdict is a needle's own; whether and when it comes is drawn anew each time.
+
+    When the server's ``store`` is closed nothing is told any more, as by a closed lane.
+    """
+
+    store: Store
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -72,7 +78,12 @@ class MadeUpMaster:
         if draw < 0.5:
             done(put, verdict)
         else:
-            get_running_loop().call_later(self.random.random() * (0.005 if draw < 0.9 else 0.03), done, put, verdict)
+            later_s = self.random.random() * (0.005 if draw < 0.9 else 0.03)
+            get_running_loop().call_later(later_s, self._tell, done, put, verdict)
+
+    def _tell(self, done: Callable[[Put, dict[str, object]], None], put: Put, verdict: dict[str, object]) -> None:
+        if self.store.volumes:
+            done(put, verdict)
 
     def _judge(self, put: Put) -> dict[str, object]:
         if self.random.random() < 0.05:
@@ -208,8 +219,9 @@ def _serve(settings: Settings, log: Path, said: int) -> NoReturn:
 def _run(settings: Settings) -> int:
     volumes.CHECKPOINT_EVERY_BYTES = settings.checkpoint_bytes
     options = parse_options(["--data", str(settings.directory), "--port", "0", "--master", MASTER])
-    server = VolumeServer(options, confirmer=MadeUpMaster(settings))
-    store = server.store
+    master = MadeUpMaster(settings)
+    server = VolumeServer(options, confirmer=master)
+    store = master.store = server.store
     if settings.die_at_call is not None:
         counts = partial(_is_stopping, server) if settings.die_in_stop else lambda: True
         store.files = store.room.files = DeadlyFiles(settings.die_at_call, counts)

@@ -137,6 +137,20 @@ def test_death_of_the_child_is_told_once_and_nobody_is_answered(tmp_path: Path) 
     drive(scene)
 
 
+def test_volume_whose_first_sync_comes_after_the_death_of_the_child(tmp_path: Path) -> None:
+    async def scene(driver: Driver) -> None:
+        driver.process._child.kill()
+        driver.process._child.wait()
+        syncs = driver.attach(new_volume(tmp_path))
+        syncs.start()
+        await driver.died.wait()
+        assert driver.deaths == 1
+        assert driver._outcomes.empty()
+        syncs.close()
+
+    drive(scene)
+
+
 def test_what_the_child_synced_is_there_after_a_crash(tmp_path: Path) -> None:
     async def scene(driver: Driver) -> None:
         volume = new_volume(tmp_path)
