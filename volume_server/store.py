@@ -88,6 +88,8 @@ class Store:
         self.room = DiskRoom(self.files, directory)
         self.size_limit = DEFAULT_SIZE_LIMIT
         self.volumes: dict[int, Volume] = {}
+        self._identity_path = directory / "server.json"
+        self._saved_identity = b""
         self.identity = self._load_identity()
         self._remove_leftovers()
 
@@ -124,10 +126,11 @@ class Store:
             volume.size_limit = size_bytes
 
     def save_identity(self) -> None:
-        """Raises OSError."""
-        self.files.replace_file(
-            self.directory / "server.json", json.dumps(asdict(self.identity), indent=1).encode()
-        )  # fmt: skip
+        """Write the identity down where it differs from what stands there. Raises OSError."""
+        content = _encode_identity(self.identity)
+        if content != self._saved_identity:
+            self.files.replace_file(self._identity_path, content)
+            self._saved_identity = content
 
     def free_bytes(self) -> int:
         """What may still be written: free space without the reserve."""
@@ -147,15 +150,16 @@ class Store:
         self.files.close(self._lock_fd)
 
     def _load_identity(self) -> Identity:
-        path = self.directory / "server.json"
         try:
-            found = json.loads(self.files.read_file(path))
+            self._saved_identity = self.files.read_file(self._identity_path)
+            found = json.loads(self._saved_identity)
         except FileNotFoundError:
             identity = Identity()
-            self.files.replace_file(path, json.dumps(asdict(identity), indent=1).encode())
+            self._saved_identity = _encode_identity(identity)
+            self.files.replace_file(self._identity_path, self._saved_identity)
             return identity
         except ValueError as error:
-            raise VolumeUnusable(f"{path} is not JSON: {error}") from error
+            raise VolumeUnusable(f"{self._identity_path} is not JSON: {error}") from error
         known = {name: found[name] for name in Identity.__dataclass_fields__ if name in found}
         return Identity(**known)
 
@@ -170,3 +174,7 @@ class Store:
         yield from self.directory.glob(".*.vol.*")
         yield from self.directory.glob(".*.state.*")
         yield from self.directory.glob(".server.json.*")
+
+
+def _encode_identity(identity: Identity) -> bytes:
+    return json.dumps(asdict(identity), indent=1).encode()

@@ -136,6 +136,17 @@ def test_secrets_are_the_owners_alone_and_the_identity_stays(tmp_path: Path, mas
     assert all("token" not in body for body in registrations)  # known by now: it signs
 
 
+def test_sequence_that_a_confirm_brought_is_written_down_by_the_next_heartbeat(
+    tmp_path: Path, master: FakeMaster
+) -> None:
+    data = tmp_path / "data"
+    with started(data, master) as process:
+        assert process.wire().send(request("PUT", put_url(FIRST), b"x")).answer().status == 201  # it told 7
+        wait_until(
+            lambda: json.loads((data / "server.json").read_bytes())["sequence"] == 7, what="the sequence on disk"
+        )  # fmt: skip
+
+
 def test_data_directory_has_one_owner(tmp_path: Path, master: FakeMaster) -> None:
     with started(tmp_path / "data", master):
         second = Process(tmp_path / "data", master)
