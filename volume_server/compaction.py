@@ -303,11 +303,9 @@ def install(files: FileSystem, path: Path) -> bool:
     False: it happened, but whether it outlives a power cut is not known. The old volume and the new one hold the
     same, so that nothing is lost as long as neither takes another record.
     """
-    directory = twin_directory(path)
-    files.sync_directory(directory)
     files.rename(twin_path(path), path)
+    directory = twin_directory(path)
     try:
-        files.sync_directory(path.parent)
         files.rename(directory / path.with_suffix(".idx").name, path.with_suffix(".idx"))
         files.remove(directory)
         files.sync_directory(path.parent)
