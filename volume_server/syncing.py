@@ -87,12 +87,12 @@ class SyncProcess:
             self._child = subprocess.Popen([sys.executable, "-I", "-S", str(CHILD)], stdin=theirs.fileno())
 
     def attach(self, loop: asyncio.AbstractEventLoop, volume: Volume, done: Done) -> "SyncChannel":
-        """Never fails: where the child is dead already, ``on_death`` is told, as by a channel that finds it dead."""
+        """Never fails: where the child is gone already, ``on_death`` is told, as by a channel that finds it dead."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
                 socket.send_fds(self._control, [SYNC], [theirs.fileno(), volume.fd])
-            except ConnectionError:
+            except OSError:
                 self.died()
         return SyncChannel(self, loop, volume, done, ours)
 

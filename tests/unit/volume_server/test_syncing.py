@@ -137,10 +137,14 @@ def test_death_of_the_child_is_told_once_and_nobody_is_answered(tmp_path: Path) 
     drive(scene)
 
 
-def test_volume_whose_first_sync_comes_after_the_death_of_the_child(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["killed", "closed"])
+def test_volume_whose_first_sync_comes_after_the_end_of_the_child(tmp_path: Path, how: str) -> None:
     async def scene(driver: Driver) -> None:
-        driver.process._child.kill()
-        driver.process._child.wait()
+        if how == "killed":
+            driver.process._child.kill()
+            driver.process._child.wait()
+        else:
+            driver.process.close()
         syncs = driver.attach(new_volume(tmp_path))
         syncs.start()
         await driver.died.wait()
