@@ -197,6 +197,8 @@ class Pass:
                 again = True
             elif failure is not None:
                 job.state, job.detail = "failed", failure
+                for damage in self.found:  # it is there, whatever else is
+                    volume.note_damage(damage)
                 log.error("volume %d was not scrubbed: %s", volume.number, failure)
             else:
                 await self._conclude()

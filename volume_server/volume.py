@@ -234,7 +234,7 @@ class Volume:
                 self.tail = found.offset
                 return
             log.error("volume %d: %d damaged bytes at %d", self.number, found.size_bytes, found.offset)
-            self._note_damage(Damage(found.offset, found.size_bytes, None, NO_RECORD))
+            self.note_damage(Damage(found.offset, found.size_bytes, None, NO_RECORD))
             return
         header = found.header
         if header.kind == record.FILLER:
@@ -242,7 +242,7 @@ class Volume:
             return
         if not found.sound:
             log.error("volume %d: needle %016x at %d is damaged", self.number, header.needle, found.offset)
-            self._note_damage(Damage(found.offset, header.record_bytes, header.needle, BAD_CRC))
+            self.note_damage(Damage(found.offset, header.record_bytes, header.needle, BAD_CRC))
             if header.kind == LIVE:
                 return  # a tombstone's header alone says that the needle is dead, and is genuine
         known = self.index.get(header.needle)
@@ -694,7 +694,7 @@ class Volume:
             self.damaged_needles.add(needle)
             log.error("volume %d: needle %016x at %d is damaged", self.number, needle, offset)
             size_bytes = record.aligned(self.stored_length(needle) or HEADER_BYTES)  # a tombstone's at the least
-            self._note_damage(Damage(offset, size_bytes, needle, READ))
+            self.note_damage(Damage(offset, size_bytes, needle, READ))
         return Damaged(f"needle {needle:016x} of volume {self.number} is damaged")
 
     # -- damage --------------------------------------------------------------------------------------------------
@@ -729,7 +729,7 @@ class Volume:
                 needles.add(damage.needle)
         return needles
 
-    def _note_damage(self, damage: Damage) -> None:
+    def note_damage(self, damage: Damage) -> None:
         """Count damage that was come across, unless it is known."""
         if any(known.offset == damage.offset for known in self.damage):
             return
