@@ -43,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         # the reader has seen enough; nothing may be flushed into the closed pipe at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREADABLE
+    except OSError as error:
+        return _refuse(options, f"{options.file} cannot be read to its end: {error.strerror}")
     return code
 
 

@@ -35,12 +35,12 @@ from volume_server.checkpoint import (
 from volume_server.durability import FileSystem
 from volume_server.errors import VolumeUnusable
 from volume_server.index import MAX_OFFSET, Index
+from volume_server.scrub import ForgivingReads
 from volume_server.superblock import COPY_OFFSETS, RECORDS_START, SIZE_BYTES, Superblock, SuperblockInvalid, decode
 from volume_server.volume import State, _read_state, volume_path
 
 MAX_FINDINGS = 1000
 """Of damage, told one by one; what is beyond that is counted."""
-PAGE_BYTES = 4096
 _INDEX_TRIES = 5
 _MAX_LISTED = 10
 _INDEX_DAMAGE_ADVICE = (
@@ -194,6 +194,7 @@ class Inspection:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.files = FileSystem()
+        self._reads = ForgivingReads(self.files)
         self.fd = _open_file(path)
         try:
             self.superblock, self._findings = self._read_superblock()
@@ -212,7 +213,10 @@ class Inspection:
     # -- the whole of it -----------------------------------------------------------------------------------------
 
     def run(self, each: Callable[[Item], object] = lambda _: None) -> Report:
-        """Look at everything; ``each`` is called with every record and gap, in the file's order. Raises NotAVolume."""
+        """Look at everything; ``each`` is called with every record and gap, in the file's order.
+
+        Raises OSError where the file cannot be read for a reason that is not the data's.
+        """
         report = Report(self.path, self.superblock, findings=self._findings)
         self._read_state(report)
         loaded = self._load_index(report)
@@ -245,19 +249,9 @@ class Inspection:
         return report
 
     def items(self, start: int = RECORDS_START) -> Iterator[Item]:
-        """All that lies in the file from ``start`` on. What the device does not give is damage, and is passed over."""
-        at = start
-        while at < self.size_bytes:
-            try:
-                for found in recovery.scan(self.fd, self.tagger, start=at, end=self.size_bytes):
-                    item = self._item(found)
-                    yield item
-                    at = item.offset + item.size_bytes
-                return
-            except OSError as error:
-                following = self._readable_record(at)
-                yield Item(at, following - at, None, sound=False, reason=f"the disk does not give it: {error.strerror}")
-                at = following
+        """All that lies in the file from ``start`` on. What the device does not give is damage. Raises OSError."""
+        for found in recovery.scan(self.fd, self.tagger, start=start, end=self.size_bytes, files=self._reads):
+            yield self._item(found)
 
     def contents(self, item: Item) -> Contents:
         """What a record's meta says. Of a damaged one it is what can be read, which may be wrong."""
@@ -276,22 +270,26 @@ class Inspection:
 
     def _item(self, found: recovery.Found | recovery.Gap) -> Item:
         if isinstance(found, recovery.Gap):
-            reason = "" if found.torn else self._look_of_gap(found)
+            failure = self._reads.failure_within(found.offset, found.offset + found.size_bytes)
+            reason = failure or ("" if found.torn else self._look_of_gap(found))
             return Item(found.offset, found.size_bytes, None, sound=False, reason=reason, torn=found.torn)
         header = found.header
         size_bytes = min(header.record_bytes, self.size_bytes - found.offset)
         reason = ""
+        failure = self._reads.failure_within(found.offset, found.offset + header.stored_bytes)
+        if failure and header.kind != record.FILLER:
+            return Item(found.offset, size_bytes, header, sound=False, reason=failure)
         if not found.sound:
             reason = "meta and data do not give the CRC in its header"
         elif header.kind != record.FILLER:
-            padding = os.pread(self.fd, size_bytes - header.stored_bytes, found.offset + header.stored_bytes)
+            padding = self._reads.read_at(self.fd, size_bytes - header.stored_bytes, found.offset + header.stored_bytes)
             if padding.strip(b"\0"):
                 reason = "the padding behind it is not zeros"
         return Item(found.offset, size_bytes, header, sound=found.sound, reason=reason)
 
     def _look_of_gap(self, gap: recovery.Gap) -> str:
         """Why these bytes are no record, as far as that can be seen."""
-        window = recovery.Window(self.fd, gap.offset + gap.size_bytes)
+        window = recovery.Window(self.fd, gap.offset + gap.size_bytes, self._reads)
         start = bytes(window.read(gap.offset, record.HEADER_BYTES))
         if start.startswith(record.MAGIC) and len(start) == record.HEADER_BYTES:
             needle = int.from_bytes(start[8:16], "little")
@@ -303,19 +301,6 @@ class Inspection:
                 return "no genuine header stands here"
             at += len(piece)
         return "all of it is zeros, as of pages that were never written, or were lost"
-
-    def _readable_record(self, start: int) -> int:
-        """The next record behind what cannot be read at ``start``; the file's end where none comes."""
-        at = start
-        while at < self.size_bytes:
-            at = (at // PAGE_BYTES + 1) * PAGE_BYTES
-            try:
-                os.pread(self.fd, PAGE_BYTES, at)
-                following = recovery.find_record(recovery.Window(self.fd, self.size_bytes), self.tagger, at)
-            except OSError:
-                continue
-            return self.size_bytes if following is None else following
-        return self.size_bytes
 
     def _look_again(self, damaged: list[tuple[Item, str]], watermark: int) -> list[tuple[Item, str]]:
         """What is still there of the damage that was met while the file changed. Before the watermark nothing moves."""
@@ -468,7 +453,8 @@ class Inspection:
                 findings.append(Finding(what, _INDEX_DAMAGE_ADVICE))
                 continue
             offset = HEADER_OFFSETS[header.generation % 2]
-            how = "of a clean stop" if loaded.clean_size_bytes else f"to be replayed from {loaded.watermark:,} on"
+            is_whole = loaded.clean_size_bytes == loaded.watermark == self.size_bytes
+            how = "of a clean stop" if is_whole else f"to be replayed from {loaded.watermark:,} on"
             return (
                 loaded,
                 f"the header at {offset} of {path.name} counts, generation {header.generation}, {how}",

@@ -45,7 +45,7 @@ def scrub(
     ``progress`` is called with an offset, again and again also while it is waiting. Raises OSError when the file
     cannot be read for a reason that is not the data's; nothing is then known about the rest.
     """
-    reads = _Reads(files, pace or Pace(0), progress)
+    reads = ForgivingReads(files, pace, progress)
     for offset in COPY_OFFSETS:
         raw = reads.read_at(fd, SIZE_BYTES, offset)
         failure = reads.failure_within(offset, offset + SIZE_BYTES)
@@ -65,12 +65,14 @@ def scrub(
     progress(end)
 
 
-class _Reads(FileSystem):
+class ForgivingReads(FileSystem):
     """Paced reads, which give zeros for the pages that the device does not."""
 
-    def __init__(self, files: FileSystem, pace: Pace, progress: Callable[[int], None]) -> None:
+    def __init__(
+        self, files: FileSystem, pace: Pace | None = None, progress: Callable[[int], None] = lambda _: None
+    ) -> None:
         self._files = files
-        self._pace = pace
+        self._pace = pace or Pace(0)
         self._progress = progress
         self._failures: dict[int, str] = {}
         """Page -> why it could not be read; of the part of the file that is being looked at."""
