@@ -271,10 +271,10 @@ class Pass:
                     damage.reason,
                 )
         volume.end_scrub(self.found, self.count, end=self.end, now_ms=self.upkeep.clock.now_ms())
+        await self.upkeep.loop.run_in_executor(self.upkeep.threads, volume.save_state)
         job.state, job.done_bytes = "done", job.total_bytes
         job.detail = f"{self.count} damaged" if self.count else ""
         log.info("volume %d: scrubbed, %d damaged", volume.number, self.count)
-        await self.upkeep.loop.run_in_executor(self.upkeep.threads, volume.save_state)
 
 
 async def needles_within(index: Index, extents: Iterable[Damage]) -> list[tuple[int, int, int]]:

@@ -1,4 +1,4 @@
-"""Scrubs in a running server: damage is found in one pass, told, kept and forgotten again; whose turn it is and when."""
+"""Scrubs in a running server: damage is found in one pass, told, kept and forgotten; whose turn it is, and when not."""
 
 import asyncio
 import json
