@@ -59,6 +59,7 @@ class SimulatedDisk(FileSystem):
     """
 
     def __init__(self, directory: Path) -> None:
+        super().__init__()
         self.directory = directory
         self._lock = threading.RLock()
         self._operations = 0
@@ -160,7 +161,7 @@ class SimulatedDisk(FileSystem):
             super().allocate(fd, size_bytes)
 
     def truncate(self, fd: int, size_bytes: int) -> None:
-        with self._changing(fd, size_bytes, self.size_bytes(fd)):
+        with self._changing(fd, size_bytes, os.fstat(fd).st_size):
             super().truncate(fd, size_bytes)
 
     def sync_data(self, fd: int) -> None:
@@ -209,7 +210,7 @@ class SimulatedDisk(FileSystem):
         number = path.stat().st_ino
         if number not in self._inodes:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._inodes[number] = Inode(fd, [(0, self.size_bytes(fd))])
+            self._inodes[number] = Inode(fd, [(0, os.fstat(fd).st_size)])
         return self._inodes[number]
 
     def _node_at(self, path: Path) -> Node | None:
@@ -246,7 +247,7 @@ class SimulatedDisk(FileSystem):
                 for number, raw in zip(numbers, self._read_sectors(inode, numbers), strict=True):
                     inode.sectors[number].append((self._operations, raw))
                 inode.doubtful.difference_update(numbers)
-                if (size_bytes := self.size_bytes(fd)) != inode.sizes[-1][1]:
+                if (size_bytes := os.fstat(fd).st_size) != inode.sizes[-1][1]:
                     inode.sizes.append((self._operations, size_bytes))
 
     def _read_sectors(self, inode: Inode, numbers: range) -> Iterator[bytes]:
