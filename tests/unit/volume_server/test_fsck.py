@@ -17,7 +17,7 @@ import pytest
 
 from tests.golden import make
 from tests.support.programs import ROOT
-from tests.unit.volume_server.faults import NEEDLE, SALT, delete, finish, new_volume, put, reopen
+from tests.unit.volume_server.faults import NEEDLE, SALT, delete, finish, new_volume, put, reopen, settle, write
 from tests.unit.volume_server.serving import FIRST, LARGE, Server, put_url, request
 from volume_server import fsck, record
 from volume_server import meta as metas
@@ -380,7 +380,8 @@ def test_file_of_another_name(path: Path) -> None:
 
 def test_much_damage_is_counted_and_partly_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     volume = new_volume(tmp_path)
-    claims = [put(volume, NEEDLE + number, b"data") for number in range(MAX_FINDINGS + 50)]
+    claims = [write(volume, NEEDLE + number, b"data") for number in range(MAX_FINDINGS + 50)]
+    settle(volume, *claims)
     volume.close()
     raw = bytearray(volume.path.read_bytes())
     for claim in claims:
@@ -593,7 +594,7 @@ def test_beside_a_running_server(server: Server) -> None:
         while seen < 150:
             report = inspected(path)
             assert damage(report) == []
-            assert report.records["filler"] == 1
+            assert report.records["filler"] + report.records["torn tail"] >= 1
             seen = report.records["live"]
     finally:
         stopped.set()
@@ -642,8 +643,7 @@ def test_exit_codes(path: Path, tmp_path: Path) -> None:
 
 def test_reader_that_has_seen_enough(tmp_path: Path) -> None:
     volume = new_volume(tmp_path)
-    for number in range(3000):
-        put(volume, NEEDLE + number, b"")
+    settle(volume, *(write(volume, NEEDLE + number, b"") for number in range(3000)))
     volume.close()
     with process("--dump", volume.path) as running:
         assert running.stdout is not None
