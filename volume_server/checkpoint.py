@@ -6,7 +6,7 @@ A crash at any moment leaves the older header and everything it names. What does
 the index is then rebuilt by a scan of the volume.
 
     header, at 0 and at 4096 in turn
-     0   8    magic "WHIndex1"
+     0   8    magic "WHIndex2"
      8   4    volume id
     12   4    revision of the volume
     16  16    salt of the volume
@@ -36,13 +36,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from volume_server.durability import FileSystem
-from volume_server.index import MAX_DEPTH, MAX_USED, SEGMENT_BYTES, Index, Segment
+from volume_server.index import MAX_DEPTH, MAX_USED, SEGMENT_BYTES, Frozen, Index, Segment
 from volume_server.record import ALIGNMENT
 from volume_server.superblock import RECORDS_START, Superblock
 
 log = logging.getLogger(__name__)
 
-MAGIC = b"WHIndex1"
+MAGIC = b"WHIndex2"
 _HEADER = struct.Struct("<8sII16sQQQQQQQQII")
 _CRC = struct.Struct("<I")
 _ENTRY = struct.Struct("<IHHI")
@@ -150,7 +150,7 @@ class CheckpointFile:
                 found.append(error)
         return found
 
-    def write(self, segments: list[Segment], figures: Figures, *, watermark: int, clean_size_bytes: int) -> list[int]:
+    def write(self, frozen: list[Frozen], figures: Figures, *, watermark: int, clean_size_bytes: int) -> list[int]:
         """Make a checkpoint of frozen segments durable; returns each one's place. Raises OSError.
 
         The caller has synced the volume's data before: nothing here may name a record that is not durable.
@@ -161,19 +161,20 @@ class CheckpointFile:
             taken = set(self._used)
             places, crcs, entries = [], {}, []
             free = 0
-            for segment in segments:
-                place = segment.saved_at
-                if place < 0 or place not in self._crcs:
+            for segment, saved_at, depth, used in frozen:
+                place = saved_at
+                if saved_at < 0:
                     while free in taken:
                         free += 1
                     place = free
                     taken.add(place)
                     crcs[place] = zlib.crc32(segment.buffer)
                     self.files.write_at(fd, [segment.buffer], PLACES_START + place * SEGMENT_BYTES)
+                    segment.frozen = False  # the loop may change it again, without a copy
                 else:
                     crcs[place] = self._crcs[place]
                 places.append(place)
-                entries.append(_ENTRY.pack(place, segment.depth, segment.used, crcs[place]))
+                entries.append(_ENTRY.pack(place, depth, used, crcs[place]))
             table = b"".join(entries)
             table_places = _free_run(taken, -(-len(table) // SEGMENT_BYTES))
             table_offset = PLACES_START + table_places.start * SEGMENT_BYTES
@@ -191,7 +192,7 @@ class CheckpointFile:
                 garbage_bytes=figures.garbage_bytes,
                 damaged_count=figures.damaged_count,
                 table_offset=table_offset,
-                segment_count=len(segments),
+                segment_count=len(frozen),
                 table_crc=zlib.crc32(table),
             )
             self.files.write_at(fd, [encode_header(header)], HEADER_OFFSETS[header.generation % 2])

@@ -77,7 +77,7 @@ def test_a_stranger_finds_a_needle_by_the_index_file() -> None:
     heads = [raw[at : at + 108] for at in (0, 4096)]
     good = [head for head in heads if number(head, (104, 4)) == zlib.crc32(head[:104])]
     head = max(good, key=lambda found: number(found, fields["generation"]))
-    assert head[:8] == b"WHIndex1"
+    assert head[:8] == b"WHIndex2"
     table_at = number(head, fields["offset"])
     place, depth, used, crc = struct.unpack("<IHHI", raw[table_at : table_at + 12])
     segment = raw[8192 + place * 65536 :][:65536]
@@ -101,6 +101,7 @@ def test_limits_are_the_codes() -> None:
         intent.MAX_BYTES,
         meta.MAX_KEY_BYTES,
         meta.MAX_METADATA_BYTES,
+        index_module.SPLIT_USED,
         index_module.MAX_USED,
         index_module.SEGMENT_SLOTS,
     ):
