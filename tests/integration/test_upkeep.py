@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -227,6 +228,32 @@ def test_planted_damage_is_found_and_spoils_one_needle(
     ended = wait_for_job(api, volume, "scrub")
     assert (ended["scrub"]["state"], ended["damaged_count"]) == ("done", 1)
     assert f"Volume {volume}: the scrub runs" in admin.act("scrub", volume)
+
+
+def test_ctrl_c_ends_the_watching_and_not_the_work(store: Store, api: Api) -> None:
+    bucket = api.make_bucket("slow")
+    objects = put_many(api, bucket)
+    volume, _ = volume_of(api, bucket, next(iter(objects)))
+    watching = subprocess.Popen(
+        [sys.executable, "manage.py", "compact", str(volume), "--rate", "1K"],
+        env={**store.env, "WAREHOUSE_DATA": str(store.data)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def state() -> str | None:
+        found = replica(api, volume)["compaction"]
+        return found and found["state"]
+
+    wait_until(lambda: state() == "running", what="the compaction")
+    watching.send_signal(signal.SIGINT)
+    _, said = watching.communicate()
+    assert watching.returncode == 130, said
+    assert f"The compaction of volume {volume} goes on" in said
+    assert state() == "running"
+    assert {key: api.read(bucket, key) for key in objects} == objects  # both files are there, and neither is in the way
 
 
 def flip_a_bit(store: Store, body: bytes) -> Path:

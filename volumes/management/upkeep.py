@@ -152,13 +152,13 @@ class UpkeepCommand(BaseCommand):
         self.board.clear()
 
     def _start(self, work: Work, options: dict[str, Any]) -> bool:
+        work.stage = Stage.RUNNING  # before it is asked for: after Ctrl-C in between it may well run
         try:
             work.figures = self.start(work.volume, options)
         except WarehouseError as error:
             work.stage = Stage.OVER
             self._fail(work.volume, error.detail)
             return False
-        work.stage = Stage.RUNNING
         work.heard_at = time.monotonic()
         return True
 
