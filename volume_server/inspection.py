@@ -36,8 +36,9 @@ from volume_server.durability import FileSystem
 from volume_server.errors import VolumeUnusable
 from volume_server.index import MAX_OFFSET, Index
 from volume_server.scrub import ForgivingReads
+from volume_server.state import State
 from volume_server.superblock import COPY_OFFSETS, RECORDS_START, SIZE_BYTES, Superblock, SuperblockInvalid, decode
-from volume_server.volume import State, _read_state, volume_path
+from volume_server.volume import read_state, volume_path
 
 MAX_FINDINGS = 1000
 """Of damage, told one by one; what is beyond that is counted."""
@@ -218,7 +219,7 @@ class Inspection:
         Raises OSError where the file cannot be read for a reason that is not the data's.
         """
         report = Report(self.path, self.superblock, findings=self._findings)
-        self._read_state(report)
+        self._judge_state(report)
         loaded = self._load_index(report)
         before = _stamp(self.fd)
         self.size_bytes, _ = before
@@ -383,9 +384,9 @@ class Inspection:
         told = "; ".join(f"at {offset}: {reason}" for offset, reason in reasons)
         raise NotAVolume(f"{name} is not a volume file ({told})")
 
-    def _read_state(self, report: Report) -> None:
+    def _judge_state(self, report: Report) -> None:
         try:
-            report.state = _read_state(self.files, self.path)
+            report.state = read_state(self.files, self.path)
         except VolumeUnusable as error:
             advice = (
                 "The server refuses the volume. Put the file back from a backup, or write "

@@ -92,6 +92,8 @@ def find_record(window: Window, tagger: record.Tagger, start: int) -> int | None
     at = start
     while at + record.HEADER_BYTES <= window.end:
         piece = bytes(window.read(at, WINDOW_BYTES))
+        if not piece:
+            return None  # the file became shorter meanwhile
         found = piece.find(record.MAGIC)
         while found >= 0:
             if not (at + found) % record.ALIGNMENT:

@@ -13,7 +13,6 @@ Only what is settled is in the index; until then the id stands in `claims`, wher
 """
 
 import errno
-import json
 import logging
 import os
 import threading
@@ -23,6 +22,7 @@ from pathlib import Path
 from zlib import crc32
 
 from volume_server import record, recovery
+from volume_server import state as states
 from volume_server.checkpoint import CheckpointFile, Figures
 from volume_server.damage import BAD_CRC, MAX_LISTED, NO_RECORD, READ, Damage
 from volume_server.durability import FileSystem
@@ -40,6 +40,7 @@ from volume_server.errors import (
 )
 from volume_server.index import MAX_OFFSET, Frozen, Index
 from volume_server.record import HEADER_BYTES, LIVE
+from volume_server.state import State
 from volume_server.superblock import RECORDS_START, Superblock, SuperblockInvalid, decode_head, encode_head
 
 log = logging.getLogger(__name__)
@@ -94,21 +95,6 @@ class Needle:
     header: record.Header
     meta: bytes
     data_offset: int
-
-
-@dataclass(slots=True)
-class State:
-    """What a volume's `.state` file keeps: what the log itself cannot say."""
-
-    epoch: int = 1
-    sealed: str | None = None
-    unsynced: list[tuple[int, int]] = field(default_factory=list)
-    scrubbed_ms: int | None = None
-    """When the last full pass ended, by the master's clock."""
-    damaged_count: int = 0
-    damaged: tuple[Damage, ...] = ()
-    damaged_revision: int = 0
-    """Of the file in which that damage lies; 0: nothing was ever written down, and the checkpoint's figure counts."""
 
 
 @dataclass(slots=True)
@@ -200,7 +186,7 @@ class Volume:
         return volume
 
     def _recover(self) -> None:
-        state = _read_state(self.files, self.path)
+        state = read_state(self.files, self.path)
         self.epoch = state.epoch
         self.sealed = state.sealed
         self.unsynced = state.unsynced
@@ -766,40 +752,15 @@ def _state_path(path: Path) -> Path:
 
 
 def _write_state(files: FileSystem, path: Path, state: State) -> None:
-    damaged = None
-    if state.damaged_revision:
-        damaged = {
-            "revision": state.damaged_revision,
-            "count": state.damaged_count,
-            "listed": [damage.to_json() for damage in state.damaged],
-        }
-    fields = {
-        "epoch": state.epoch,
-        "sealed": state.sealed,
-        "unsynced": state.unsynced,
-        "scrubbed_ms": state.scrubbed_ms,
-        "damaged": damaged,
-    }
-    files.replace_file(_state_path(path), json.dumps(fields).encode())
+    files.replace_file(_state_path(path), states.encode(state))
 
 
-def _read_state(files: FileSystem, path: Path) -> State:
+def read_state(files: FileSystem, path: Path) -> State:
+    """Of the volume at ``path``. Raises VolumeUnusable, OSError."""
     state_path = _state_path(path)
     try:
-        found = json.loads(files.read_file(state_path))
-        sealed, scrubbed_ms, damaged = found["sealed"], found.get("scrubbed_ms"), found.get("damaged")
-        state = State(
-            int(found["epoch"]),
-            None if sealed is None else str(sealed),
-            [(int(start), int(end)) for start, end in found.get("unsynced", [])],
-            None if scrubbed_ms is None else int(scrubbed_ms),
-        )
-        if damaged is not None:
-            state.damaged_revision = int(damaged["revision"])
-            state.damaged_count = int(damaged["count"])
-            state.damaged = tuple(map(Damage.of_json, damaged["listed"]))
-        return state
+        return states.decode(files.read_file(state_path))
     except FileNotFoundError:
         return State()
-    except (ValueError, TypeError, KeyError) as error:
-        raise VolumeUnusable(f"{state_path.name} holds no state: {error!r}") from error
+    except states.StateInvalid as error:
+        raise VolumeUnusable(f"{state_path.name} holds no state: {error}") from error
