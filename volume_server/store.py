@@ -62,7 +62,10 @@ class DiskRoom(Room):
     def require(self, size_bytes: int) -> None:
         now_s = time.monotonic()
         if size_bytes > self._left_bytes or now_s > self._until_s:
-            free_bytes = self.files.free_bytes(self.directory) - self.reserve_bytes()
+            try:
+                free_bytes = self.files.free_bytes(self.directory) - self.reserve_bytes()
+            except OSError as error:
+                raise DiskFull(f"the disk does not say how much room it has: {error}") from error
             if size_bytes > free_bytes:
                 raise DiskFull(f"the disk has no room for {size_bytes} bytes beside its reserve")
             self._left_bytes = min(free_bytes, RECHECK_BYTES + size_bytes)
