@@ -1,6 +1,5 @@
 """Compaction and scrub of single volumes: started here, carried out by the servers, watched through their figures."""
 
-import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import NoReturn
@@ -23,8 +22,6 @@ from volumes.models import Replica, Server
 from volumes.reports import DamageReport, Figures
 from volumes.services.figures import record_volume
 from volumes.services.store import require_not_behind
-
-log = logging.getLogger(__name__)
 
 _REFUSALS: Mapping[str, type[WarehouseError]] = {
     kind.code: kind for kind in (CompactionNeedsSpace, VolumeBusy, VolumeSealed)
@@ -49,7 +46,6 @@ def start_compaction(*, volume_id: int, rate_bytes: int = 0) -> Figures:
         figures = client.compact(replica.server, volume_id, rate_bytes=rate_bytes, drop_before_ms=drop_before_ms)
     except ServerRefused as error:
         _pass_on(error)
-    log.info("compaction of volume %d runs on server %s", volume_id, replica.server_id)
     record_volume(server_id=replica.server_id, figures=figures, now=timezone.now())
     return figures
 
@@ -64,7 +60,6 @@ def start_scrub(*, volume_id: int) -> Figures:
         figures = client.scrub(replica.server, volume_id)
     except ServerRefused as error:
         _pass_on(error)
-    log.info("scrub of volume %d runs on server %s", volume_id, replica.server_id)
     record_volume(server_id=replica.server_id, figures=figures, now=timezone.now())
     return figures
 
