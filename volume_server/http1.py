@@ -2,7 +2,8 @@
 
 Where the RFC lets a server be lenient, this one is not: two programs that read one request differently
 are how requests are smuggled. Lines end in CRLF exactly, there is no obs-fold, no bare CR or LF,
-no Transfer-Encoding (411), one Host, at most one Content-Length of ASCII digits, and limits on everything.
+no Transfer-Encoding (411), one Host, at most one Content-Length of ASCII digits, known methods (501), and limits on
+everything.
 """
 
 import re
@@ -15,11 +16,13 @@ MAX_HEADER_COUNT = 64
 MAX_HEAD_BYTES = MAX_REQUEST_LINE_BYTES + 2 + MAX_HEADER_BYTES
 MAX_LENGTH_DIGITS = 15
 
-_REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[!-~]*) HTTP/1\.1\Z")
+_REQUEST_LINE = re.compile(rb"(GET|HEAD|PUT|POST|OPTIONS|DELETE|PATCH) (/[!-~]*) HTTP/1\.1\Z")
+_OTHER_METHOD = re.compile(rb"[A-Z]{1,16} /[!-~]* HTTP/1\.1\Z")
+_OTHER_VERSION = re.compile(rb"[A-Z]+ [!-~]+ HTTP/\d\.\d\Z")
 # One repetition a field, and white space stripped afterwards: two in a row that both take spaces would be tried in all
 # ways of sharing them, a second for one bad header of 16 KiB.
 _HEADER_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t \x21-\x7e\x80-\xff]*)\Z")
-_BARE_LINE_BREAK = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)")
+_HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*\Z")
 _DIGITS = re.compile(rb"[0-9]+\Z")
 _OWN_LINE = re.compile(rb"\r\n(content-length|warehouse-key|warehouse-crc32): ([!-~]+)(?=\r\n)", re.IGNORECASE)
 _OWN_VALUE = re.compile(rb"[!-~]+")
@@ -86,6 +89,8 @@ class RequestParser:
         """The last header block up to each of its own values, and which of `Own` that is."""
         self._last_piece = b""
         """What comes behind the last of them, the blank line included."""
+        self._most_repeated_bytes = 0
+        """The size of the longest request that could repeat it."""
         self._repeatable: bytes | None = None
         """All behind the target of a request with the last block, where nothing in that changes what a GET gets."""
 
@@ -96,7 +101,12 @@ class RequestParser:
         for one; all others (more requests than one, say) go through `parse`.
         """
         rest = self._repeatable
-        if rest is not None and data.startswith(b"GET /") and data.endswith(rest):
+        if (
+            rest is not None
+            and data.startswith(b"GET /")
+            and data.endswith(rest)
+            and len(data) <= self._most_repeated_bytes
+        ):
             return data[4 : -len(rest)]
         return None
 
@@ -133,7 +143,7 @@ class RequestParser:
         if end < 0:
             if line_end >= 0 and len(buffer) - line_end > MAX_HEADER_BYTES + 3:
                 raise HttpError(431, "headers_too_large", f"headers may have {MAX_HEADER_BYTES} bytes in all")
-            if _BARE_LINE_BREAK.search(buffer):
+            if has_bare_line_break(buffer):
                 raise HttpError(400, "bad_request", "a line that does not end in CRLF")
             return None
         if line_end < 0:
@@ -155,6 +165,7 @@ class RequestParser:
         self._last_piece = raw[at:]
         # a value that is spelt in another way would be taken for a part of what never changes
         self._last_block = block if len(self._pieces) == 3 - own.count(None) else None
+        self._most_repeated_bytes = MAX_REQUEST_LINE_BYTES + len(raw)
         self._repeatable = b" HTTP/1.1" + raw if block.plain and block.keep_alive and own == _NOTHING else None
 
     def _repeated(self, buffer: bytes | bytearray, line_end: int) -> tuple[Own, int] | None:
@@ -182,12 +193,23 @@ class RequestParser:
         return Own(int(length), key, crc), at
 
 
+def has_bare_line_break(begun: bytes | bytearray) -> bool:
+    """Whether there is a CR or LF alone; a CR at the very end may still get its LF.
+
+    Counted, not searched for: whoever sends a head byte by byte has it looked through at each of them.
+    """
+    pairs = begun.count(b"\r\n")
+    return begun.count(b"\n") != pairs or begun.count(b"\r") - begun.endswith(b"\r") != pairs
+
+
 def parse_request_line(line: bytes) -> tuple[bytes, bytes]:
     """Method and target (origin form only). Raises HttpError."""
     match = _REQUEST_LINE.match(line)
     if match is not None:
         return match[1], match[2]
-    if re.match(rb"[A-Z]+ [!-~]+ HTTP/\d\.\d\Z", line) and not line.endswith(b"HTTP/1.1"):
+    if _OTHER_METHOD.match(line):
+        raise HttpError(501, "method_unknown", "no such method is spoken here")
+    if _OTHER_VERSION.match(line) and not line.endswith(b"HTTP/1.1"):
         raise HttpError(505, "http_version_unknown", "HTTP/1.1 is spoken here")
     raise HttpError(400, "bad_request", "not a request line of HTTP/1.1 with a target in origin form")
 
@@ -207,8 +229,9 @@ def parse_header_block(raw: bytes) -> tuple[HeaderBlock, Own]:
                 raise HttpError(400, "bad_request", f"{name.decode()} stands twice")
             value = fields[name] + b", " + value
         fields[name] = value
-    if b"host" not in fields:
-        raise HttpError(400, "bad_request", "no Host")
+    host = fields.get(b"host")
+    if host is None or not _HOST.match(host):
+        raise HttpError(400, "bad_request", "no Host, or none that is one")
     if b"transfer-encoding" in fields:
         raise HttpError(411, "length_required", "Transfer-Encoding is not taken; send a Content-Length")
     length = fields.pop(b"content-length", None)
@@ -217,14 +240,18 @@ def parse_header_block(raw: bytes) -> tuple[HeaderBlock, Own]:
     expect = fields.get(b"expect")
     if expect is not None and expect.lower() != b"100-continue":
         raise HttpError(417, "expectation_failed", "only 100-continue can be expected")
-    connection = fields.get(b"connection")
-    keep_alive = connection is None or b"close" not in {token.strip() for token in connection.lower().split(b",")}
+    # Proxy-Connection is no standard, but some heed it: whoever does takes this request for the last one
+    keep_alive = not (_closes(fields.get(b"connection")) or _closes(fields.get(b"proxy-connection")))
     own = Own(
         None if length is None else int(length),
         fields.pop(b"warehouse-key", None),
         fields.pop(b"warehouse-crc32", None),
     )
     return HeaderBlock(fields, keep_alive, expect is not None, fields.keys() <= _PLAIN), own
+
+
+def _closes(connection: bytes | None) -> bool:
+    return connection is not None and b"close" in {token.strip(b"\t ") for token in connection.lower().split(b",")}
 
 
 _known_lines: dict[bytes, tuple[bytes, bytes]] = {}

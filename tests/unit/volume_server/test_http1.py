@@ -1,9 +1,42 @@
-"""The request parser: a table of good and bad requests, fed whole and one byte at a time."""
+"""The request parser: a table of good and bad requests, fed whole and one byte at a time.
+
+Which rule of HTTP as it is spoken here is tested where; rows are those of `BAD`, and `against_peers` is
+`tests/property/test_http1_against_peers.py`, which tries all rules on streams that h11 and llhttp read too.
+
+| rule | tests |
+|---|---|
+| lines end in CRLF, no bare CR or LF | rows "bare …", "blank line first", `test_refusal_comes_as_soon…` |
+| no obs-fold | rows "obs-fold", "obs-fold first" |
+| names are tokens right before the colon, values hold no controls | rows "space before the colon" … "DEL in a value" |
+| origin form, known methods, HTTP/1.1 alone (400, 501, 505) | rows "lower-case method" … "version in lower case" |
+| one Content-Length of ASCII digits | rows "two lengths" … "length of too many digits", `test_largest_length` |
+| Transfer-Encoding is refused (411) | rows "chunked", "chunked and a length", "identity" |
+| one Host, and a good one | rows "no Host" … "two Hosts" |
+| limits on line, size and number (414, 431) | `test_limit_of_the_request_line`, `…_headers`, `…_number_of_headers` |
+| what the parser remembers changes nothing | `test_repeated_headers…`, `test_own_headers…`, against_peers |
+| pipelined requests in order | `test_pipelined_requests…`; `test_server.py`: `test_pipelined_mix…`, `test_verdict…` |
+| short ways read as the long one | `test_short_ways.py`, `tests/property/test_http1_against_connection.py` |
+| HEAD has a head alone | `test_routes.py`, `test_server.py`: `test_pipelined_mix…` |
+| 100 Continue only for a good signature | `test_server.py`: `test_continue…` |
+| other expectations are refused (417) | row "other expectation" |
+| slow heads, bodies, readers, idle connections | `test_server.py`: time limits; `tests/integration/test_hardening.py` |
+| connection cap, large bodies at once, memory | `test_server.py`: limits; `tests/integration/test_hardening.py` |
+| after a refusal 1 MiB is drained, then the end | `test_server.py`: `test_body_of_a_refused…`, `test_draining_ends` |
+| half-closed and reset connections | `test_server.py`: half-close, bodies; `tests/integration/test_hardening.py` |
+"""
 
 import pytest
 
 from volume_server import http1
-from volume_server.http1 import HttpError, Own, Request, RequestParser, parse_header_block, parse_request_line
+from volume_server.http1 import (
+    HttpError,
+    Own,
+    Request,
+    RequestParser,
+    has_bare_line_break,
+    parse_header_block,
+    parse_request_line,
+)
 
 HOST = b"Host: x\r\n"
 
@@ -111,6 +144,10 @@ def test_known_block_may_not_grow_beyond_the_limit() -> None:
         (b"Connection: upgrade, close", False),
         (b"Connection: closed", True),
         (b"Connection: upgrade\r\nConnection: close", False),
+        (b"Connection: x,\tclose\t", False),
+        (b"Connection: close\xa0", True),
+        (b"Proxy-Connection: close", False),
+        (b"Proxy-Connection: keep-alive", True),
     ],
 )
 def test_connection(field: bytes, alive: bool) -> None:
@@ -133,6 +170,9 @@ BAD = [
     ("no method", b" / HTTP/1.1\r\n" + HOST + b"\r\n", 400),
     ("lower-case method", head(b"get / HTTP/1.1"), 400),
     ("method too long", head(b"A" * 17 + b" / HTTP/1.1"), 400),
+    ("unknown method", head(b"GETX / HTTP/1.1"), 501),
+    ("TRACE", head(b"TRACE / HTTP/1.1"), 501),
+    ("CONNECT with a path", head(b"CONNECT / HTTP/1.1"), 501),
     ("two spaces", head(b"GET  / HTTP/1.1"), 400),
     ("space in the target", head(b"GET /a b HTTP/1.1"), 400),
     ("tab in the line", head(b"GET\t/ HTTP/1.1"), 400),
@@ -163,6 +203,9 @@ BAD = [
     ("name that is no token", head(b"GET / HTTP/1.1", b"A(b): c"), 400),
     ("name that is no ASCII", head(b"GET / HTTP/1.1", b"\xc3\xa4: c"), 400),
     ("no Host", head(host=b""), 400),
+    ("Host that is none", head(host=b"Host: x y\r\n"), 400),
+    ("Host with a path", head(host=b"Host: x/y\r\n"), 400),
+    ("Host with a user", head(host=b"Host: a@x\r\n"), 400),
     ("two Hosts", head(b"GET / HTTP/1.1", b"Host: x"), 400),
     ("two lengths", head(b"PUT / HTTP/1.1", b"Content-Length: 1", b"Content-Length: 1"), 400),
     ("list of lengths", head(b"PUT / HTTP/1.1", b"Content-Length: 1, 1"), 400),
@@ -173,6 +216,7 @@ BAD = [
     ("length with an underscore", head(b"PUT / HTTP/1.1", b"Content-Length: 1_0"), 400),
     ("length of other digits", head(b"PUT / HTTP/1.1", "Content-Length: ٣".encode()), 400),
     ("length of too many digits", head(b"PUT / HTTP/1.1", b"Content-Length: " + b"1" * 16), 400),
+    ("no-break space behind the length", head(b"PUT / HTTP/1.1", b"Content-Length: 1\xa0"), 400),
     ("chunked", head(b"PUT / HTTP/1.1", b"Transfer-Encoding: chunked"), 411),
     ("chunked and a length", head(b"PUT / HTTP/1.1", b"Content-Length: 1", b"Transfer-Encoding: chunked"), 411),
     ("identity", head(b"PUT / HTTP/1.1", b"Transfer-Encoding: identity"), 411),
@@ -262,3 +306,17 @@ def test_request_line_alone() -> None:
 def test_block_that_does_not_end_in_crlf_is_refused(raw: bytes) -> None:
     with pytest.raises(HttpError):
         parse_header_block(raw)
+
+
+@pytest.mark.parametrize("host", [b"x", b"", b"x:80", b"[::1]:80", b"a-b.example:8081", b"192.0.2.1"])
+def test_hosts(host: bytes) -> None:
+    assert parse_header_block(b"Host: " + host + b"\r\n")[0].fields[b"host"] == host
+
+
+@pytest.mark.parametrize(
+    ("begun", "bare"),
+    [(b"", False), (b"a\r\nb\r", False), (b"\r\n\r\n", False), (b"\n", True), (b"a\rb", True), (b"\r\r\n", True),
+     (b"\n\r", True), (b"\r\n\n", True), (b"a\r\n\r\r", True), (b"a\rb\r", True)],
+)  # fmt: skip
+def test_bare_line_breaks(begun: bytes, bare: bool) -> None:
+    assert has_bare_line_break(begun) == bare
