@@ -307,7 +307,7 @@ def install(files: FileSystem, path: Path) -> bool:
     directory = twin_directory(path)
     try:
         files.rename(directory / path.with_suffix(".idx").name, path.with_suffix(".idx"))
-        files.remove(directory)
+        remove_twin(files, path)
         files.sync_directory(path.parent)
     except OSError as error:
         log.error("%s was compacted, but the directory could not be made durable: %s", path.name, error)

@@ -126,7 +126,7 @@ class Compactor:
             raise VolumeBusy("the server is stopping")
 
     def _require_room(self, volume: Volume) -> None:
-        needed = volume.tail - volume.figures.garbage_bytes + len(volume.index.directory) * SEGMENT_BYTES
+        needed = volume.tail - volume.figures.garbage_bytes + sum(SEGMENT_BYTES for _ in volume.index.segments())
         free = self.store.free_bytes()
         if needed > free:
             raise DiskFull(

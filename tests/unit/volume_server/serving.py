@@ -327,3 +327,16 @@ def running(directory: Path, **options: Any) -> Iterator[Server]:
         yield server
     finally:
         server.stop()
+
+
+def admin(
+    server: Server, target: str, body: object, *, method: str = "POST", signed_as: dict[str, Any] | None = None
+) -> Answer:
+    """A request of the master's; ``signed_as``: what is signed instead of what is sent."""
+    raw = b"" if body is None else json.dumps(body).encode()
+    values = {
+        "direction": signing.TO_SERVER, "method": method, "target": target, "body": raw,
+        "server": server.store.identity.server, "time_ms": server.clock.now_ms(),
+    }  # fmt: skip
+    headers = signing.signed_headers(SECRET, kid=KID, **(values | (signed_as or {})))
+    return server.ask(method, target, raw, **headers)

@@ -1,6 +1,5 @@
 """What a request means: reads, ranges, conditions, writes, the duplicate and verdict rules, the master's calls."""
 
-import json
 import os
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +10,11 @@ import pytest
 from tests.unit.volume_server.faults import FaultyFiles
 from tests.unit.volume_server.serving import (
     FIRST,
-    KID,
     LARGE,
     MASTER,
-    SECRET,
     Answer,
     Server,
+    admin,
     get_url,
     lease,
     put_url,
@@ -608,19 +606,6 @@ def test_body_that_nobody_reads_is_never_taken_for_a_request(server: Server, met
 
 
 # -- the master's calls ------------------------------------------------------------------------------------------
-
-
-def admin(
-    server: Server, target: str, body: object, *, method: str = "POST", signed_as: dict[str, Any] | None = None
-) -> Answer:
-    """A request of the master's; ``signed_as``: what is signed instead of what is sent."""
-    raw = b"" if body is None else json.dumps(body).encode()
-    values = {
-        "direction": signing.TO_SERVER, "method": method, "target": target, "body": raw,
-        "server": server.store.identity.server, "time_ms": server.clock.now_ms(),
-    }  # fmt: skip
-    headers = signing.signed_headers(SECRET, kid=KID, **(values | (signed_as or {})))
-    return server.ask(method, target, raw, **headers)
 
 
 def test_usage(server: Server) -> None:
