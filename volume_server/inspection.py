@@ -52,7 +52,7 @@ _LOST_ADVICE = (
     "Reading it is answered 500 needle_damaged. Put the object again from where it came from, or bring the volume back "
     "from a backup (with the server stopped, and the .idx file removed)."
 )
-_CUT_ADVICE = "Bring the volume back from a backup before a server opens it: opening it cuts the tail off for good."
+_CUT_ADVICE = "Bring the volume back from a backup before a server opens it: opening may cut the tail off for good."
 _BURIED_ADVICE = "The index file alone knows by now that what it buried is dead: do not remove that file."
 _KINDS = {record.LIVE: "live", record.TOMBSTONE: "tombstone", record.FILLER: "filler"}
 
@@ -148,6 +148,7 @@ class Extents:
 class Lost:
     """What the index names in a damaged place."""
 
+    offset: int
     needle: int
     is_dead: bool
     """It was the needle's tombstone that lay there."""
@@ -476,7 +477,7 @@ class Inspection:
             if known and known[0] >= self.size_bytes:
                 start = self.size_bytes
             if known and start is not None:
-                lost.setdefault(start, []).append(Lost(needle, is_dead=not known[1]))
+                lost.setdefault(start, []).append(Lost(known[0], needle, is_dead=not known[1]))
                 continue
             wrong += 1
             if wrong <= MAX_FINDINGS:
@@ -518,7 +519,10 @@ def _explain_gap(item: Item, reason: str, lost: list[Lost], watermark: int) -> F
 
 
 def _listed(lost: list[Lost]) -> str:
-    told = [f"{'the tombstone of ' if one.is_dead else ''}needle {one.needle:016x}" for one in lost[:_MAX_LISTED]]
+    told = [
+        f"{'the tombstone of ' if one.is_dead else ''}needle {one.needle:016x}"
+        for one in sorted(lost, key=lambda one: one.offset)[:_MAX_LISTED]
+    ]
     return ", ".join(told) + (f" and {len(lost) - _MAX_LISTED:,} more" if len(lost) > _MAX_LISTED else "")
 
 
