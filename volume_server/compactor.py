@@ -156,7 +156,8 @@ class Compactor:
             job.ended_ms = self.clock.now_ms()
 
     def child(self, first: Message, messages: "asyncio.Queue[Message | str]") -> ChildJob:
-        """A child at work, whose messages and whose end (as text) come through the queue."""
+        """A child at work, whose messages and whose end (as text) come through the queue. Raises VolumeBusy."""
+        self._require_going()
 
         def ended(reason: str | None) -> None:
             self._children.discard(child)

@@ -334,7 +334,7 @@ def admin(
 ) -> Answer:
     """A request of the master's; ``signed_as``: what is signed instead of what is sent."""
     raw = b"" if body is None else json.dumps(body).encode()
-    values = {
+    values: dict[str, Any] = {
         "direction": signing.TO_SERVER, "method": method, "target": target, "body": raw,
         "server": server.store.identity.server, "time_ms": server.clock.now_ms(),
     }  # fmt: skip
