@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 DEFAULT_SIZE_LIMIT = 16 << 30
 CHECKPOINT_EVERY_BYTES = 64 << 20
 MAX_VERDICT_BYTES = 256
+MAX_TOMBSTONE_BYTES = record.aligned(HEADER_BYTES + MAX_VERDICT_BYTES)
+"""Behind the last record there is to be an offset left for the tombstone of every needle that lives."""
 MAX_QUEUED_BUFFERS = 1000
 """Of queued records, four each: one pwritev takes 1,024 (IOV_MAX)."""
 MAX_QUEUED_BYTES = 1 << 20
@@ -429,6 +431,8 @@ class Volume:
             raise NeedleUnknown(f"needle {needle:016x} was never stored here")
         if known[1] == 0 or needle in self.claims:
             raise NeedleTaken(f"needle {needle:016x} is dead already")
+        if self.tail > MAX_OFFSET:
+            raise VolumeFull(f"volume {self.number} ends where the index's offsets do")
         raw = record.encode_tombstone(self.tagger, needle, verdict=verdict, appended_ms=appended_ms)
         self._require_open()
         claim = Claim(
@@ -535,7 +539,8 @@ class Volume:
         record_bytes = record.aligned(stored_bytes)
         if record_bytes > record.MAX_RECORD_BYTES:
             raise VolumeFull(f"a record holds at most {record.MAX_RECORD_BYTES} bytes")
-        if self.tail + record_bytes > min(self.size_limit, MAX_OFFSET):
+        end = self.tail + record_bytes
+        if end > self.size_limit or end > MAX_OFFSET - MAX_TOMBSTONE_BYTES * (self.figures.live_count + 1):
             raise VolumeFull(f"volume {self.number} has no room for {data_bytes} bytes more")
         self.room.require(record_bytes)
         return Claim(needle, self.tail, record_bytes, stored_bytes, kind, appended_ms, meta)
