@@ -45,6 +45,9 @@ RUN_BYTES = 8 << 20
 STEP_BYTES = 1 << 20
 """How often progress is told and the pace is kept."""
 COMPARE_BYTES = 1 << 20
+SHORT_RUN_BYTES = 64 << 10
+"""Shorter runs are gathered and written by one call for many: it is the calls that cost then, not the bytes."""
+MAX_GATHERED = 1000
 SYNC_EVERY_BYTES = 64 << 20
 """So that the last fdatasync, which writers wait for, finds little left to write."""
 _NO_COPY_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
@@ -115,6 +118,9 @@ class Copy:
         self.tail = RECORDS_START
         self._run_start = self._run_end = RECORDS_START
         """What is to be copied next: this much of the old file, to the new one's tail."""
+        self._gathered: list[bytes] = []
+        """Short runs for the new file's tail, not written yet."""
+        self._gathered_bytes = 0
         self._unsynced_bytes = 0
 
     @property
@@ -208,6 +214,7 @@ class Copy:
                 self.at = at
                 self._tell()
         self._copy_run()
+        self._write_gathered()
         self.at = at
 
     def _tell(self) -> None:
@@ -251,13 +258,43 @@ class Copy:
     def _copy_run(self) -> None:
         at, end = self._run_start, self._run_end
         self._run_start = end
+        if 0 < end - at < SHORT_RUN_BYTES:
+            self._gathered.append(self._piece(at, end - at))
+            self._gathered_bytes += end - at
+            self.tail += end - at
+            if self._gathered_bytes >= COMPARE_BYTES or len(self._gathered) >= MAX_GATHERED:
+                self._write_gathered()
+            return
         while at < end:
+            self._write_gathered()
             size_bytes = self._copy_some(at, min(COMPARE_BYTES, end - at))
             at += size_bytes
             self.tail += size_bytes
-            self._unsynced_bytes += size_bytes
-            if self._unsynced_bytes >= SYNC_EVERY_BYTES:
-                self._sync()
+            self._count_written(size_bytes)
+
+    def _write_gathered(self) -> None:
+        if not self._gathered:
+            return
+        offset = self.tail - self._gathered_bytes
+        self.files.write_at(self.target, self._gathered, offset)
+        self._compare(b"".join(self._gathered), offset)
+        self._count_written(self._gathered_bytes)
+        self._gathered, self._gathered_bytes = [], 0
+
+    def _count_written(self, size_bytes: int) -> None:
+        self._unsynced_bytes += size_bytes
+        if self._unsynced_bytes >= SYNC_EVERY_BYTES:
+            self._sync()
+
+    def _piece(self, at: int, size_bytes: int) -> bytes:
+        piece = self.files.read_at(self.source, size_bytes, at)
+        if len(piece) != size_bytes:
+            raise CompactionFailed(f"the volume file ends before {at + size_bytes}")
+        return piece
+
+    def _compare(self, written: bytes, offset: int) -> None:
+        if self.files.read_at(self.target, len(written), offset) != written:
+            raise CompactionFailed(f"{len(written)} bytes at {offset} of the copy are not what was written")
 
     def _copy_some(self, at: int, size_bytes: int) -> int:
         try:
@@ -267,13 +304,9 @@ class Copy:
                 raise
             copied = 0
         if not copied:  # this file system knows no such call
-            piece = self.files.read_at(self.source, size_bytes, at)
-            self.files.write_at(self.target, [piece], self.tail)
-            copied = len(piece)
-        if not copied:
-            raise CompactionFailed(f"the volume file ends before {at + size_bytes}")
-        if self.files.read_at(self.source, copied, at) != self.files.read_at(self.target, copied, self.tail):
-            raise CompactionFailed(f"{copied} bytes from {at} on are not the same in the copy")
+            self.files.write_at(self.target, [self._piece(at, size_bytes)], self.tail)
+            copied = size_bytes
+        self._compare(self._piece(at, copied), self.tail)
         return copied
 
     def _sync(self) -> None:

@@ -185,9 +185,11 @@ def test_what_comes_during_the_copy_is_followed(volume: Volume) -> None:
     assert scanned["live_count"] == 3
 
 
-def test_copy_in_small_pieces_is_the_same(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs, steps and comparisons smaller than a record."""
-    for name, size in {"RUN_BYTES": 64, "STEP_BYTES": 8, "COMPARE_BYTES": 24, "SYNC_EVERY_BYTES": 100}.items():
+@pytest.mark.parametrize("short", [0, 150, 1 << 20])
+def test_copy_in_small_pieces_is_the_same(volume: Volume, monkeypatch: pytest.MonkeyPatch, short: int) -> None:
+    """Runs, steps and comparisons smaller than a record; records by themselves, gathered, and both in turn."""
+    sizes = {"RUN_BYTES": 64, "STEP_BYTES": 8, "COMPARE_BYTES": 24, "SYNC_EVERY_BYTES": 100, "SHORT_RUN_BYTES": short}
+    for name, size in sizes.items():
         monkeypatch.setattr(compaction, name, size)
     for number in range(30):
         put(volume, NEEDLE + number, os.urandom(number * 9))
@@ -213,7 +215,8 @@ class Short(FileSystem):
 
 
 @pytest.mark.parametrize("files", [Elsewhere(), Short()])
-def test_copy_without_help_of_the_kernel(volume: Volume, files: FileSystem) -> None:
+def test_copy_without_help_of_the_kernel(volume: Volume, files: FileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "SHORT_RUN_BYTES", 0)
     for number in range(5):
         put(volume, NEEDLE + number, os.urandom(100))
     delete(volume, NEEDLE + 2)
@@ -268,15 +271,16 @@ def test_damaged_record_that_the_index_never_knew_is_kept(volume: Volume) -> Non
     volume.fd = again.fd
 
 
-def test_copy_that_is_not_the_same_is_not_used(volume: Volume) -> None:
+def test_copy_that_is_not_the_same_is_not_used(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     class Lying(FileSystem):
         def copy_range(self, source: int, target: int, size_bytes: int, source_offset: int, target_offset: int) -> int:
             copied = super().copy_range(source, target, size_bytes, source_offset, target_offset)
             os.pwrite(target, b"\xff", target_offset + copied // 2)
             return copied
 
+    monkeypatch.setattr(compaction, "SHORT_RUN_BYTES", 0)
     put(volume, NEEDLE, b"data" * 10)
-    with pytest.raises(CompactionFailed, match="not the same"):
+    with pytest.raises(CompactionFailed, match="not what was written"):
         begin(volume, Lying())
     tidy(volume.files, volume.path)
     assert contents(volume) == {NEEDLE: b"data" * 10}
@@ -290,7 +294,7 @@ def prepared(files: FileSystem, directory: Path) -> tuple[Volume, Contents]:
     """A volume worth compacting, and what it holds."""
     volume = new_volume(directory, files)
     for number in range(6):
-        put(volume, NEEDLE + number, bytes([number]) * 700)
+        put(volume, NEEDLE + number, bytes([number]) * (100_000 if number == 5 else 700))
     for number in range(0, 6, 2):
         delete(volume, NEEDLE + number)
     checkpoint(volume)
