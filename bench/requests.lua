@@ -3,8 +3,10 @@
 -- wrk ... -s bench/requests.lua URL -- get FILE     lines: path
 -- wrk ... -s bench/requests.lua URL -- put FILE     lines: text before the needle, lease (12 hex digits),
 --                                                          count, text after the needle; tabs between
+-- wrk ... -s bench/requests.lua URL -- object FILE  as put, for a store that takes the key from the path
 -- wrk ... -s bench/requests.lua URL -- raw FILE     whole requests, each after a line with its length in bytes
 --
+-- One more argument: milliseconds that each connection pauses before each request.
 -- A GET cycles through its file. PUTs and raw requests are sent once each: a repeated one would measure something else.
 -- When the file ends too early the thread stops, and the report says so ("exhausted"), since wrk's clock goes on.
 
@@ -36,9 +38,13 @@ end
 
 function init(args)
   kind, file = args[1], args[2]
+  local pause_ms = tonumber(args[3] or "0")
+  if pause_ms > 0 then
+    delay = function() return pause_ms end
+  end
   if kind == "get" then
     read_lines(file, function(line) texts[#texts + 1] = wrk.format("GET", line) end)
-  elseif kind == "put" then
+  elseif kind == "put" or kind == "object" then
     read_lines(file, function(line)
       local before, number, count, after = line:match("^([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)$")
       texts[#texts + 1] = { before = before, number = number, count = tonumber(count), after = after }
@@ -58,8 +64,8 @@ local function put()
   slot = slot + 1
   return table.concat({
     "PUT ", lease.before, needle, lease.after, " HTTP/1.1\r\nHost: ", wrk.headers["Host"],
-    "\r\nContent-Type: application/octet-stream\r\nContent-Length: 1024\r\nWarehouse-Key: bench%2F", needle,
-    "\r\n\r\n", BODY,
+    "\r\nContent-Type: application/octet-stream\r\nContent-Length: 1024",
+    kind == "put" and "\r\nWarehouse-Key: bench%2F" .. needle or "", "\r\n\r\n", BODY,
   })
 end
 
@@ -69,7 +75,7 @@ function request()
     return texts[at]
   end
   local text
-  if kind == "put" then
+  if kind == "put" or kind == "object" then
     text = put()
   else
     at = at + 1

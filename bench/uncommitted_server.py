@@ -2,7 +2,8 @@
 
     python -m bench.uncommitted_server DIRECTORY PORT
 
-Makes a new data directory with one volume, and DIRECTORY/leases.json: signed leases, as lines for requests.lua.
+Serves the volume in DIRECTORY/data, a new one where there is none, and writes DIRECTORY/access.json: the secret that
+signs requests to it, and signed leases.
 """
 
 import json
@@ -17,10 +18,14 @@ from volume_server import intent as intents
 from volume_server.commit import Put
 from volume_server.process import Options, VolumeServer
 from volume_server.signing import presign_put
+from volume_server.volume import volume_path
 
 VOLUME = 1
 KID = 1
+FIRST_LEASE = 1 << 24
+"""Above those that `bench.volumes` makes needles of beforehand."""
 LEASES = 200
+MAX_BYTES = 80 << 20
 LIFETIME_S = 3600
 
 
@@ -41,12 +46,12 @@ class SaysYes:
 
 
 def lease_lines(secret: bytes) -> list[str]:
-    """Leases of 4,096 needles of 1 KiB, with consecutive lease numbers."""
+    """Leases of 4,096 needles, with consecutive lease numbers, in the form that requests.lua reads."""
     expires_at = int(time.time()) + LIFETIME_S
     lines = []
-    for number in range(1, LEASES + 1):
+    for number in range(FIRST_LEASE, FIRST_LEASE + LEASES):
         intent = intents.Intent(
-            volume=VOLUME, first=number << 16, count=intents.MAX_COUNT, epoch=1, max_bytes=1024, bucket_id=1,
+            volume=VOLUME, first=number << 16, count=intents.MAX_COUNT, epoch=1, max_bytes=MAX_BYTES, bucket_id=1,
             bucket="bench", api_key=1, generation=1, expires_at=expires_at,
         )  # fmt: skip
         text = intents.to_text(intents.pack(intent, secret))
@@ -61,13 +66,22 @@ def main(directory: Path, port: int) -> int:
         join_token=None, public_url=None, internal_url=None, node="bench",
     )  # fmt: skip
     server = VolumeServer(options, confirmer=SaysYes())
+    store = server.store
     secret = secrets.token_bytes(32)
-    server.store.identity.secrets = {str(KID): secret.hex()}
-    server.store.identity.kid = KID
-    server.store.create_volume(
-        number=VOLUME, salt=secrets.token_bytes(16), created_ms=int(time.time() * 1000), epoch=1
-    ).close()
-    (directory / "leases.json").write_text(json.dumps(lease_lines(secret)))
+    store.identity.secrets = {str(KID): secret.hex()}
+    store.identity.kid = KID
+    if not volume_path(store.directory, VOLUME).exists():
+        store.create_volume(
+            number=VOLUME, salt=secrets.token_bytes(16), created_ms=int(time.time() * 1000), epoch=1
+        ).close()
+    access = {
+        "server": store.identity.server,
+        "secret": secret.hex(),
+        "kid": KID,
+        "volume": VOLUME,
+        "leases": lease_lines(secret),
+    }
+    (directory / "access.json").write_text(json.dumps(access))
     return server.run()
 
 

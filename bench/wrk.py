@@ -18,8 +18,8 @@ class Load:
     p99_ms: float
 
 
-def drive(url: str, kind: str, requests_file: Path, *, connections: int, seconds: int) -> Load:
-    """Sends what `requests_file` holds (see requests.lua).
+def drive(url: str, kind: str, requests_file: Path, *, connections: int, seconds: int, pause_ms: int = 0) -> Load:
+    """Sends what `requests_file` holds (see requests.lua), each connection with a pause before each request.
 
     RuntimeError when any answer was not a 2xx or 3xx, or when the file ended before the time did.
     """
@@ -27,7 +27,7 @@ def drive(url: str, kind: str, requests_file: Path, *, connections: int, seconds
     if wrk is None:
         raise RuntimeError("wrk is not installed (apt-get install wrk)")
     command = [wrk, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "30s", "-s", str(SCRIPT), url, "--",
-               kind, str(requests_file)]  # fmt: skip
+               kind, str(requests_file), str(pause_ms)]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"wrk ended with {done.returncode}: {done.stderr}")
