@@ -195,7 +195,11 @@ class Volume:
         self.scrubbed_ms = state.scrubbed_ms
         size_bytes = self.files.size_bytes(self.fd)
         start = RECORDS_START
-        loaded = self.checkpoint_file.load()
+        try:
+            loaded = self.checkpoint_file.load()
+        except OSError as error:  # it is derived, and no reason to be without the volume
+            log.error("volume %d: its index could not be read and is rebuilt: %s", self.number, error)
+            loaded = None
         if loaded is not None and loaded.watermark <= size_bytes:
             self.index, self.figures, start = loaded.index, loaded.figures, loaded.watermark
             self._know_damage(state)
@@ -236,7 +240,7 @@ class Volume:
         known = self.index.get(header.needle)
         if known is not None and known[0] >= found.offset:
             return  # the checkpoint knew it already
-        if header.kind == LIVE and known is not None:
+        if known is not None and (header.kind == LIVE or not known[1]):
             log.error("volume %d: needle %016x stands twice; the first counts", self.number, header.needle)
             self.figures.garbage_bytes += header.record_bytes
             return

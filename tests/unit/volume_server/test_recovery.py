@@ -342,6 +342,84 @@ def test_same_payload_with_the_right_salt_would_be_taken(volume: Volume) -> None
     assert 99 in contents(Volume.open(FileSystem(), volume.path))
 
 
+@pytest.mark.parametrize("forged", ["a live record", "a tombstone"])
+def test_tag_of_another_record_of_the_same_volume_makes_none_genuine(volume: Volume, forged: str) -> None:
+    """Bytes that were seen in the file, put together anew: neither life nor death comes of it."""
+    first = put(volume, NEEDLE, b"before")
+    genuine = volume.path.read_bytes()[first.offset : first.offset + first.record_bytes]
+    if forged == "a tombstone":
+        raw = record.encode_tombstone(record.Tagger(bytes(16)), NEEDLE, verdict="", appended_ms=1)
+    else:
+        raw = whole_records(bytes(16))
+    raw = raw[:32] + genuine[32:40] + raw[40:]
+    enclosing = put(volume, NEEDLE + 1, bytes(-len(META) % 8) + raw)
+    put(volume, NEEDLE + 2, b"behind")
+    damage(volume, enclosing.offset)
+    assert contents(Volume.open(FileSystem(), volume.path)) == {NEEDLE: b"before", NEEDLE + 2: b"behind"}
+
+
+def damage(volume: Volume, offset: int) -> None:
+    """End it as SIGKILL does, with the header at ``offset`` gone."""
+    volume.close(clean=False)
+    with volume.path.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(8))
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_copies_of_the_volumes_own_records_in_a_payload_change_nothing(volume: Volume, damaged: bool) -> None:
+    """As an operator brings them in who keeps a copy of the volume file in the store itself.
+
+    They are genuine down to the tag. As long as the record around them is, nothing looks at them; where it is damaged,
+    they are found, but say nothing new: of two records of an id the first counts.
+    """
+    expected = mixed(volume)
+    copy = volume.path.read_bytes()[RECORDS_START:]
+    enclosing = put(volume, NEEDLE + 50, bytes(-len(META) % 8) + copy)
+    put(volume, NEEDLE + 51, b"behind")
+    expected[NEEDLE + 51] = b"behind"
+    report = volume.report()
+    if damaged:
+        damage(volume, enclosing.offset)
+    else:
+        expected[NEEDLE + 50] = data_of(volume, NEEDLE + 50)
+        volume.close(clean=False)
+    again = Volume.open(FileSystem(), volume.path)
+    assert contents(again) == expected
+    assert again.verdict_of_dead(NEEDLE) == "412 precondition_failed"
+    for name in ("live_count", "tombstone_count"):
+        assert again.report()[name] == report[name] - (damaged and name == "live_count")
+    again.close(clean=False)
+    again.path.with_suffix(".idx").unlink(missing_ok=True)
+    assert contents(Volume.open(FileSystem(), again.path)) == expected
+
+
+@pytest.mark.parametrize("pages", [1, 2, 5])
+def test_pages_of_zeros_anywhere_cost_at_most_what_they_cover(volume: Volume, pages: int) -> None:
+    """What a file system leaves that had the file's length on disk, and not its bytes; or a device that forgot them."""
+    bodies = {NEEDLE + number: os.urandom(300 + number * 97) for number in range(40)}
+    claims = {needle: put(volume, needle, body) for needle, body in bodies.items()}
+    volume.close(clean=False)
+    good = volume.path.read_bytes()
+    for start in range(RECORDS_START, len(good), 4096):
+        end = min(start + pages * 4096, len(good))
+        volume.path.write_bytes(good[:start] + bytes(end - start) + good[end:])
+        again = Volume.open(FileSystem(), volume.path)
+        untouched = {
+            needle: bodies[needle]
+            for needle, claim in claims.items()
+            if claim.offset + claim.stored_bytes <= start or claim.offset >= end
+        }
+        found = contents(again)
+        assert {needle: found.get(needle) for needle in untouched} == untouched
+        assert set(found) - set(untouched) <= {
+            needle for needle, claim in claims.items() if not any(good[max(claim.offset, start) : end])
+        }
+        assert again.path.stat().st_size == again.tail
+        put(again, NEEDLE + 100, b"goes on")
+        again.close(clean=False)
+
+
 def test_first_of_two_records_of_one_id_counts(volume: Volume) -> None:
     claim = put(volume, NEEDLE, b"first")
     volume.close(clean=False)
@@ -472,3 +550,69 @@ def test_clean_stop_whose_log_cannot_be_synced_leaves_no_checkpoint_and_seals(tm
     volume.close(clean=True)
     assert volume.sealed
     assert not volume.path.with_suffix(".idx").exists()
+
+
+@pytest.fixture
+def indexed(volume: Volume) -> tuple[Volume, dict[int, bytes | None], dict[str, object]]:
+    """Stopped cleanly, with an index of several segments; its contents and its figures."""
+    for number in range(MAX_USED + 10):
+        volume.settle([write(volume, NEEDLE + number, b"")])
+    checkpoint(volume)
+    mixed_from = NEEDLE << 8
+    for number in range(60):
+        put(volume, mixed_from + number, bytes(number))
+    for number in range(0, 60, 4):
+        delete(volume, mixed_from + number)
+    expected, report = contents(volume), volume.report()
+    volume.close(clean=True)
+    return volume, expected, report
+
+
+def opened_equals(path: Path, expected: dict[int, bytes | None], report: dict[str, object]) -> None:
+    again = Volume.open(FileSystem(), path)
+    assert dict(contents(again)) == expected
+    assert again.report() == report
+    again.close(clean=False)
+
+
+def test_index_cut_off_at_any_page_is_rebuilt(
+    indexed: tuple[Volume, dict[int, bytes | None], dict[str, object]],
+) -> None:
+    volume, expected, report = indexed
+    index_path = volume.path.with_suffix(".idx")
+    good = index_path.read_bytes()
+    assert len(good) > 3 * (64 << 10)
+    for size_bytes in range(0, len(good), 4096):
+        index_path.write_bytes(good[:size_bytes])
+        opened_equals(volume.path, expected, report)
+
+
+def test_bit_flipped_anywhere_in_the_index_is_found(
+    indexed: tuple[Volume, dict[int, bytes | None], dict[str, object]],
+) -> None:
+    volume, expected, report = indexed
+    index_path = volume.path.with_suffix(".idx")
+    good = index_path.read_bytes()
+    head = range(2 * 4096 * 8)
+    rng = random.Random(2)
+    for bit in (*rng.sample(head, 30), *rng.sample(range(len(good) * 8), 60)):
+        raw = bytearray(good)
+        raw[bit // 8] ^= 1 << bit % 8
+        index_path.write_bytes(raw)
+        opened_equals(volume.path, expected, report)
+
+
+@pytest.mark.parametrize(("call", "after"), [("open", 2), ("size_bytes", 2), ("read_at", 2), ("read_into", 0)])
+def test_index_that_cannot_be_read_is_rebuilt(
+    indexed: tuple[Volume, dict[int, bytes | None], dict[str, object]],
+    caplog: pytest.LogCaptureFixture,
+    call: str,
+    after: int,
+) -> None:
+    """A device that does not answer for it; of the volume and its state it does."""
+    volume, expected, report = indexed
+    files = FaultyFiles()
+    files.fail(call, after=after)
+    again = Volume.open(files, volume.path)
+    assert "its index could not be read and is rebuilt" in caplog.text
+    assert (contents(again), again.report()) == (expected, report)
