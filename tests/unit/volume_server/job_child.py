@@ -39,7 +39,8 @@ def main(parent: Parent) -> None:
         os.write(0, first["raw"].encode() * first.get("times", 1))
         parent.receive()
     elif what == "end at once":
-        parent.send({"last": "word"})
+        for number in range(first.get("times", 1)):
+            parent.send({"number": number})
     elif what == "tell":
         while True:  # until the parent is gone
             parent.send({"at": time.monotonic()})

@@ -182,6 +182,30 @@ def test_death_is_told_and_what_it_said_before_is_not_lost() -> None:
     play(scene)
 
 
+def test_all_that_a_child_said_comes_before_its_end() -> None:
+    async def scene() -> None:
+        child = Child("end at once", times=20)
+        wait_until(lambda: is_zombie(child.job.pid), what="the child's death, unseen by the loop")
+        assert await child.end() is None
+        assert [child.messages.get_nowait()["number"] for _ in range(20)] == list(range(20))
+
+    play(scene)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_child_goes_on_through_signals_that_are_meant_for_its_parent(number: signal.Signals) -> None:
+    async def scene() -> None:
+        child = Child("echo")
+        await child.messages.get()
+        os.kill(child.job.pid, number)
+        child.job.send({"still": "there"})
+        assert await child.messages.get() == {"still": "there"}
+        child.job.send({"stop": True})
+        assert await child.end() is None
+
+    play(scene)
+
+
 def test_send_to_a_dead_child_does_not_raise() -> None:
     async def scene() -> None:
         reader, go_on = os.pipe()
@@ -245,13 +269,10 @@ def test_too_long_a_message_is_refused_before_it_is_sent() -> None:
 
 
 @pytest.mark.parametrize("what", ["tell", "wait", "echo"])
-def test_child_ends_with_its_parent_and_not_before(what: str) -> None:
+def test_child_ends_with_its_parent(what: str) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, what], stdout=subprocess.PIPE, cwd=ROOT)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
-    for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(child, number)
-        assert parent.poll() is None
     parent.kill()
     parent.communicate()
     wait_until(lambda: not Path(f"/proc/{child}").exists() or is_zombie(child), what="the child's end")

@@ -318,6 +318,23 @@ def test_cache_is_left_as_it_was(tmp_path: Path) -> None:
         assert cached_pages(path) == hot
 
 
+def test_nothing_is_read_ahead(tmp_path: Path) -> None:
+    """What was read ahead would be in the cache already when its turn comes, and stay there."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(PIECE_BYTES * 4))
+    files = SparingFiles()
+    with path.open("rb", buffering=0) as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if cached_pages(path):
+            pytest.skip("this file system keeps its files in memory")
+        again = files.open_again(file.fileno())
+        for offset in range(0, 16 * PAGE_BYTES, 4 * PAGE_BYTES):
+            files.read_at(again, 4 * PAGE_BYTES, offset)
+        files.close(again)
+    assert cached_pages(path) == []
+
+
 def test_sparing_read_gives_what_a_plain_one_does(tmp_path: Path) -> None:
     content = random.Random(2).randbytes(2 * PIECE_BYTES + 77)
     path = tmp_path / "file"

@@ -536,6 +536,10 @@ def test_seal_and_findings_written_at_the_same_time_both_stay(tmp_path: Path) ->
         def seal_meanwhile(call: str) -> None:
             if call == "rename" and not sealing:
                 sealing.append(threads.submit(volume.seal, "by the master"))
+                wait_until(
+                    lambda: sealing[0].done() or (volume.sealed and volume._state_lock.locked()),
+                    what="the seal to be written, or to wait for this",
+                )
 
         files.before = seal_meanwhile
         volume.end_scrub([], 0, end=volume.tail, now_ms=5)
