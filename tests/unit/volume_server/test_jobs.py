@@ -46,9 +46,13 @@ class Child:
             {"do": do, **more},
             fds=fds,
             on_message=self.messages.put_nowait,
-            on_end=self.ends.append,
+            on_end=self._ended,
             package="tests.unit.volume_server",
         )
+
+    def _ended(self, reason: str | None) -> None:
+        self.ends.append(reason)
+        self.messages.put_nowait({"ended": reason})  # nobody waits in vain for another message
 
     async def end(self) -> str | None:
         """The one outcome."""
@@ -86,7 +90,7 @@ def test_first_message_brings_open_files_and_the_end_is_told(tmp_path: Path) -> 
             child = Child("read", fds=[one.fileno(), other.fileno()])
         assert await child.end() is None
         assert child.messages.get_nowait() == {"content": "content", "count": 2}
-        assert child.messages.empty()
+        assert child.messages.get_nowait() == {"ended": None}
 
     play(scene)
 
@@ -111,10 +115,10 @@ def test_child_can_look_for_a_message_without_waiting() -> None:
         assert await child.messages.get() == {"nothing": "yet"}
         child.job.send({"here": "it is"})
         assert await child.end() is None
-        last = None
+        heard = []
         while not child.messages.empty():
-            last = child.messages.get_nowait()
-        assert last == {"here": "it is"}
+            heard.append(child.messages.get_nowait())
+        assert heard[-2:] == [{"here": "it is"}, {"ended": None}]
 
     play(scene)
 
