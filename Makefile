@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MASTER_TESTS := $(wildcard tests/unit/keys tests/unit/volumes tests/unit/buckets tests/unit/warehouse_site)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-postgres crash check lint format types imports bench bench-engine bench-compare docs lock clean
+.PHONY: help setup up demo test test-postgres crash fuzz check lint format types imports bench bench-engine bench-compare docs lock clean
 
 help: ## Show what there is
 	@echo 'Warehouse, a self-hosted object store. make TARGET, and TARGET is one of:'
@@ -54,6 +54,10 @@ test: $(DEV) test-postgres ## All tests: the master's on PostgreSQL, then everyt
 
 test-postgres: $(DEV) ## The master's unit tests on a throw-away PostgreSQL
 	@$(BIN)/python -m tests.support.postgres $(BIN)/python -m pytest $(MASTER_TESTS)
+
+fuzz: $(DEV) ## Feed the parsers and codecs odd bytes for a while (SECONDS=60, TARGET=test_…, SEED=n, EXAMPLES=1000)
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) --examples $(or $(EXAMPLES),1000) \
+	  $(if $(TARGET),--target $(TARGET)) $(if $(SEED),--seed $(SEED))
 
 check: lint types imports ## Everything that reads the code without running the tests
 	@mkdir -p build/check
