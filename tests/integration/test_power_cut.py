@@ -80,6 +80,7 @@ class Load:
         self.first = first
         self.answered = 0
         """PUTs that were acknowledged."""
+        self._power_is_off = False
 
     def __enter__(self) -> "Load":
         self._pool = ThreadPoolExecutor(CLIENTS)
@@ -91,6 +92,11 @@ class Load:
         for client in self._clients:
             client.result()
 
+    def cut(self, disk: LoopDisk) -> None:
+        """Answers that come from now on were never given: the machine that gave them was dead."""
+        self._power_is_off = True
+        disk.cut()
+
     def _run(self, client: int) -> None:
         rng = random.Random(f"{self.seed}/{client}")
         volume = 1 + client % VOLUMES
@@ -100,7 +106,7 @@ class Load:
             number += 1
             size_bytes = rng.choice((0, 100, 1000, 20_000, SMALL_BODY_BYTES + rng.randrange(1 << 20)))
             body = self.record.sent[volume, number] = body_of(volume, number, size_bytes)
-            if not _acknowledged(self.server.put, 201, volume, number, body):
+            if not self._acknowledged(self.server.put, 201, volume, number, body):
                 return
             self.record.held.add((volume, number))
             self.answered += 1
@@ -108,17 +114,17 @@ class Load:
             if rng.random() < 0.2:
                 gone = mine.pop(rng.randrange(len(mine)))
                 self.record.in_doubt.add((volume, gone))
-                if not _acknowledged(self.server.delete, 200, volume, gone):
+                if not self._acknowledged(self.server.delete, 200, volume, gone):
                     return
                 self.record.dead.add((volume, gone))
                 self.record.in_doubt.discard((volume, gone))
 
-
-def _acknowledged(ask: Callable[..., Answer], status: int, *arguments: object) -> bool:
-    try:
-        return ask(*arguments).status == status
-    except (OSError, EOFError):  # the server is gone
-        return False
+    def _acknowledged(self, ask: Callable[..., Answer], status: int, *arguments: object) -> bool:
+        try:
+            answer = ask(*arguments)
+        except (OSError, EOFError):  # the server is gone
+            return False
+        return answer.status == status and not self._power_is_off
 
 
 def cut_and_restart(disk: LoopDisk, server: LoneServer) -> None:
@@ -138,7 +144,7 @@ def test_what_was_acknowledged_outlives_the_power(disk: LoopDisk, server: LoneSe
         with Load(server, record, rng.randrange(1 << 32), first=number * 100_000) as load:
             enough = rng.randrange(100)
             wait_until(lambda load=load, enough=enough: load.answered > enough, what="acknowledged PUTs")
-            disk.cut()
+            load.cut(disk)
         cut_and_restart(disk, server)
         record.check(server)
     assert len(record.held) > ROUNDS
@@ -162,15 +168,21 @@ def require_index_equals_log(server: LoneServer) -> None:
 
 
 def test_power_cut_right_after_the_volumes_were_made(disk: LoopDisk, server: LoneServer) -> None:
-    """The master was told of them, so they are there."""
+    """The master was told of them, so they are there, before it tells the server to make them again."""
     server.start()
-    assert server.put(1, 0, b"at once").status == 201
     disk.cut()
     server.kill()
     disk.power_on()
-    server.start(wait_for_volumes=False)
-    assert set(server.usage()) == set(server.volumes)
-    assert server.get(1, 0).body == b"at once"
+    assert sorted(path.name for path in server.directory.glob("*.vol")) == [
+        f"{volume:010d}.vol" for volume in server.volumes
+    ]
+    server.start()
+    for volume in server.volumes:
+        assert server.put(volume, 0, b"at once").status == 201
+    disk.cut()
+    cut_and_restart(disk, server)
+    for volume in server.volumes:
+        assert server.get(volume, 0).body == b"at once"
 
 
 def test_power_cut_during_a_checkpoint(disk: LoopDisk, server: LoneServer) -> None:
@@ -198,6 +210,6 @@ def test_power_cut_during_a_clean_stop(disk: LoopDisk, server: LoneServer) -> No
         wait_until(lambda: load.answered > 20, what="acknowledged PUTs")
         server.terminate()
         wait_until(index_path.exists, what="the first volume's last checkpoint")
-        disk.cut()
+        load.cut(disk)
     cut_and_restart(disk, server)
     record.check(server)

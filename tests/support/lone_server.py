@@ -47,8 +47,8 @@ class LoneServer:
 
     # -- the process -----------------------------------------------------------------------------------------------
 
-    def start(self, *, wait_for_volumes: bool = True) -> Self:
-        """Until it listens, has joined and, unless told otherwise, has all its volumes."""
+    def start(self) -> Self:
+        """Until it listens, has joined and has all its volumes."""
         master = self.master
         master.calls.clear()
         master.instructions = [
@@ -62,8 +62,7 @@ class LoneServer:
         found = re.search(r"at http://127\.0\.0\.1:(\d+)", self._process.stdout.readline())
         assert found is not None, self.log.read_text()
         self.port = int(found[1])
-        if wait_for_volumes:
-            wait_until(lambda: len(self.reported()) == len(self.volumes), what="all volumes")
+        wait_until(lambda: len(self.reported()) == len(self.volumes), what="all volumes")
         return self
 
     def reported(self) -> list[dict[str, Any]]:

@@ -42,6 +42,10 @@ class LoopDisk:
         """The power goes: from now on every write and fsync fails, and nothing more reaches the image.
 
         Reads of what is in the page cache may still work. End the processes, then `power_on`.
+
+        One thing is not as in life: the machine goes on, and an fsync that is under way in this moment may come back
+        as if it had succeeded, since ext4 keeps quiet about failures of a file system that was shut down. What a
+        program says after this was called is therefore said by nobody: see to it that it does not count.
         """
         fd = os.open(self.mount, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -59,6 +59,7 @@ class Life:
         self.delete(REFUSED, verdict="412 precondition_failed")
         self.checkpoint()
         self.put_batch()
+        self.put(BATCH + 20, b"behind the batch")
         self.read_all()
         self.close()
         if self._open(lambda: Volume.open(self.disk, volume_path(self.disk.directory, SUPERBLOCK.volume))):
@@ -219,7 +220,7 @@ def require_all_of_it(life: Life, disk: FaultyDisk, tmp_path: Path, number: int)
 def test_life_without_faults_acknowledges_everything(tmp_path: Path) -> None:
     life, disk = live(tmp_path, 0, lambda _: None)
     assert sorted(life.acknowledged) == sorted(
-        [SMALL, OTHER, BURIED, STREAMED, REFUSED, ABORTED + 20, BATCH + 10, BATCH + 11, BATCH + 12, LAST]
+        [SMALL, OTHER, BURIED, STREAMED, REFUSED, ABORTED + 20, BATCH + 10, BATCH + 11, BATCH + 12, BATCH + 20, LAST]
     )
     assert [needle for needle, data in life.acknowledged.items() if data is None] == [BURIED, REFUSED]
     require_all_of_it(life, disk, tmp_path, 0)
