@@ -3,8 +3,8 @@
     N.vol ──────────────────────────────────────────── goes on growing ─────────────> (unlinked)
       │ copy: up to the watermark   │ follow: what came since, again and again  │ cut
       v                             v                                           v
-    N.compacting/N.vol ─────────────────────────────────────────────────────── rename ──> N.vol
-    N.compacting/N.idx  (a checkpoint of the new file) ────────────────── rename ──> N.idx
+    N.compacting-xxxxxxxx/N.vol ────────────────────────────────────────────── rename ──> N.vol
+    N.compacting-xxxxxxxx/N.idx  (a checkpoint of the new file) ───────── rename ──> N.idx
 
 `Copy` does the first line of it, away from the server's loop (`volume_server.compaction_child`). What lies before the
 watermark is settled for good, so the index says which records live; behind it the log is followed record by record,
@@ -24,6 +24,7 @@ Before it the old volume stands, whole; after it the new one does. `tidy` cleans
 import errno
 import logging
 import os
+import secrets
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -40,7 +41,8 @@ from volume_server.superblock import RECORDS_START, Superblock, SuperblockInvali
 
 log = logging.getLogger(__name__)
 
-DIRECTORY_SUFFIX = ".compacting"
+DIRECTORY_INFIX = ".compacting-"
+DISCARDED_INFIX = ".discarded-"
 RUN_BYTES = 8 << 20
 STEP_BYTES = 1 << 20
 """How often progress is told and the pace is kept."""
@@ -70,25 +72,22 @@ class Copied:
     """The new file's length."""
 
 
-def twin_directory(path: Path) -> Path:
-    return path.with_suffix(DIRECTORY_SUFFIX)
-
-
-def twin_path(path: Path) -> Path:
-    """Where the new file of the volume at ``path`` is made: named as it will be, in a directory of its own."""
-    return twin_directory(path) / path.name
+def new_twin_directory(path: Path) -> Path:
+    """A directory for a twin of the volume at ``path``, of a name that none ever had. Nothing is made yet."""
+    return path.with_name(f"{path.stem}{DIRECTORY_INFIX}{secrets.token_hex(4)}")
 
 
 class Copy:
-    """One attempt to compact one volume file. All methods may raise OSError and CompactionFailed.
+    """One attempt to compact one volume file into a new ``directory`` beside it.
 
-    Reads and writes files only, and blocks: not for the loop.
+    All methods may raise OSError and CompactionFailed. Reads and writes files only, and blocks: not for the loop.
     """
 
     def __init__(
         self,
         files: FileSystem,
         path: Path,
+        directory: Path,
         *,
         drop_before_ms: int = 0,
         pace: Pace | None = None,
@@ -98,14 +97,12 @@ class Copy:
         self.drop_before_ms = drop_before_ms
         self.pace = pace or Pace(0)
         self.progress = progress
-        self.source_path = path
-        self.path = twin_path(path)
+        self.path = directory / path.name
         self.source = files.open(path, os.O_RDONLY)
         try:
             self.old = _superblock_of(files, self.source)
             self.new = replace(self.old, revision=self.old.revision + 1)
-            remove_twin(files, path)
-            files.make_directory(self.path.parent)
+            files.make_directory(directory)
             self.target = files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except BaseException:
             files.close(self.source)
@@ -118,7 +115,7 @@ class Copy:
         self.tail = RECORDS_START
         self._run_start = self._run_end = RECORDS_START
         """What is to be copied next: this much of the old file, to the new one's tail."""
-        self._gathered: list[bytes] = []
+        self._gathered: list[bytes | bytearray | memoryview] = []
         """Short runs for the new file's tail, not written yet."""
         self._gathered_bytes = 0
         self._unsynced_bytes = 0
@@ -330,17 +327,16 @@ class _ByOffset:
         return [(needle, offset, length) for offset, needle, length in self._sorted[first:last]]
 
 
-def install(files: FileSystem, path: Path) -> bool:
+def install(files: FileSystem, path: Path, directory: Path) -> bool:
     """Put the finished twin in the volume's place. Raises OSError where that did not happen.
 
     False: it happened, but whether it outlives a power cut is not known. The old volume and the new one hold the
     same, so that nothing is lost as long as neither takes another record.
     """
-    files.rename(twin_path(path), path)
-    directory = twin_directory(path)
+    files.rename(directory / path.name, path)
     try:
         files.rename(directory / path.with_suffix(".idx").name, path.with_suffix(".idx"))
-        remove_twin(files, path)
+        _remove(files, directory)
         files.sync_directory(path.parent)
     except OSError as error:
         log.error("%s was compacted, but the directory could not be made durable: %s", path.name, error)
@@ -349,28 +345,36 @@ def install(files: FileSystem, path: Path) -> bool:
 
 
 def tidy(files: FileSystem, path: Path) -> None:
-    """Finish or undo what a stop half-way left of a compaction of the volume at ``path``. Raises OSError.
+    """Finish or undo what a stop half-way left of compactions of the volume at ``path``. Raises OSError.
 
-    The rename of the volume file decides: if the twin has still its own, the old volume is the volume.
+    The rename of the volume file decides: while the twin has its own, the old volume is the volume.
     """
-    directory = twin_directory(path)
-    if not directory.is_dir():
-        return
-    index_path = directory / path.with_suffix(".idx").name
-    if not twin_path(path).exists() and index_path.exists():
-        log.info("%s was compacted; its index is put in place", path.name)
+    for directory in path.parent.glob(f"{path.stem}{DIRECTORY_INFIX}*"):
+        index_path = directory / path.with_suffix(".idx").name
+        if index_path.exists() and not (directory / path.name).exists():
+            log.info("%s was compacted; its index is put in place", path.name)
+            files.sync_directory(path.parent)
+            files.rename(index_path, path.with_suffix(".idx"))
+        discard(files, directory)
         files.sync_directory(path.parent)
-        files.rename(index_path, path.with_suffix(".idx"))
-    remove_twin(files, path)
-    files.sync_directory(path.parent)
+    for directory in path.parent.glob(f"{path.stem}{DISCARDED_INFIX}*"):
+        _remove(files, directory)
 
 
-def remove_twin(files: FileSystem, path: Path) -> None:
-    """Remove a twin that is not wanted, the volume file first. Raises OSError."""
-    directory = twin_directory(path)
-    if not directory.is_dir():
-        return
-    for found in sorted(directory.iterdir(), key=lambda found: found.suffix != path.suffix):
+def discard(files: FileSystem, directory: Path) -> None:
+    """Remove a twin that is not wanted. Raises OSError.
+
+    It gets another name first: the process that makes it may have outlived its server for a moment, and would else
+    put an index into a directory whose volume file is gone already, as if this had taken the volume's place.
+    """
+    if directory.is_dir():
+        discarded = directory.with_name(directory.name.replace(DIRECTORY_INFIX, DISCARDED_INFIX))
+        files.rename(directory, discarded)
+        _remove(files, discarded)
+
+
+def _remove(files: FileSystem, directory: Path) -> None:
+    for found in directory.iterdir():
         files.remove(found)
     files.remove(directory)
 

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from volume_server.clock import Clock
 from volume_server.commit import Committer
-from volume_server.compaction import CompactionFailed, Copied, install, remove_twin, twin_path
+from volume_server.compaction import CompactionFailed, Copied, discard, install, new_twin_directory
 from volume_server.errors import DiskFull, StoreError, VolumeBusy
 from volume_server.index import SEGMENT_BYTES
 from volume_server.jobs import ChildJob, Message
@@ -181,6 +181,7 @@ class Attempt:
         self.volume = volume
         self.order = order
         self.job = job
+        self.directory = new_twin_directory(volume.path)
         self.messages: asyncio.Queue[Message | str] = asyncio.Queue()
         self.child: ChildJob | None = None
         self.twin: Volume | None = None
@@ -193,15 +194,20 @@ class Attempt:
             try:
                 await self._checkpoint()
                 self.child = compactor.child(
-                    {"path": str(volume.path.absolute()), **asdict(self.order)}, self.messages
-                )  # fmt: skip
+                    {
+                        "path": str(volume.path.absolute()),
+                        "directory": str(self.directory.absolute()),
+                        **asdict(self.order),
+                    },
+                    self.messages,
+                )
                 await self._next("loaded")
             finally:
                 volume.hold_checkpoints(held=False)
             copied = await self._copied()
             copied = await self._follow_closely(copied)
             await self._step({"do": "save"})
-            self.twin = await compactor.in_thread(Volume.open, volume.files, twin_path(volume.path))
+            self.twin = await compactor.in_thread(Volume.open, volume.files, self.directory / volume.path.name)
             await self._cut_and_swap(copied)
         finally:
             await self._clean_up()
@@ -256,7 +262,7 @@ class Attempt:
             raise CompactionFailed(f"the copy ends at {twin.tail}, not at {copied.tail}")
         volume.require_compactable()
         old_bytes = volume.tail
-        is_durable = await compactor.in_thread(install, volume.files, volume.path)
+        is_durable = await compactor.in_thread(install, volume.files, volume.path, self.directory)
         self.installed = True
         compactor.committer.forget(volume)
         volume.take_over(twin)
@@ -272,7 +278,7 @@ class Attempt:
         if self.twin is not None:
             self.twin.close(clean=False)
         if not self.installed:
-            await self.compactor.in_thread(remove_twin, self.volume.files, self.volume.path)
+            await self.compactor.in_thread(discard, self.volume.files, self.directory)
 
     # -- talking to the child ------------------------------------------------------------------------------------
 

@@ -101,6 +101,9 @@ class Store:
         for path in sorted(self.directory.glob("*.vol")):
             try:
                 tidy(self.files, path)
+            except OSError as error:  # the volume is good without
+                log.error("what a compaction left of %s could not be tidied up: %s", path.name, error)
+            try:
                 volume = Volume.open(self.files, path, room=self.room)
             except (VolumeUnusable, OSError) as error:
                 log.error("volume file %s is not usable and left alone: %s", path.name, error)

@@ -26,7 +26,7 @@ from tests.unit.volume_server.faults import (
 )
 from volume_server import compaction, record
 from volume_server.checkpoint import CheckpointFile
-from volume_server.compaction import CompactionFailed, Copy, install, tidy, twin_directory, twin_path
+from volume_server.compaction import CompactionFailed, Copy, discard, install, new_twin_directory, tidy
 from volume_server.durability import FileSystem
 from volume_server.errors import Damaged, NeedleUnknown
 from volume_server.superblock import RECORDS_START
@@ -50,7 +50,7 @@ def checkpoint(volume: Volume) -> None:
 def begin(volume: Volume, files: FileSystem | None = None, **options: Any) -> Copy:
     """The first copy: what was settled up to the watermark of a checkpoint."""
     checkpoint(volume)
-    copy = Copy(files or volume.files, volume.path, **options)
+    copy = Copy(files or volume.files, volume.path, new_twin_directory(volume.path), **options)
     try:
         loaded = CheckpointFile(copy.files, volume.path.with_suffix(".idx"), copy.old).load()
         assert loaded is not None
@@ -65,11 +65,11 @@ def end(volume: Volume, copy: Copy) -> None:
     """The cut: the last of the log, the rename, the swap."""
     copy.follow(volume.watermark)
     copy.save()
-    twin = Volume.open(copy.files, twin_path(volume.path))
+    twin = Volume.open(copy.files, copy.path)
     copy.follow(volume.tail)
     copy.close()
     twin.catch_up()
-    install(copy.files, volume.path)
+    install(copy.files, volume.path, copy.path.parent)
     volume.take_over(twin)
 
 
@@ -427,8 +427,8 @@ def test_index_left_beside_its_new_volume_is_put_in_place(volume: Volume) -> Non
     copy.close()
     before = contents(volume)
     os.close(volume.fd)
-    index = (twin_directory(volume.path) / volume.path.name).with_suffix(".idx").read_bytes()
-    twin_path(volume.path).replace(volume.path)  # and then the power went
+    index = copy.path.with_suffix(".idx").read_bytes()
+    copy.path.replace(volume.path)  # and then the power went
     tidy(FileSystem(), volume.path)
     assert volume.path.with_suffix(".idx").read_bytes() == index
     again = Volume.open(FileSystem(), volume.path)
@@ -439,9 +439,41 @@ def test_index_left_beside_its_new_volume_is_put_in_place(volume: Volume) -> Non
 
 def test_second_attempt_begins_anew(volume: Volume) -> None:
     put(volume, NEEDLE, b"data")
-    begin(volume).close()
+    given_up = begin(volume)
+    given_up.close()
     compact(volume)
     assert contents(volume) == {NEEDLE: b"data"}
+    tidy(FileSystem(), volume.path)
+    assert leftovers(volume.path.parent) == []
+
+
+def test_copy_that_outlives_its_server_can_do_no_harm(volume: Volume) -> None:
+    """It is killed by the next message it sends; until then somebody else may have begun, and finished, another."""
+    put(volume, NEEDLE, b"data")
+    orphan = begin(volume)
+    tidy(FileSystem(), volume.path)
+    compact(volume)
+    put(volume, NEEDLE + 1, b"new")
+    orphan.follow(orphan.at)
+    with pytest.raises(FileNotFoundError):
+        orphan.save()
+    orphan.close()
+    assert leftovers(volume.path.parent) == []
+    again = reopen(volume, clean=False)
+    assert contents(again) == {NEEDLE: b"data", NEEDLE + 1: b"new"}
+    volume.fd = again.fd
+
+
+def test_what_could_not_be_removed_is_removed_later(volume: Volume) -> None:
+    put(volume, NEEDLE, b"data")
+    copy = begin(volume)
+    copy.close()
+    files = ManyFaults()
+    files.fail("remove")
+    with pytest.raises(OSError, match="Input/output"):
+        discard(files, copy.path.parent)
+    tidy(FileSystem(), volume.path)
+    assert leftovers(volume.path.parent) == []
 
 
 def test_largest_runs_go_by_pieces(volume: Volume) -> None:

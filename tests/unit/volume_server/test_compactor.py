@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 from tests.unit.volume_server.faults import contents
 from tests.unit.volume_server.serving import FIRST, Server, admin, get_url, lease, put_url, request, running
 from volume_server import compactor
-from volume_server.compaction import remove_twin
+from volume_server.compaction import tidy
 from volume_server.server import SMALL_BODY_BYTES
 
 LARGE = SMALL_BODY_BYTES + 1
@@ -65,7 +65,7 @@ def check(server: Server, expected: dict[int, bytes]) -> None:
 
 
 def leftovers(server: Server) -> list[str]:
-    return [path.name for path in server.directory.glob("*.compacting")]
+    return [path.name for path in server.directory.glob("*.*-*")]
 
 
 def test_volume_is_compacted_and_goes_on(server: Server) -> None:
@@ -282,5 +282,5 @@ def test_directory_that_cannot_be_synced_seals_the_volume(server: Server) -> Non
     assert outcome(server)["state"] == "done"
     assert server.put(FIRST + 100, b"new").status == 503
     check(server, expected)
-    remove_twin(files, server.volume.path)
+    tidy(files, server.volume.path)
     server.call(lambda: setattr(server.volume, "files", files))
