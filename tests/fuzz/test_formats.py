@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.golden import make
@@ -223,6 +223,11 @@ def test_state_comes_back(state: State) -> None:
         },
     ),
 )  # fmt: skip
+@example(b"[" * 9000, {})
+@example(
+    b"",
+    {"damaged": {"revision": 1, "count": 1, "listed": [{"needle": None, "offset": 1e999, "bytes": 1, "reason": ""}]}},
+)
 def test_state_of_anything(raw: bytes, fields: dict[str, object]) -> None:
     for each in (raw, json.dumps({"epoch": 1, "sealed": None} | fields).encode()):
         try:
@@ -280,26 +285,23 @@ def segments(draw: st.DrawFn) -> bytes:
 @st.composite
 def index_files(draw: st.DrawFn) -> bytes:
     """Files whose checksums are right and whose values are anything."""
-    places = draw(st.lists(segments(), max_size=3))
+    places = draw(st.lists(segments(), min_size=1, max_size=3))
     entries = b""
-    for _ in range(draw(st.integers(0, 4))):
-        place = draw(st.integers(1, 4))
+    depths = draw(st.sampled_from([[0], [1, 1], [1, 2, 2], [2, 2, 1], [2, 1, 2], [25], [1], [0xFFFF, 0]]))
+    for depth in depths:
+        place = draw(st.integers(1, len(places)) | st.integers(1, 4))
         crc = zlib.crc32(places[place - 1]) if place <= len(places) else 0
-        depth, used = (
-            draw(st.sampled_from([0, 0, 1, 2, 24, 25, 63, 0xFFFF])),
-            draw(st.sampled_from([0, 1, 8, 3840, 4096, 0xFFFF])),
-        )
+        used = draw(st.sampled_from([0, 1, 8, 3840, 4096, 0xFFFF]))
         entries += struct.pack("<IHHI", place, depth, used, crc)
     file = bytearray(8192 + (1 + len(places)) * SEGMENT_BYTES)
     file[8192 : 8192 + len(entries)] = entries
     for number, segment in enumerate(places, 1):
-        file[8192 + number * SEGMENT_BYTES :][:SEGMENT_BYTES] = b""
         file[8192 + number * SEGMENT_BYTES : 8192 + (number + 1) * SEGMENT_BYTES] = segment
     for offset in checkpoint.HEADER_OFFSETS:
         header = draw(headers)
         header = header._replace(table_crc=zlib.crc32(entries), segment_count=len(entries) // 12)
         if draw(st.booleans()):
-            header = header._replace(volume=7, revision=3, salt=make.SALT, table_offset=8192)
+            header = header._replace(volume=7, revision=3, salt=make.SALT, table_offset=8192, watermark=9000)
         raw = checkpoint.encode_header(header)
         file[offset : offset + len(raw)] = raw
     return bytes(file[: draw(st.sampled_from([len(file), len(file), len(file) - 1, 9000, 100]))])

@@ -1,12 +1,23 @@
 """The index on disk: what stands is loaded, what does not check is not used, and a crash loses at most the newest."""
 
 import dataclasses
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
 
 from tests.unit.volume_server.faults import SUPERBLOCK, FaultyFiles
-from volume_server.checkpoint import HEADER_OFFSETS, PLACES_START, CheckpointFile, Figures, Loaded
+from volume_server.checkpoint import (
+    HEADER_BYTES,
+    HEADER_OFFSETS,
+    PLACES_START,
+    CheckpointFile,
+    Figures,
+    Loaded,
+    decode_header,
+    encode_header,
+)
 from volume_server.index import MAX_USED, SEGMENT_BYTES, Index
 
 MANY = MAX_USED * 3
@@ -177,6 +188,57 @@ def test_checkpoint_of_another_volume_or_revision_is_not_believed(
 ) -> None:
     save(CheckpointFile(files, path, SUPERBLOCK), filled(10))
     assert CheckpointFile(files, path, dataclasses.replace(SUPERBLOCK, **change)).load() is None
+
+
+def forged(path: Path, *, entry: bytes = b"", segment: bytes = b"", **fields: int) -> None:
+    """Values that no version wrote, under checksums that are right, in a file of one segment."""
+    raw = bytearray(path.read_bytes())
+    header = decode_header(bytes(raw[HEADER_OFFSETS[1] :][:HEADER_BYTES]))
+    table_at = header.table_offset
+    if segment:
+        raw[PLACES_START : PLACES_START + SEGMENT_BYTES] = segment
+        raw[table_at + 8 : table_at + 12] = struct.pack("<I", zlib.crc32(segment))
+    if entry:
+        raw[table_at : table_at + 8] = entry
+    fields = {"table_crc": zlib.crc32(raw[table_at : table_at + 12])} | fields
+    raw[HEADER_OFFSETS[1] : HEADER_OFFSETS[1] + HEADER_BYTES] = encode_header(header._replace(**fields))
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"watermark": 8191},
+        {"watermark": 0},
+        {"watermark": 8193},
+        {"segment_count": 0},
+        {"segment_count": (1 << 32) - 1},
+        {"table_offset": (1 << 64) - 1},
+        {"table_offset": 1 << 40},
+    ],
+    ids=str,
+)
+def test_header_with_a_value_that_no_version_wrote_is_not_believed(
+    path: Path, files: FaultyFiles, fields: dict[str, int]
+) -> None:
+    save(CheckpointFile(files, path, SUPERBLOCK), filled(10))
+    forged(path)
+    assert loaded(path) is not None
+    forged(path, **fields)
+    assert loaded(path) is None
+
+
+@pytest.mark.parametrize(("depth", "used"), [(0, MAX_USED + 1), (1, 10), (25, 10), (0xFFFF, 10)])
+def test_segment_of_no_possible_size_is_not_believed(path: Path, files: FaultyFiles, depth: int, used: int) -> None:
+    save(CheckpointFile(files, path, SUPERBLOCK), filled(10))
+    forged(path, entry=struct.pack("<IHH", 0, depth, used))
+    assert loaded(path) is None
+
+
+def test_segment_in_which_no_search_ends_is_not_believed(path: Path, files: FaultyFiles) -> None:
+    save(CheckpointFile(files, path, SUPERBLOCK), filled(10))
+    forged(path, segment=b"\1" * SEGMENT_BYTES)
+    assert loaded(path) is None
 
 
 def test_slots_lie_where_the_document_says() -> None:
