@@ -215,6 +215,12 @@ def require_all_of_it(life: Life, disk: FaultyDisk, tmp_path: Path, number: int)
             volume.sync_log()
             volume.settle([probe])
         volume.close()
+        path.with_suffix(".idx").unlink(missing_ok=True)
+        rebuilt = Volume.open(FileSystem(), path)
+        life.require_held(rebuilt)
+        if image is disk.directory:
+            assert rebuilt.figures.damaged_count == 0, "what failed left no hole in the log"
+        rebuilt.close(clean=False)
 
 
 def test_life_without_faults_acknowledges_everything(tmp_path: Path) -> None:
