@@ -176,14 +176,14 @@ class Tally:
             return ""
         if item.offset > MAX_OFFSET:
             return "it lies beyond what an index can name"
+        if known is not None and (header.kind == record.LIVE or not known[1]):
+            figures.garbage_bytes += header.record_bytes
+            return f"its needle has a record already, at {known[0]:,}, and the first one counts"
         if header.kind == record.LIVE:
-            if known is not None:
-                figures.garbage_bytes += header.record_bytes
-                return f"its needle has a record already, at {known[0]:,}, and the first one counts"
             figures.live_count += 1
         else:
             figures.tombstone_count += 1
-            if known is not None and known[1]:
+            if known is not None:
                 figures.live_count -= 1
                 figures.garbage_bytes += record.aligned(known[1])
         self.index.put(header.needle, item.offset, header.stored_bytes if header.kind == record.LIVE else 0)
