@@ -190,7 +190,7 @@ class Connection(asyncio.Protocol):
         """The client reads what it is sent."""
         self._out: list[bytes] | None = None
         self._out_bytes = 0
-        self._client_is_done = False
+        self.client_is_done = False
         """It half-closed: no more requests will come."""
         self._receiver: BodyReceiver | None = None
         self._sending: asyncio.Task[None] | None = None
@@ -268,7 +268,7 @@ class Connection(asyncio.Protocol):
         # a client that half-closes still gets the answers it is waiting for
         if not self.busy:
             return False
-        self._client_is_done = True
+        self.client_is_done = True
         return True
 
     def pause_writing(self) -> None:
@@ -313,7 +313,7 @@ class Connection(asyncio.Protocol):
             self._begin(self.request)
         self._flush()
         self._out = None
-        if self._client_is_done and self.is_writable and not self.busy and self._discard < 0:
+        if self.client_is_done and self.is_writable and not self.busy and self._discard < 0:
             self._close_softly(0)  # whatever is left in the buffer will never be a whole request
         elif not buffer and not self.busy and self._body_needed < 0 and self._discard < 0:
             self.deadline_s = self.listener.loop.time() + IDLE_TIMEOUT_S
@@ -447,7 +447,7 @@ class Connection(asyncio.Protocol):
         elif self._out is None:  # not inside process(): go on with what came meanwhile
             if self.is_writable and not self.transport.is_reading():
                 self.transport.resume_reading()
-            if self.buffer or self._client_is_done:
+            if self.buffer or self.client_is_done:
                 self.process()
             else:
                 self.deadline_s = self.listener.idle_deadline_s
@@ -640,6 +640,8 @@ class BodyReceiver(asyncio.BufferedProtocol):
             self._filling[: len(view)] = view  # what a connection buffers is smaller than one of these
         connection.transport.resume_reading()
         self.buffer_updated(len(first))
+        if connection.client_is_done and self.received < self.length:
+            connection.transport.close()  # it left while it waited, and its end is told only once
 
     def get_buffer(self, sizehint: int) -> memoryview:
         room = min(len(self._filling) - self._filled, self.length - self.received)

@@ -280,6 +280,34 @@ def test_half_closed_client_gets_all_its_pipelined_answers(server: Server) -> No
     at_rest(server)
 
 
+@pytest.mark.parametrize("how", [Wire.close, Wire.half_close])
+def test_client_that_left_while_another_upload_had_its_needle(server: Server, how: Callable[[Wire], None]) -> None:
+    """Its end was read while it waited, and is not told again when its body is to come in."""
+    before = server.call(server.volume.report)
+    raw = request("PUT", put_url(), bytes(LARGE))
+    first = server.wire().send(raw[:-10])
+    server.wait(lambda: server.volume.claims, what="the claim")
+    second = server.wire().send(raw[: -LARGE + 10])
+    server.wait(lambda: any(claim.waiters for claim in server.volume.claims.values()), what="the second to wait")
+    how(second)
+    server.wait(lambda: any(found.client_is_done for found in server.listener.connections), what="its end")
+    first.reset()
+    at_rest(server)
+    assert server.call(server.volume.report) == before
+
+
+def test_half_closed_client_whose_pipelined_upload_is_not_whole(server: Server) -> None:
+    server.verdicts.hold = True
+    raw = request("PUT", put_url(FIRST + 1), bytes(LARGE))
+    wire = server.wire().send(request("PUT", put_url(), b"x") + raw[: -LARGE + 1000])
+    wire.half_close()
+    server.wait(lambda: any(found.client_is_done for found in server.listener.connections), what="its end")
+    server.call(server.verdicts.release)
+    assert wire.answer().status == 201
+    assert wire.at_end()
+    at_rest(server)
+
+
 # -- time limits -------------------------------------------------------------------------------------------------
 
 
