@@ -15,6 +15,7 @@ What fails before the rename leaves the volume as it was, and is told in the job
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -86,7 +87,7 @@ class Compactor:
         self.before = before
         self.jobs: dict[int, Job] = {}
         """The last one of each volume since the start."""
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._children: set[ChildJob] = set()
@@ -96,7 +97,7 @@ class Compactor:
         running = self.jobs.get(volume.number)
         if running is not None and running.state == "running":
             return running
-        self._require_going()
+        self.require_going()
         volume.require_compactable()
         self._require_room(volume)
         total_bytes = volume.tail - RECORDS_START
@@ -116,13 +117,13 @@ class Compactor:
 
     async def stop(self) -> None:
         """Give up what runs, unless its rename is already under way."""
-        self._stopping = True
+        self._stopping.set()
         for child in self._children:
             child.kill()
         await asyncio.gather(*self._tasks)
 
-    def _require_going(self) -> None:
-        if self._stopping:
+    def require_going(self) -> None:
+        if self._stopping.is_set():
             raise VolumeBusy("the server is stopping")
 
     def _require_room(self, volume: Volume) -> None:
@@ -137,7 +138,7 @@ class Compactor:
         async with self._turn:
             size_bytes = volume.tail
             try:
-                self._require_going()
+                self.require_going()
                 volume.require_compactable()
                 self._require_room(volume)
                 self.before(volume)
@@ -155,9 +156,15 @@ class Compactor:
                 log.info("volume %d: compacted, %d bytes given back", volume.number, job.reclaimed_bytes)
             job.ended_ms = self.clock.now_ms()
 
+    async def sleep(self, seconds: float) -> None:
+        """Raises VolumeBusy as soon as the server stops."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        self.require_going()
+
     def child(self, first: Message, messages: "asyncio.Queue[Message | str]") -> ChildJob:
         """A child at work, whose messages and whose end (as text) come through the queue. Raises VolumeBusy."""
-        self._require_going()
+        self.require_going()
 
         def ended(reason: str | None) -> None:
             self._children.discard(child)
@@ -242,7 +249,7 @@ class Attempt:
                     return
             finally:
                 volume.end_cut()
-            await asyncio.sleep(CUT_AGAIN_S)
+            await self.compactor.sleep(CUT_AGAIN_S)
             copied = await self._follow_closely(copied)
         raise CompactionFailed("uploads held the volume all the time; try again when there is less to do")
 
@@ -251,7 +258,7 @@ class Attempt:
         while not self.volume.is_quiet:
             if self.compactor.loop.time() > ends_s:
                 return False
-            await asyncio.sleep(POLL_S)
+            await self.compactor.sleep(POLL_S)
         return True
 
     async def _swap(self, copied: Copied) -> None:

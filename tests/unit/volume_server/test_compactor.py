@@ -15,6 +15,7 @@ from tests.unit.volume_server.serving import FIRST, Server, admin, get_url, leas
 from volume_server import compactor
 from volume_server.compaction import tidy
 from volume_server.server import SMALL_BODY_BYTES
+from volume_server.volume import Volume
 
 LARGE = SMALL_BODY_BYTES + 1
 
@@ -242,6 +243,33 @@ def test_stop_in_the_middle(tmp_path: Path) -> None:
     with running(tmp_path) as server:
         expected = fill(server, 30, size=100_000)
         compact(server, rate_bytes=20_000)
+    with running(tmp_path) as server:
+        assert leftovers(server) == []
+        check(server, expected)
+
+
+@pytest.mark.parametrize(("name", "begins_with"), [("CUT_WAIT_S", "begin_cut"), ("CUT_AGAIN_S", "end_cut")])
+def test_stop_does_not_wait_for_an_upload_that_holds_the_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, begins_with: str
+) -> None:
+    """In each of the two waits there are; a day of it."""
+    begun = threading.Event()
+    step = getattr(Volume, begins_with)
+
+    def begin(volume: Volume) -> None:
+        step(volume)
+        begun.set()
+
+    monkeypatch.setattr(Volume, begins_with, begin)
+    monkeypatch.setattr(compactor, "CUT_WAIT_S", 0.01)
+    monkeypatch.setattr(compactor, name, 86_400.0)
+    with running(tmp_path) as server:
+        expected = fill(server, 10)
+        slow = server.wire().send(request("PUT", put_url(FIRST + 200), os.urandom(LARGE))[:-1000])
+        server.wait(lambda: FIRST + 200 in server.volume.claims, what="the reservation")
+        compact(server)
+        begun.wait()
+    slow.close()
     with running(tmp_path) as server:
         assert leftovers(server) == []
         check(server, expected)
