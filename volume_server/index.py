@@ -66,6 +66,11 @@ class Segment:
         self.saved_at = saved_at
         """Its place in the checkpoint file, -1 while it differs from what is there, -2 while it is being saved."""
 
+    def forget(self) -> None:
+        """Give the memory back: it was split, and a checkpoint that still knows it has written it long since."""
+        self.buffer = bytearray()
+        self.view = memoryview(self.buffer).cast("Q")
+
     def insert(self, needle: int, value: int) -> None:
         view, slot = self.view, needle * _MULTIPLIER >> _SLOT_SHIFT & _SLOT_MASK
         while (found := view[2 * slot]) and found != needle:
@@ -221,3 +226,5 @@ class Index:
         half = len(entries) // 2
         for number, entry in enumerate(entries):
             self.directory[entry] = halves[number >= half]
+        if not old.frozen:
+            old.forget()

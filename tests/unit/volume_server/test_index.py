@@ -185,6 +185,19 @@ def test_segment_that_is_written_or_was_not_changed_needs_no_copy() -> None:
     assert segment.saved_at < 0
 
 
+@pytest.mark.parametrize("written", [True, False])
+def test_segment_that_was_split_keeps_its_memory_only_until_it_is_written(written: bool) -> None:
+    index = filled(range(1, SPLIT_USED))
+    [(segment, _, _, _)] = index.freeze()
+    segment.frozen = not written
+    before = bytes(segment.buffer)
+    for needle in range(SPLIT_USED, SPLIT_USED + PUTS_PER_SPLIT * 2):
+        index.put(needle, 8, 1)
+        if index.depth:
+            break
+    assert segment.buffer == (b"" if written else before)
+
+
 def test_unchanged_segment_remembers_its_place_until_it_is_written() -> None:
     index = filled(range(1, 10))
     index.release(index.freeze(), [5])
