@@ -178,7 +178,7 @@ def lease(
     **fields: Any,
 ) -> str:
     """Path and query of a lease, with the literal {needle}."""
-    values = {"epoch": 1, "bucket_id": 1, "bucket": "b", "api_key": 5, "generation": 2} | fields
+    values: dict[str, Any] = {"epoch": 1, "bucket_id": 1, "bucket": "b", "api_key": 5, "generation": 2} | fields
     intent = intents.Intent(volume=volume, first=first, count=count, max_bytes=max_bytes, expires_at=expires, **values)
     return signing.presign_put(
         secret,
@@ -194,7 +194,7 @@ def put_url(needle: int = FIRST, url: str | None = None) -> str:
 
 
 def get_url(needle: int = FIRST, *, volume: int = 1, expires: int = EXPIRES_AT, **fields: Any) -> str:
-    values = {"etag": "e", "api_key": 5, "generation": 2} | fields
+    values: dict[str, Any] = {"etag": "e", "api_key": 5, "generation": 2} | fields
     return signing.presign_get(SECRET, kid=KID, volume=volume, needle=needle, expires_at=expires, **values)
 
 
