@@ -49,6 +49,7 @@ _ENTRY = struct.Struct("<IHHI")
 HEADER_OFFSETS = (0, 4096)
 HEADER_BYTES = _HEADER.size + _CRC.size
 PLACES_START = 8192
+MAX_GENERATION = (1 << 64) - 2
 assert _HEADER.size == 104
 assert _ENTRY.size == 12
 
@@ -143,11 +144,14 @@ class CheckpointFile:
     def headers(self, fd: int) -> list[Header | CheckpointInvalid]:
         """The two headers of the open file, at 0 and at 4096; in place of a bad one the reason why it is none."""
         found: list[Header | CheckpointInvalid] = []
-        for offset in HEADER_OFFSETS:
+        for number, offset in enumerate(HEADER_OFFSETS):
             try:
-                found.append(decode_header(self.files.read_at(fd, HEADER_BYTES, offset)))
+                header = decode_header(self.files.read_at(fd, HEADER_BYTES, offset))
             except CheckpointInvalid as error:
                 found.append(error)
+                continue
+            # in the other's place it would be overwritten by the next one, and with it the only one that stands
+            found.append(header if header.generation % 2 == number else CheckpointInvalid("in the other one's place"))
         return found
 
     def write(self, frozen: list[Frozen], figures: Figures, *, watermark: int, clean_size_bytes: int) -> list[int]:
@@ -211,6 +215,8 @@ class CheckpointFile:
         superblock = self.superblock
         if (header.volume, header.revision, header.salt) != (superblock.volume, superblock.revision, superblock.salt):
             raise CheckpointInvalid("of another volume or revision")
+        if not 0 < header.generation <= MAX_GENERATION:
+            raise CheckpointInvalid("a generation that none can follow")
         if header.watermark < RECORDS_START or header.watermark % ALIGNMENT:
             raise CheckpointInvalid("a watermark at which no record can begin")
         table_bytes = header.segment_count * _ENTRY.size

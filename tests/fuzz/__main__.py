@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     until_s = time.monotonic() + options.seconds
     turns = 0
     while True:
-        for name, target in targets.items():
+        for name, target in random.sample(list(targets.items()), len(targets)):
             number = random.randrange(MAX_SEED) if options.seed is None else options.seed
             if not run(name, target, number, options.examples):
                 return 1

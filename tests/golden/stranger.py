@@ -102,7 +102,8 @@ class IndexFile:
         self.header: dict[str, int] | None = None
         self.directory: list[bytes] = []
         self.depth = 0
-        headers = [header for at in (0, 4096) if (header := self._header(raw[at : at + 108], block)) is not None]
+        both = [(at, self._header(raw[at : at + 108], block)) for at in (0, 4096)]
+        headers = [header for at, header in both if header is not None and header["generation"] % 2 == (at == 4096)]
         for header in sorted(headers, key=lambda header: header["generation"], reverse=True):
             if self._load(raw, header):
                 self.header = header

@@ -211,6 +211,8 @@ def forged(path: Path, *, entry: bytes = b"", segment: bytes = b"", **fields: in
         {"watermark": 8191},
         {"watermark": 0},
         {"watermark": 8193},
+        {"generation": 2},
+        {"generation": (1 << 64) - 1},
         {"segment_count": 0},
         {"segment_count": (1 << 32) - 1},
         {"table_offset": (1 << 64) - 1},
