@@ -153,9 +153,9 @@ class Wire:
         self._buffer += received
 
 
-def request(method: str, target: str, body: bytes = b"", **headers: str) -> bytes:
+def request(method: str, target: str, body: bytes = b"", **headers: str | None) -> bytes:
     """A whole request; header names with _ for -. A PUT gets its Content-Length and the key "k"."""
-    fields = {"Host": "x"}
+    fields: dict[str, str | None] = {"Host": "x"}
     if method == "PUT":
         fields |= {"Content-Length": str(len(body)), "Warehouse-Key": "k"}
     elif body:
