@@ -227,8 +227,8 @@ class CheckpointFile:
             raise CheckpointInvalid("the table does not check")
         segments, crcs = [], {}
         for place, depth, used, crc in _ENTRY.iter_unpack(table):
-            if depth > MAX_DEPTH or used > MAX_USED:
-                raise CheckpointInvalid("a segment of no possible size")
+            if depth > MAX_DEPTH or used > MAX_USED or place in crcs:
+                raise CheckpointInvalid("a segment of no possible size or place")
             buffer = bytearray(SEGMENT_BYTES)
             read = self.files.read_into(fd, buffer, PLACES_START + place * SEGMENT_BYTES)
             if read != SEGMENT_BYTES or zlib.crc32(buffer) != crc:

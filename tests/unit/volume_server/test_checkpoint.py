@@ -237,6 +237,16 @@ def test_segment_of_no_possible_size_is_not_believed(path: Path, files: FaultyFi
     assert loaded(path) is None
 
 
+def test_two_segments_in_one_place_are_not_believed(path: Path, files: FaultyFiles) -> None:
+    save(CheckpointFile(files, path, SUPERBLOCK), filled(10))
+    raw = path.read_bytes()
+    table_at = decode_header(raw[HEADER_OFFSETS[1] :][:HEADER_BYTES]).table_offset
+    entry = struct.pack("<IHH", 0, 1, 10) + raw[table_at + 8 : table_at + 12]
+    path.write_bytes(raw[:table_at] + entry * 2)
+    forged(path, segment_count=2, table_crc=zlib.crc32(entry * 2))
+    assert loaded(path) is None
+
+
 def test_segment_in_which_no_search_ends_is_not_believed(path: Path, files: FaultyFiles) -> None:
     save(CheckpointFile(files, path, SUPERBLOCK), filled(10))
     forged(path, segment=b"\1" * SEGMENT_BYTES)
