@@ -279,6 +279,8 @@ class Copy:
         self._gathered, self._gathered_bytes = [], 0
 
     def _count_written(self, size_bytes: int) -> None:
+        """The last ``size_bytes`` before the tail are in the file."""
+        self.files.start_writeback(self.target, self.tail - size_bytes, size_bytes)
         self._unsynced_bytes += size_bytes
         if self._unsynced_bytes >= SYNC_EVERY_BYTES:
             self._sync()

@@ -415,6 +415,7 @@ class Volume:
     def write_data(self, claim: Claim, data: Buffer, at: int) -> None:
         """In a thread: a piece of a reserved record's data, ``at`` bytes from its start. Raises OSError."""
         self.files.write_at(self.fd, [data], claim.data_offset + at)
+        self.files.start_writeback(self.fd, claim.data_offset + at, len(data))
 
     def finish(self, claim: Claim, *, data_crc: int) -> None:
         """The body is there: write the padding and meta, and last the live header. Raises OSError."""
