@@ -81,9 +81,10 @@ types: $(DEV) ## mypy, strict, with the Django and DRF plugins
 imports: $(DEV) ## The import arrows between the parts
 	@$(BIN)/lint-imports
 
-# SEEDS=1000 for more, SEED=n for one alone, JOBS so many at a time.
-crash: $(DEV) ## Kill volume servers at random moments, check every acknowledged write (SEEDS=100, SEED=n, JOBS=2)
-	@$(BIN)/python -m tests.crash $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100)) --jobs $(or $(JOBS),2) $(ARGS)
+# SEEDS=1000 for more, SEED=n for one alone, JOBS so many at a time, POWER=1 for power cuts (root only).
+crash: $(DEV) ## Kill volume servers at random moments, check what was acknowledged (SEEDS, SEED, JOBS, POWER)
+	@$(BIN)/python -m tests.crash $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100)) --jobs $(or $(JOBS),2) \
+	  $(if $(POWER),--power) $(ARGS)
 
 bench: $(DEV) ## Print the table of figures, each against its reference in the same run
 	@$(BIN)/python -m bench $(ARGS)

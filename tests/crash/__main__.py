@@ -19,6 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from tests.support.crash_run import Outcome, run_seed
+from tests.support.loop_disk import why_no_loop_disks
 
 MAX_SEED = 1_000_000_000
 
@@ -30,6 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, metavar="N", help="this one alone")
     parser.add_argument("--first", type=int, metavar="N", help="the first seed (default: a random one)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="so many at a time (default %(default)s)")
+    parser.add_argument(
+        "--power", action="store_true", help="end each round in a power cut on a loop-mounted ext4 (needs root)"
+    )
     parser.add_argument("--directory", type=Path, help="where the data directories are made (default: a temporary one)")
     options = parser.parse_args(arguments)
     if options.seed is not None:
@@ -37,24 +41,27 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         first = random.randrange(MAX_SEED) if options.first is None else options.first
         seeds = range(first, first + options.seeds)
+    if options.power and (reason := why_no_loop_disks()) is not None:
+        _say(f"NOT RUN, no loop-mounted ext4 here: {reason}")
+        return 0
     directory = options.directory or Path(tempfile.mkdtemp(prefix="warehouse-crash-"))
     _say(f"crash run: seeds {seeds.start} to {seeds.stop - 1}, {options.jobs} at a time")
-    failed = _run(seeds, directory, options.jobs)
+    failed = _run(seeds, directory, options.jobs, power=options.power)
     if failed is None:
         if options.directory is None:
             directory.rmdir()
         return 0
     _say(f"seed {failed.seed} FAILED after {failed.kills} kills\n{failed.failure}")
-    _say(f"repeat it with: make crash SEED={failed.seed}")
+    _say(f"repeat it with: make crash SEED={failed.seed}{' POWER=1' if options.power else ''}")
     return 1
 
 
-def _run(seeds: range, directory: Path, jobs: int) -> Outcome | None:
+def _run(seeds: range, directory: Path, jobs: int, *, power: bool) -> Outcome | None:
     """The first failure, after which no further seed is begun."""
     started_s = time.monotonic()
     kills = needles = 0
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        pending = [pool.submit(partial(run_seed, seed, directory)) for seed in seeds]
+        pending = [pool.submit(partial(run_seed, seed, directory, power=power)) for seed in seeds]
         for done, future in enumerate(as_completed(pending), 1):
             outcome = future.result()
             if outcome.failure is not None:

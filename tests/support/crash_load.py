@@ -42,9 +42,20 @@ class Reply:
 
 
 class Trigger:
-    """Pulled once, when so many bytes were sent or so many answers came."""
+    """Pulled once, when so many bytes were sent or so many answers came.
 
-    def __init__(self, pull: Callable[[], None], *, after_bytes: int | None = None, after_answers: int | None = None):
+    ``cuts_power``: no answer that comes afterwards counts, since a machine without power gives none.
+    """
+
+    def __init__(
+        self,
+        pull: Callable[[], None],
+        *,
+        after_bytes: int | None = None,
+        after_answers: int | None = None,
+        cuts_power: bool = False,
+    ) -> None:
+        self.cuts_power = cuts_power
         self._pull = pull
         self._bytes_left = after_bytes
         self._answers_left = after_answers
@@ -79,7 +90,7 @@ class Wire:
     def __init__(self, port: int, trigger: Trigger) -> None:
         self.port = port
         self.is_open = False
-        self._trigger = trigger
+        self.trigger = trigger
 
     async def send(self, raw: bytes, *, pieces: Sequence[int] = ()) -> None:
         """In pieces that end there. Raises ConnectionError."""
@@ -90,7 +101,7 @@ class Wire:
         for end in (*sorted(pieces), len(raw)):
             self._writer.write(raw[start:end])
             await self._writer.drain()
-            self._trigger.sent(end - start)
+            self.trigger.sent(end - start)
             start = end
 
     async def reply(self) -> Reply:
@@ -100,7 +111,9 @@ class Wire:
         body = await self._reader.readexactly(int(headers["content-length"]))
         if headers.get("connection") == "close":
             self.close()
-        self._trigger.answered()
+        if self.trigger.pulled and self.trigger.cuts_power:
+            raise ConnectionResetError("the power is gone")
+        self.trigger.answered()
         return Reply(int(head[0].split(" ")[1]), body)
 
     def close(self) -> None:
@@ -130,6 +143,15 @@ class Clients:
             for number in range(rng.randint(2, 6)):
                 client = Client(self, port, trigger, random.Random(rng.random()), volume_count, has_large=number < 2)
                 clients.create_task(client.run(steps))
+            if rng.random() < 0.4:
+                client = Client(self, port, trigger, random.Random(rng.random()), volume_count, has_large=False)
+                clients.create_task(client.keep_up(steps))
+
+    async def put_one(self, port: int, rng: random.Random) -> None:
+        """A PUT that no server without its syncing process can answer; it finds out by this. Raises GONE."""
+        client = Client(self, port, Trigger(lambda: None), rng, 1, has_large=False)
+        await client.put()
+        raise Contradiction("a PUT was answered, though the process that syncs is dead")
 
     def new_needle(self, volume: int) -> Needle:
         number = next(self._numbers)
@@ -142,16 +164,16 @@ class Clients:
             self.leases[needle.volume] = lease(volume=needle.volume, max_bytes=MAX_BODY_BYTES)
         return put_url(needle.number, self.leases[needle.volume])
 
-    def put_request(self, needle: Needle, body: bytes, **headers: str) -> bytes:
+    def put_request(self, needle: Needle, body: bytes, **headers: Any) -> bytes:
         return request("PUT", self.put_url(needle), body, **headers)
 
-    def get_request(self, needle: Needle, **headers: str) -> bytes:
+    def get_request(self, needle: Needle, **headers: Any) -> bytes:
         return request("GET", get_url(needle.number, volume=needle.volume), **headers)
 
     def admin_request(self, path: str, content: dict[str, object] | None = None) -> bytes:
         """As the master signs it: a GET, or a POST of ``content``."""
         method, raw = ("GET", b"") if content is None else ("POST", json.dumps(content).encode())
-        headers = signing.signed_headers(
+        headers: dict[str, Any] = signing.signed_headers(
             SECRET, kid=KID, direction=signing.TO_SERVER, method=method, target=path, body=raw, server=SERVER,
             time_ms=self._clock.now_ms(),
         )  # fmt: skip
@@ -159,7 +181,7 @@ class Clients:
 
     # -- after a restart -----------------------------------------------------------------------------------------
 
-    async def check_all(self, port: int, rng: random.Random) -> dict[int, tuple[int, int]]:
+    async def check_all(self, port: int, rng: random.Random, *, power_was_cut: bool) -> dict[int, tuple[int, int]]:
         """Read every needle there ever was, whole and in part, and put the dead ones again.
 
         Returns for each volume how many needles live and how many at least are dead. Raises Contradiction.
@@ -173,7 +195,7 @@ class Clients:
                 await wire.send(b"".join(self.get_request(needle) for needle in batch))
                 for needle in batch:
                     reply = await wire.reply()
-                    lives = needle.found(reply.code, reply.body)
+                    lives = needle.found(reply.code, reply.body, may_return=power_was_cut)
                     live_count, dead_count = counts[needle.volume]
                     counts[needle.volume] = (live_count + lives, dead_count + needle.is_dead)
             for needle in needles:
@@ -216,6 +238,16 @@ class Client:
         try:
             for _ in range(steps):
                 await self.rng.choices(actions, weights)[0]()
+        except GONE:
+            return
+        finally:
+            self.wire.close()
+
+    async def keep_up(self, steps: int) -> None:
+        """Compact and scrub, one volume after the other. Raises Contradiction."""
+        try:
+            for _ in range(1 + steps // 20):
+                await self.rng.choice((self.compact, self.compact, self.scrub))()
         except GONE:
             return
         finally:
@@ -289,6 +321,33 @@ class Client:
         for needle, known, name in zip(chosen, before, names, strict=True):
             found = [list_name for list_name in ("deleted", "absent") if name in outcome[list_name]]
             needle.delete_answered(known, found[0] if found else None)
+
+    async def compact(self) -> None:
+        """With a pace that lets it last, now and then, and to its end, unless the server meets its own before that."""
+        rate_bytes = self.rng.choice((0, 0, 4 << 20))
+        await self._work("compaction", "/admin/compact", {"rate_bytes": rate_bytes})
+
+    async def scrub(self) -> None:
+        await self._work("scrub", "/admin/scrub", {})
+
+    async def _work(self, job: str, path: str, order: dict[str, object]) -> None:
+        volume = self.rng.randint(1, self.volume_count)
+        reply = await self._ask(self.clients.admin_request(path, {"volume": volume, **order}))
+        while reply.status == 200:
+            figures = json.loads(reply.body)
+            found = next(each for each in figures.get("volumes", [figures]) if each["volume"] == volume)[job]
+            if found["state"] != "running":
+                if found["state"] != "done" and not self.wire.trigger.pulled:
+                    raise Contradiction(f"the {job} of volume {volume} failed: {found}")
+                return
+            await asyncio.sleep(self.rng.random() * 0.01)
+            reply = await self._ask(self.clients.admin_request("/usage"))
+        if not self.wire.trigger.pulled:
+            raise Contradiction(f"the {job} of volume {volume} was answered {reply.code}")
+
+    async def _ask(self, raw: bytes) -> Reply:
+        await self.wire.send(raw)
+        return await self.wire.reply()
 
     # -- drawn from the seed -------------------------------------------------------------------------------------
 

@@ -147,12 +147,17 @@ class Needle:
 
     # -- restart -------------------------------------------------------------------------------------------------
 
-    def found(self, code: Code, body: bytes) -> bool:
-        """The first GET after a restart, with nothing else under way. Whether the needle lives."""
+    def found(self, code: Code, body: bytes, *, may_return: bool = False) -> bool:
+        """The first GET after a restart, with nothing else under way. Whether the needle lives.
+
+        ``may_return``: bytes that were never acknowledged, and lie on the disk behind the end of the file, may be in it
+        after a later power cut, where the file grew over them and its new bytes were lost but not its new length.
+        """
         self.puts_open = 0
         self.read(self.seen(), code, body)
         if code == UNKNOWN_NEEDLE:
-            self.sent.clear()
+            if not may_return:
+                self.sent.clear()
             self.is_dead = self.is_dead or self.kept is not None
             return False
         self.sent.clear()

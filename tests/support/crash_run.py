@@ -6,11 +6,12 @@ ends it in one of the ways of `ENDINGS`. Between two rounds the files themselves
 
 import asyncio
 import json
+import logging
 import os
 import random
 import shutil
 import signal
-from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,15 +19,19 @@ from typing import Protocol
 from tests.support.crash_load import GONE, Clients, Trigger, Wire
 from tests.support.crash_model import Contradiction
 from tests.support.crash_server import Nursery, ServerProcess, Settings
+from tests.support.loop_disk import LoopDiskFailed, loop_disk
 from tests.support.programs import children_of
-from tests.support.waiting import PATIENCE_S
+from tests.support.waiting import PATIENCE_S, wait_until
 from volume_server import recovery
 from volume_server.durability import FileSystem
 from volume_server.record import LIVE, TOMBSTONE, Tagger
 from volume_server.superblock import RECORDS_START, decode_head
 from volume_server.volume import Volume
 
+logging.getLogger().addHandler(logging.NullHandler())  # what is logged is the servers' matter; they have handlers
+
 MAX_ROUNDS = 4
+POWER_DISK_BYTES = 64 << 20
 KILLED = -signal.SIGKILL
 SYNCER_DIED = 1
 """The server's exit code when it lost the process that syncs."""
@@ -40,6 +45,7 @@ BYTES, ANSWERS, CALL, START, SYNCER, STOP, LEAVE = ENDINGS = (
     "SIGTERM, then SIGKILL half-way through the n-th file operation of the stop",
     "SIGTERM",
 )
+_SUFFIXES = frozenset({".vol", ".state", ".idx", ".json"})
 _WEIGHTS = (25, 25, 25, 10, 5, 5, 5)
 
 
@@ -76,6 +82,48 @@ class PlainDisk:
             shutil.rmtree(self.directory)
 
 
+class PowerDisk:
+    """An ext4 of its own on a loop device, whose power is cut. Raises LoopDiskFailed."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._kept = directory
+        self._stack = ExitStack()
+        self._disk = self._stack.enter_context(loop_disk(POWER_DISK_BYTES))
+        self._is_on = True
+        self.directory = self._disk.mount
+
+    def cut(self) -> None:
+        if self._is_on:
+            self._is_on = False
+            self._disk.cut()
+
+    def restore(self) -> None:
+        # files that were on their way from process to process when these died are closed a moment later
+        wait_until(self._power_on, what="the disk to be let go of")
+        self._is_on = True
+
+    def _power_on(self) -> bool:
+        try:
+            self._disk.power_on()
+        except LoopDiskFailed as error:
+            if "busy" in str(error):
+                return False
+            raise
+        return True
+
+    def drop(self, *, keep: bool) -> None:
+        with self._stack:
+            if keep:
+                if not self._is_on:
+                    self.restore()
+                shutil.copytree(self.directory, self._kept, dirs_exist_ok=True, ignore=_ignore_lost_and_found)
+
+
+def _ignore_lost_and_found(_: object, names: list[str]) -> list[str]:
+    return [name for name in names if name == "lost+found"]
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one seed."""
@@ -87,13 +135,14 @@ class Outcome:
     """What contradicted what, and where the files are."""
 
 
-def run_seed(
-    seed: int, directory: Path, make_disk: Callable[[Path], Disk] = PlainDisk, *, power: bool = False
-) -> Outcome:
-    """Run one seed below ``directory``. In a process of its own, without threads: it forks."""
+def run_seed(seed: int, directory: Path, *, power: bool = False) -> Outcome:
+    """Run one seed below ``directory``; with ``power`` each round ends in a power cut (`PowerDisk`).
+
+    In a process of its own, without threads: it forks.
+    """
     place = directory / f"seed-{seed}"
     place.mkdir()
-    disk = make_disk(place / "disk")
+    disk: Disk = (PowerDisk if power else PlainDisk)(place / "disk")
     run = SeedRun(seed, disk, place / "server.log", power=power)
     try:
         run.run()
@@ -152,10 +201,11 @@ class SeedRun:
             self.data, self.seed, number, self.volume_count, self.checkpoint_bytes, die_at_call,
             die_in_stop=ending == STOP,
         )  # fmt: skip
+        had_orphans = bool(self.nursery.orphans())
         server = ServerProcess(settings, self.log)
         try:
             if server.port is not None:
-                asyncio.run(self._serve(server, server.port, ending))
+                asyncio.run(self._serve(server, server.port, ending, had_orphans=had_orphans))
             self._end(server, ending)
         finally:
             server.kill()
@@ -169,33 +219,39 @@ class SeedRun:
         if rng.random() < 0.3:
             self._check_files()
 
-    async def _serve(self, server: ServerProcess, port: int, ending: str) -> None:
+    async def _serve(self, server: ServerProcess, port: int, ending: str, *, had_orphans: bool) -> None:
         rng = self.random
         trigger = self._trigger(server, ending)
-        async with asyncio.timeout(PATIENCE_S):
-            try:
-                await self._check_all(port)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await self._check_all(port, had_orphans=had_orphans)
                 await self.clients.load(
                     port, trigger, rng=rng, volume_count=self.volume_count, steps=rng.randint(5, 60)
                 )
-            except GONE as error:
-                if ending not in (CALL, START):
-                    raise Contradiction(f"{ending}: the server left before that: {server.state()}") from error
+        except GONE as error:
+            if ending not in (CALL, START):
+                raise Contradiction(f"{ending}: the server left before that: {server.state()}") from error
+        except TimeoutError as error:
+            raise Contradiction(f"{ending}: no answer within {PATIENCE_S:.0f} s: {server.state()}") from error
         if ending != START:
             trigger.pull()
+        if ending == SYNCER:
+            with suppress(*GONE):
+                await self.clients.put_one(port, rng)
 
     def _trigger(self, server: ServerProcess, ending: str) -> Trigger:
         rng = self.random
         answers = int(2 ** (rng.random() * 8))
         if ending == BYTES:
-            return Trigger(lambda: self._kill(server), after_bytes=int(2 ** (8 + rng.random() * 13)))
+            size_bytes = int(2 ** (8 + rng.random() * 13))
+            return Trigger(lambda: self._kill(server), after_bytes=size_bytes, cuts_power=self.power)
         if ending == ANSWERS:
-            return Trigger(lambda: self._kill(server), after_answers=answers)
+            return Trigger(lambda: self._kill(server), after_answers=answers, cuts_power=self.power)
         if ending == SYNCER:
             return Trigger(lambda: _kill_children(server), after_answers=answers)
         if ending in (STOP, LEAVE):
             return Trigger(server.stop, after_answers=answers)
-        return Trigger(lambda: self._kill(server))
+        return Trigger(lambda: self._kill(server), cuts_power=self.power)
 
     def _kill(self, server: ServerProcess) -> None:
         if self.power:
@@ -210,17 +266,20 @@ class SeedRun:
         if exit_code not in expected:
             raise Contradiction(f"{ending}: the server ended with {exit_code}")
         self.kills += ending != LEAVE
-        if "Traceback" in self.log.read_text():
+        if "Traceback" in self.log.read_text() and not self.power:  # without a disk much may go wrong
             raise Contradiction("the server's log has a traceback")
 
     # -- checks --------------------------------------------------------------------------------------------------
 
-    async def _check_all(self, port: int) -> None:
-        counts = await self.clients.check_all(port, self.random)
+    async def _check_all(self, port: int, *, had_orphans: bool) -> None:
+        counts = await self.clients.check_all(port, self.random, power_was_cut=self.power)
         wire = Wire(port, Trigger(lambda: None))
         await wire.send(self.clients.admin_request("/usage"))
         reply = await wire.reply()
         wire.close()
+        left = [path.name for path in self.data.iterdir() if path.suffix not in _SUFFIXES and path.name != "lock"]
+        if left and not had_orphans:  # a compaction's process that outlives its server tidies up nothing
+            raise Contradiction(f"the start left {sorted(left)} behind")
         figures = {found["volume"]: found for found in json.loads(reply.body)["volumes"]}
         if set(figures) != set(range(1, self.volume_count + 1)):
             raise Contradiction(f"there are {sorted(figures)} of {self.volume_count} volumes")

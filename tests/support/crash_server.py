@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import re
+import select
 import signal
 import sys
 import traceback
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 
 from tests.support.crash_model import COMMITTED, STORED, UNKNOWN, verdict_of
 from tests.support.programs import children_of
+from tests.support.waiting import PATIENCE_S
 from tests.unit.volume_server.serving import KID, MASTER, SECRET
 from volume_server import volume as volumes
 from volume_server.__main__ import parse_options
@@ -189,8 +191,14 @@ class ServerProcess:
         return "it is still running" if ended is None else f"it ended with {ended.si_status}"
 
     def wait(self) -> int:
-        """Its exit code, negative the signal that ended it."""
+        """Its exit code, negative the signal that ended it. Raises TimeoutError where it does not end."""
         if self.exit_code is None:
+            pidfd = os.pidfd_open(self.pid)
+            try:
+                if not select.select([pidfd], [], [], PATIENCE_S)[0]:
+                    raise TimeoutError("the server does not end")
+            finally:
+                os.close(pidfd)
             _, status = os.waitpid(self.pid, 0)
             self.exit_code = os.waitstatus_to_exitcode(status)
         return self.exit_code
