@@ -44,10 +44,16 @@ class Lease:
     """The packed intent as base64url, as it goes to the master."""
     charged_bytes: int = 0
 
+    def has_room(self, size_bytes: int) -> bool:
+        return self.charged_bytes + size_bytes <= self.intent.count * self.intent.max_bytes
+
+    def exhausted(self) -> HttpError:
+        return _refuse("lease_exhausted", "what was begun under this lease adds up to all that it allows")
+
     def charge(self, size_bytes: int) -> None:
         """Raises HttpError 403 where the lease has no room for it."""
-        if self.charged_bytes + size_bytes > self.intent.count * self.intent.max_bytes:
-            raise _refuse("lease_exhausted", "what was begun under this lease adds up to all that it allows")
+        if not self.has_room(size_bytes):
+            raise self.exhausted()
         self.charged_bytes += size_bytes
 
     def refund(self, size_bytes: int) -> None:

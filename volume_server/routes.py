@@ -197,16 +197,16 @@ class NeedleRoutes:
         answers[status] = answers.get(status, 0) + 1
         if status >= 400:
             body = {**body, "request_id": request_id.decode()}
-        connection.respond(
-            responses.document(
-                status,
-                body,
-                request_id=request_id,
-                headers=connection.extra_headers(),
-                content_type=responses.JSON if status < 300 else responses.PROBLEM,
-                close=connection.closes,
-            )
+        close = connection.closes
+        raw = responses.document(
+            status,
+            body,
+            request_id=request_id,
+            headers=connection.extra_headers(),
+            content_type=responses.JSON if status < 300 else responses.PROBLEM,
+            close=close,
         )
+        connection.respond(raw, close=close)
 
     def _put_whole(self, connection: Connection, put: Put, body: bytes) -> None:
         put.data_crc = zlib.crc32(body)
@@ -215,24 +215,27 @@ class NeedleRoutes:
         if volume.cut is not None:
             volume.cut.append(self._later(connection, lambda: self._put_whole(connection, put, body)))
             return
-        if volume.is_taken(put.needle):
-            claim = volume.claims.get(put.needle)
-            if claim is not None:  # the same id is on its way: wait for its sync, then look again
-                claim.waiters.append(self._later(connection, lambda: self._put_whole(connection, put, body)))
-                return
-            if not volume.same_data(self._standing(put), body, 0):
-                raise NeedleTaken(f"needle {put.needle:016x} holds other bytes")
-            self.committer.confirm(put)
-            return
-        put.lease.charge(put.size_bytes)
+        if not put.lease.has_room(put.size_bytes) and not volume.is_taken(put.needle):
+            raise put.lease.exhausted()
         try:
             claim = volume.enqueue(
                 put.needle, put.meta, body, data_crc=put.data_crc, appended_ms=put.appended_ms
             )  # fmt: skip
-        except StoreError:
-            put.lease.refund(put.size_bytes)
-            raise
+        except NeedleTaken:
+            self._repeat_whole(connection, put, body)
+            return
+        put.lease.charge(put.size_bytes)
         self.committer.commit(put, claim)
+
+    def _repeat_whole(self, connection: Connection, put: Put, body: bytes) -> None:
+        volume = put.volume
+        claim = volume.claims.get(put.needle)
+        if claim is not None:  # the same id is on its way: wait for its sync, then look again
+            claim.waiters.append(self._later(connection, lambda: self._put_whole(connection, put, body)))
+            return
+        if not volume.same_data(self._standing(put), body, 0):
+            raise NeedleTaken(f"needle {put.needle:016x} holds other bytes")
+        self.committer.confirm(put)
 
     def _put_stream(self, connection: Connection, put: Put) -> None:
         """Nothing is reserved before the body can be taken."""

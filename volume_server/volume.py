@@ -478,9 +478,15 @@ class Volume:
 
     def settle(self, claims: list[Claim]) -> None:
         """The sync that covers these claims succeeded: they are durable, and found from now on."""
+        put, held = self.index.put, self.claims
         for claim in claims:
-            self._enter(claim.kind, claim.needle, claim.offset, claim.stored_bytes)
-            self._drop(claim)
+            if claim.kind != LIVE or claim.waiters or held.get(claim.needle) is not claim:
+                self._enter(claim.kind, claim.needle, claim.offset, claim.stored_bytes)
+                self._drop(claim)
+                continue
+            put(claim.needle, claim.offset, claim.stored_bytes)  # the same for what comes most often
+            self.figures.live_count += 1
+            del held[claim.needle]
 
     def seal(self, reason: str) -> None:
         """Take no record any more, over restarts too. What is not settled never will be."""
