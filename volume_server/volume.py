@@ -543,9 +543,9 @@ class Volume:
         return needle in self.claims or self.index.get(needle) is not None
 
     def _claim(self, kind: int, needle: int, meta: bytes, data_bytes: int, appended_ms: int) -> Claim:
-        self._require_open()
-        if self.is_taken(needle):
+        if self.is_taken(needle):  # first: a PUT that is repeated is answered whatever the volume's state
             raise NeedleTaken(f"needle {needle:016x} is taken")
+        self._require_open()
         stored_bytes = HEADER_BYTES + len(meta) + data_bytes
         record_bytes = record.aligned(stored_bytes)
         if record_bytes > record.MAX_RECORD_BYTES:
