@@ -21,8 +21,8 @@ from warehouse_site.problems import problem_response, status_of
 def confirm(request: HttpRequest) -> HttpResponse:
     """Commits a batch of durable needles; see docs/protocol.md, section 5."""
     try:
-        server = authenticate_server(request)
-        confirmed = confirm_needles(server=server.pk, batch=parse_batch(_json(request)))
+        server = authenticate_server(request, lately=True)
+        confirmed = confirm_needles(server=server, batch=parse_batch(_json(request)))
     except WarehouseError as error:
         return problem_response(error, request)
     answer = {"sequence": confirmed.sequence, "verdicts": [_on_the_wire(verdict) for verdict in confirmed.verdicts]}

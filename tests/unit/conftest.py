@@ -7,12 +7,14 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _fresh_caches() -> Iterator[None]:
-    """Nothing that one test cached, rights or failed log-ins, is seen by the next."""
+    """Nothing that one test cached, rights, servers or failed log-ins, is seen by the next."""
     from django.core.cache import cache
 
     from keys.selectors import forget_rights
+    from volumes.api.internal_auth import forget_servers
 
     forget_rights()
+    forget_servers()
     cache.clear()
     yield
     forget_rights()

@@ -1,6 +1,8 @@
 """Who speaks: the signed requests of volume servers (see `volume_server.signing`)."""
 
+import threading
 import time
+from typing import NamedTuple
 from uuid import UUID
 
 from django.http import HttpRequest
@@ -19,6 +21,19 @@ from volumes.errors import ClockSkew, ServerUnknown, SignatureInvalid
 from volumes.models import Server
 
 _MAX_DIGITS = 15
+CACHE_SECONDS = 0.5
+"""How long a secret that was in force still opens the door: a server sends confirms by the hundred each second."""
+
+
+class _InForce(NamedTuple):
+    """The secret of a server that the database had in force at ``read_at`` (monotonic)."""
+
+    read_at: float
+    kid: int
+
+
+_in_force: dict[UUID, _InForce] = {}
+_in_force_lock = threading.Lock()
 
 
 def is_signed(request: HttpRequest) -> bool:
@@ -26,8 +41,10 @@ def is_signed(request: HttpRequest) -> bool:
     return HEADER_SIGNATURE in request.headers
 
 
-def authenticate_server(request: HttpRequest) -> Server:
-    """The server that has signed this request.
+def authenticate_server(request: HttpRequest, *, lately: bool = False) -> UUID:
+    """The id of the server that has signed this request with the secret in force.
+
+    ``lately``: a secret that was in force half a second ago will do.
 
     Raises SignatureInvalid, ServerUnknown, and ClockSkew, which tells the master's time, to those alone whose
     signature is good.
@@ -50,12 +67,34 @@ def authenticate_server(request: HttpRequest) -> Server:
     now_ms = int(time.time() * 1000)
     if abs(now_ms - time_ms) > REQUEST_WINDOW_MS:
         raise ClockSkew(f"The request is timed {time_ms - now_ms} ms off the master's clock.", now_ms=now_ms)
-    server = Server.objects.filter(pk=server_id).first()
-    if server is None:
+    if not (lately and _was_in_force(server_id, kid)):
+        _require_in_force(server_id, kid)
+    return server_id
+
+
+def forget_servers() -> None:
+    """Drop what is cached in this process; the next request is judged by the database."""
+    with _in_force_lock:
+        _in_force.clear()
+
+
+def _was_in_force(server_id: UUID, kid: int) -> bool:
+    cached = _in_force.get(server_id)
+    return cached is not None and cached.kid == kid and time.monotonic() - cached.read_at <= CACHE_SECONDS
+
+
+def _require_in_force(server_id: UUID, kid: int) -> None:
+    """Asks the database. Only a yes is remembered, so a new server or a new secret is let in at once."""
+    now = time.monotonic()
+    in_force = Server.objects.filter(pk=server_id).values_list("kid", flat=True).first()
+    with _in_force_lock:
+        _in_force.pop(server_id, None)
+        if in_force is not None:
+            _in_force[server_id] = _InForce(now, in_force)
+    if in_force is None:
         raise ServerUnknown(f"Server {server_id} has not registered here.")
-    if server.kid != kid:
+    if in_force != kid:
         raise SignatureInvalid(f"Secret {kid} of server {server_id} is not in force.")
-    return server
 
 
 def _server_id(text: str) -> UUID:

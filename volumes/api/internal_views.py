@@ -39,7 +39,7 @@ def internal(view: View) -> Callable[[HttpRequest], HttpResponse]:
 def register(request: HttpRequest) -> dict[str, Any]:
     proven = authenticate_server(request) if is_signed(request) else None
     registration = parse_registration(_json(request))
-    if proven is not None and proven.pk != registration.report.server:
+    if proven is not None and proven != registration.report.server:
         raise SignatureInvalid("The body names another server than the signature.")
     welcome = register_server(registration=registration, is_proven=proven is not None)
     return {"kid": welcome.kid, "secret": welcome.secret.hex(), **_orders(welcome.orders)}
@@ -49,7 +49,7 @@ def register(request: HttpRequest) -> dict[str, Any]:
 def heartbeat(request: HttpRequest) -> dict[str, Any]:
     server = authenticate_server(request)
     report = parse_heartbeat(_json(request))
-    if server.pk != report.server:
+    if server != report.server:
         raise SignatureInvalid("The body names another server than the signature.")
     return _orders(record_heartbeat(report=report))
 
@@ -58,7 +58,7 @@ def heartbeat(request: HttpRequest) -> dict[str, Any]:
 def deregister(request: HttpRequest) -> dict[str, Any]:
     server = authenticate_server(request)
     server_id, instance = parse_deregistration(_json(request))
-    if server.pk != server_id:
+    if server != server_id:
         raise SignatureInvalid("The body names another server than the signature.")
     deregister_server(server_id=server_id, instance=instance)
     return {}
