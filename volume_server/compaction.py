@@ -12,7 +12,7 @@ as a recovery would read it. At the cut no record is open and none is taken: the
 and the new file renamed over the old one (`install`), which is the one moment at which the compaction happens.
 Before it the old volume stands, whole; after it the new one does. `tidy` cleans up after a crash on either side.
 
-- Every record that is kept is read and its tag and CRC checked, and the copy is compared with it byte for byte.
+- Every record that is kept is read again in the copy, its header compared and its tag and CRC checked.
 - A record that is damaged is never dropped: it is copied as it is, counted, and where the index knew it, it is still
   found, and still reported as damaged instead of unknown.
 - A tombstone is dropped only when it is older than ``drop_before_ms``: then no lease can bring its needle back, and
@@ -29,6 +29,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from volume_server import record
 from volume_server.checkpoint import CheckpointFile, Figures
@@ -46,7 +47,8 @@ DISCARDED_INFIX = ".discarded-"
 RUN_BYTES = 8 << 20
 STEP_BYTES = 1 << 20
 """How often progress is told and the pace is kept."""
-COMPARE_BYTES = 1 << 20
+PIECE_BYTES = 1 << 20
+GATHERED_BYTES = 1 << 20
 SHORT_RUN_BYTES = 64 << 10
 """Shorter runs are gathered and written by one call for many: it is the calls that cost then, not the bytes."""
 MAX_GATHERED = 1000
@@ -70,6 +72,16 @@ class Copied:
     """The old file's offset up to which all is in the copy."""
     tail: int
     """The new file's length."""
+
+
+class Kept(NamedTuple):
+    """A record, or damage between records, that is copied."""
+
+    at: int
+    offset: int
+    """In the new file."""
+    size_bytes: int
+    header: Header | None
 
 
 def new_twin_directory(path: Path) -> Path:
@@ -115,9 +127,11 @@ class Copy:
         self.tail = RECORDS_START
         self._run_start = self._run_end = RECORDS_START
         """What is to be copied next: this much of the old file, to the new one's tail."""
+        self._run: list[Kept] = []
         self._gathered: list[bytes | bytearray | memoryview] = []
         """Short runs for the new file's tail, not written yet."""
         self._gathered_bytes = 0
+        self._gathered_run: list[Kept] = []
         self._unsynced_bytes = 0
 
     @property
@@ -140,16 +154,13 @@ class Copy:
         self.files.allocate(self.target, RECORDS_START + reserve_bytes)
         by_offset = _ByOffset(known)
 
-        def judge(at: int, header: Header, window: Window) -> None:
+        def judge(at: int, header: Header) -> None:
             found = known.get(header.needle) if header.kind != FILLER else None
             if header.kind == LIVE:
                 if found is None:  # it was damaged when the log was replayed, or it would be known
-                    self._keep(at, header.record_bytes)
-                    self.figures.damaged_count += 1
+                    self._keep(at, header.record_bytes, header)
                 elif found[0] == at and found[1]:
                     self._keep_indexed(at, header, found[1])
-                    if not is_sound(window, at, header):
-                        self._report_damage(at, header)
             elif found == (at, 0) and header.appended_ms >= self.drop_before_ms:
                 self._keep_indexed(at, header, 0)
 
@@ -159,7 +170,7 @@ class Copy:
     def follow(self, upto: int) -> Copied:
         """Copy what came to the log since, up to ``upto``, before which all is settled."""
 
-        def judge(at: int, header: Header, window: Window) -> None:
+        def judge(at: int, header: Header) -> None:
             if header.kind == FILLER:
                 return
             known = self.index.get(header.needle)
@@ -167,8 +178,6 @@ class Copy:
                 if known is not None:
                     return  # the first counts
                 self._keep_indexed(at, header, header.stored_bytes)
-                if not is_sound(window, at, header):
-                    self._report_damage(at, header)
                 return
             if known is not None and known[1]:
                 self.figures.live_count -= 1
@@ -191,14 +200,14 @@ class Copy:
 
     # -- how -----------------------------------------------------------------------------------------------------
 
-    def _walk(self, upto: int, judge: Callable[[int, Header, Window], None], known: "_ByOffset | None") -> None:
+    def _walk(self, upto: int, judge: Callable[[int, Header], None], known: "_ByOffset | None") -> None:
         window = Window(self.source, upto, self.files)
         at = self.at
         self._run_start = self._run_end = at
         while at < upto:
             header = record.decode_header(self.tagger, window.read(at, HEADER_BYTES))
             if header is not None and at + header.record_bytes <= upto:
-                judge(at, header, window)
+                judge(at, header)
                 at += header.record_bytes
             else:
                 following = find_record(window, self.tagger, at + record.ALIGNMENT) or upto
@@ -221,29 +230,27 @@ class Copy:
         self._sync()
         return self.copied
 
-    def _keep(self, at: int, size_bytes: int) -> int:
-        """Have this part of the old file copied; its offset in the new one."""
+    def _keep(self, at: int, size_bytes: int, header: Header | None) -> int:
+        """Have this part of the old file copied; its offset in the new one. No header: it is no record."""
         if at != self._run_end:
             self._copy_run()
             self._run_start = at
         self._run_end = at + size_bytes
-        return self.tail + at - self._run_start
+        offset = self.tail + at - self._run_start
+        self._run.append(Kept(at, offset, size_bytes, header))
+        return offset
 
     def _keep_indexed(self, at: int, header: Header, length: int) -> None:
-        self.index.put(header.needle, self._keep(at, header.record_bytes), length)
+        self.index.put(header.needle, self._keep(at, header.record_bytes, header), length)
         if header.kind == TOMBSTONE:
             self.figures.tombstone_count += 1
         else:
             self.figures.live_count += 1
 
-    def _report_damage(self, at: int, header: Header) -> None:
-        self.figures.damaged_count += 1
-        log.error("volume %d: needle %016x at %d is damaged; it is kept as it is", self.old.volume, header.needle, at)
-
     def _keep_damage(self, at: int, end: int, known: "_ByOffset | None") -> None:
         """Keep bytes that are no record, and the way to the needles that the index has there."""
         log.error("volume %d: %d damaged bytes at %d; they are kept as they are", self.old.volume, end - at, at)
-        moved = self._keep(at, end - at) - at
+        moved = self._keep(at, end - at, None) - at
         self.figures.damaged_count += 1
         for needle, offset, length in known.between(at, end) if known is not None else ():
             self.index.put(needle, offset + moved, length)
@@ -254,29 +261,31 @@ class Copy:
 
     def _copy_run(self) -> None:
         at, end = self._run_start, self._run_end
+        run, self._run = self._run, []
         self._run_start = end
         if 0 < end - at < SHORT_RUN_BYTES:
             self._gathered.append(self._piece(at, end - at))
             self._gathered_bytes += end - at
+            self._gathered_run += run
             self.tail += end - at
-            if self._gathered_bytes >= COMPARE_BYTES or len(self._gathered) >= MAX_GATHERED:
+            if self._gathered_bytes >= GATHERED_BYTES or len(self._gathered) >= MAX_GATHERED:
                 self._write_gathered()
             return
+        self._write_gathered()
         while at < end:
-            self._write_gathered()
-            size_bytes = self._copy_some(at, min(COMPARE_BYTES, end - at))
+            size_bytes = self._copy_some(at, end - at)
             at += size_bytes
             self.tail += size_bytes
             self._count_written(size_bytes)
+        self._verify(run)
 
     def _write_gathered(self) -> None:
         if not self._gathered:
             return
-        offset = self.tail - self._gathered_bytes
-        self.files.write_at(self.target, self._gathered, offset)
-        self._compare(b"".join(self._gathered), offset)
+        self.files.write_at(self.target, self._gathered, self.tail - self._gathered_bytes)
         self._count_written(self._gathered_bytes)
-        self._gathered, self._gathered_bytes = [], 0
+        self._verify(self._gathered_run)
+        self._gathered, self._gathered_bytes, self._gathered_run = [], 0, []
 
     def _count_written(self, size_bytes: int) -> None:
         """The last ``size_bytes`` before the tail are in the file."""
@@ -291,10 +300,6 @@ class Copy:
             raise CompactionFailed(f"the volume file ends before {at + size_bytes}")
         return piece
 
-    def _compare(self, written: bytes, offset: int) -> None:
-        if self.files.read_at(self.target, len(written), offset) != written:
-            raise CompactionFailed(f"{len(written)} bytes at {offset} of the copy are not what was written")
-
     def _copy_some(self, at: int, size_bytes: int) -> int:
         try:
             copied = self.files.copy_range(self.source, self.target, size_bytes, at, self.tail)
@@ -303,10 +308,34 @@ class Copy:
                 raise
             copied = 0
         if not copied:  # this file system knows no such call
-            self.files.write_at(self.target, [self._piece(at, size_bytes)], self.tail)
-            copied = size_bytes
-        self._compare(self._piece(at, copied), self.tail)
+            copied = min(size_bytes, PIECE_BYTES)
+            self.files.write_at(self.target, [self._piece(at, copied)], self.tail)
         return copied
+
+    def _verify(self, run: list[Kept]) -> None:
+        """Read what was copied, check it, and where it is not sound look whether it ever was."""
+        copied = Window(self.target, self.tail, self.files)
+        for kept in run:
+            if kept.header is None:
+                self._compare(kept)
+                continue
+            found = record.decode_header(self.tagger, copied.read(kept.offset, HEADER_BYTES))
+            if found == kept.header and is_sound(copied, kept.offset, found):
+                continue
+            self._compare(kept)
+            self.figures.damaged_count += 1
+            log.error(
+                "volume %d: needle %016x at %d is damaged; it is kept as it is",
+                self.old.volume, kept.header.needle, kept.at,
+            )  # fmt: skip
+
+    def _compare(self, kept: Kept) -> None:
+        """What is damaged must be what it was before."""
+        for start in range(0, kept.size_bytes, PIECE_BYTES):
+            size_bytes = min(PIECE_BYTES, kept.size_bytes - start)
+            piece = self.files.read_at(self.target, size_bytes, kept.offset + start)
+            if piece != self._piece(kept.at + start, size_bytes):
+                raise CompactionFailed(f"what was copied from {kept.at} is not the same in the copy")
 
     def _sync(self) -> None:
         self.files.sync_data(self.target)

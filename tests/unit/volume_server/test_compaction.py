@@ -188,7 +188,14 @@ def test_what_comes_during_the_copy_is_followed(volume: Volume) -> None:
 @pytest.mark.parametrize("short", [0, 150, 1 << 20])
 def test_copy_in_small_pieces_is_the_same(volume: Volume, monkeypatch: pytest.MonkeyPatch, short: int) -> None:
     """Runs, steps and comparisons smaller than a record; records by themselves, gathered, and both in turn."""
-    sizes = {"RUN_BYTES": 64, "STEP_BYTES": 8, "COMPARE_BYTES": 24, "SYNC_EVERY_BYTES": 100, "SHORT_RUN_BYTES": short}
+    sizes = {
+        "RUN_BYTES": 64,
+        "STEP_BYTES": 8,
+        "PIECE_BYTES": 24,
+        "GATHERED_BYTES": 200,
+        "SYNC_EVERY_BYTES": 100,
+        "SHORT_RUN_BYTES": short,
+    }
     for name, size in sizes.items():
         monkeypatch.setattr(compaction, name, size)
     for number in range(30):
@@ -280,7 +287,7 @@ def test_copy_that_is_not_the_same_is_not_used(volume: Volume, monkeypatch: pyte
 
     monkeypatch.setattr(compaction, "SHORT_RUN_BYTES", 0)
     put(volume, NEEDLE, b"data" * 10)
-    with pytest.raises(CompactionFailed, match="not what was written"):
+    with pytest.raises(CompactionFailed, match="not the same"):
         begin(volume, Lying())
     tidy(volume.files, volume.path)
     assert contents(volume) == {NEEDLE: b"data" * 10}
