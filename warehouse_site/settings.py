@@ -182,6 +182,7 @@ MIDDLEWARE = [
     "warehouse_site.middleware.ContentSecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "warehouse_site.middleware.BodyLimitMiddleware",
+    "warehouse_site.middleware.InternalMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -216,7 +217,9 @@ def wal_is_safe(version: tuple[int, ...]) -> bool:
     return any(line <= version < (line[0], line[1] + 1) for line in ((3, 50, 7), (3, 44, 6)))
 
 
-SQLITE_JOURNAL_MODE: Final = "WAL" if wal_is_safe(sqlite3.sqlite_version_info) else "TRUNCATE"
+SQLITE_JOURNAL_MODE: Final = "WAL" if wal_is_safe(sqlite3.sqlite_version_info) else "PERSIST"
+SQLITE_JOURNAL_BYTES: Final = 4 * MIB
+"""What a journal may keep after a commit. Most need less; written over in place, it costs the file system no commit."""
 SQLITE_BUSY_SECONDS: Final = 20
 
 
@@ -238,7 +241,10 @@ def _database() -> dict[str, Any]:
         config["OPTIONS"] = {
             "transaction_mode": "IMMEDIATE",  # writers queue at BEGIN: none of them fails half-way to the lock
             "timeout": SQLITE_BUSY_SECONDS,
-            "init_command": f"PRAGMA journal_mode={SQLITE_JOURNAL_MODE}; PRAGMA synchronous=FULL;",
+            "init_command": (
+                f"PRAGMA journal_mode={SQLITE_JOURNAL_MODE}; PRAGMA journal_size_limit={SQLITE_JOURNAL_BYTES}; "
+                "PRAGMA synchronous=FULL;"
+            ),
         }
     return config
 

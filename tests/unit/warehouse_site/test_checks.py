@@ -21,6 +21,6 @@ def test_the_journal_in_force_is_said() -> None:
 def test_another_journal_than_asked_for_is_a_warning(settings: Settings) -> None:
     if connection.vendor != "sqlite":
         return
-    settings.SQLITE_JOURNAL_MODE = "WAL" if settings.SQLITE_JOURNAL_MODE == "TRUNCATE" else "TRUNCATE"
+    settings.SQLITE_JOURNAL_MODE = "WAL" if settings.SQLITE_JOURNAL_MODE == "PERSIST" else "PERSIST"
     [message] = [m for m in checks.run_checks(databases=["default"]) if (m.id or "").startswith("warehouse.")]
     assert message.id == "warehouse.W002"

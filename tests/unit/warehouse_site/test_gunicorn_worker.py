@@ -1,24 +1,31 @@
-"""Clients that stop in the middle of a request get their thread taken away."""
+"""Clients that stop in the middle of a request get their thread taken away; lanes keep theirs for a moment."""
 
 import http.client
+import logging
+import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from gunicorn.config import Config
 
 from tests.support.programs import clean_environment, free_ports, start, stop
 from tests.support.waiting import wait_until
-from warehouse_site.gunicorn_worker import BYTES_PER_S, PatientUnreader
+from warehouse_site import gunicorn_worker
+from warehouse_site.gunicorn_worker import BYTES_PER_S, LANE_PATH, PatientUnreader, PatientWorker
 from warehouse_site.up import WORKER_CLASS
 
 THREADS = 4
 APPLICATION = """
+import threading
 def application(environ, start_response):
     body = environ["wsgi.input"].read()
-    start_response("200 OK", [("Content-Length", str(len(body)))])
+    thread = str(threading.get_ident())
+    start_response("200 OK", [("Content-Length", str(len(body))), ("Thread", thread)])
     return [body]
 """
 HALF_A_HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nX-Half: "
@@ -93,6 +100,90 @@ def test_clients_that_stop_do_not_stop_the_store(port: int) -> None:
         for one in stalled:
             one.close()
         kept.close()
+
+
+class TestLane:
+    @pytest.fixture
+    def worker(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[PatientWorker]:
+        """A worker with eight threads, two of which may wait with lanes; it never waits in vain."""
+        monkeypatch.setattr(gunicorn_worker, "LANE_WAIT_S", 0)
+        config = Config()
+        config.set("threads", 8)
+        worker = PatientWorker(0, os.getppid(), [], None, 30, config, logging.getLogger(__name__))
+        yield worker
+        worker.tmp.close()
+
+    @staticmethod
+    def connection(sock: socket.socket, path: str = LANE_PATH) -> SimpleNamespace:
+        parser = SimpleNamespace(mesg=SimpleNamespace(path=path), unreader=PatientUnreader(sock))
+        return SimpleNamespace(sock=sock, parser=parser)
+
+    def test_what_comes_next_is_seen(self, worker: PatientWorker, pair: tuple[socket.socket, socket.socket]) -> None:
+        lane = self.connection(pair[0])
+        assert not worker._next_of_lane(lane)
+        pair[1].send(b"POST")
+        assert worker._next_of_lane(lane)
+
+    def test_what_was_read_ahead_is_seen(
+        self, worker: PatientWorker, pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        lane = self.connection(pair[0])
+        lane.parser.unreader.unread(b"POST")
+        assert worker._next_of_lane(lane)
+
+    def test_other_connections_go_back_to_the_poller(
+        self, worker: PatientWorker, pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        pair[1].send(b"POST")
+        assert not worker._next_of_lane(self.connection(pair[0], "/api/v1/health"))
+
+    def test_a_worker_that_stops_waits_for_nothing(
+        self, worker: PatientWorker, pair: tuple[socket.socket, socket.socket]
+    ) -> None:
+        pair[1].send(b"POST")
+        worker.alive = False
+        assert not worker._next_of_lane(self.connection(pair[0]))
+
+    def test_only_a_quarter_of_the_threads_waits(
+        self, worker: PatientWorker, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Four lanes that ask one inside the other: while one waits, the next one asks."""
+        lane = self.connection(pair[0])
+        pair[1].send(b"POST")
+        answers: list[bool] = []
+        real = gunicorn_worker.select.poll
+
+        def poll() -> object:
+            if len(answers) < 3:
+                answers.append(worker._next_of_lane(lane))
+            return real()
+
+        monkeypatch.setattr(gunicorn_worker.select, "poll", poll)
+        outermost = worker._next_of_lane(lane)
+        assert [*answers, outermost] == [False, True, True]
+        answers[:] = [True] * 3
+        assert worker._next_of_lane(lane)  # the places were given back
+
+    def test_batches_of_a_lane_meet_one_thread(self, port: int) -> None:
+        others = [http.client.HTTPConnection("127.0.0.1", port) for _ in range(THREADS)]
+        threads = set()
+        for other in others:  # all threads of the pool have started when each has answered in its turn
+            other.request("POST", "/", b"x")
+        for other in others:
+            response = other.getresponse()
+            threads.add(response.headers["Thread"])
+            response.read()
+            other.close()
+        request = f"POST {LANE_PATH} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx".encode()
+        with socket.create_connection(("127.0.0.1", port)) as lane, lane.makefile("rb") as answers:
+            lane.sendall(request * 20)  # each is there before the last one is answered
+            seen = set()
+            for _ in range(20):
+                while (line := answers.readline()) != b"\r\n":
+                    if line.startswith(b"Thread:"):
+                        seen.add(line)
+                assert answers.read(1) == b"x"
+        assert len(seen) == 1
 
 
 def _answers(port: int) -> bool:

@@ -1,6 +1,7 @@
 import logging
 
 import pytest
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import Client, RequestFactory
 from pytest_django import Settings
@@ -88,3 +89,41 @@ def test_head_closes_what_would_have_been_streamed(db: None) -> None:
     assert b"".join(response.streaming_content) == b""  # type: ignore[arg-type]
     response.close()
     assert closed == [True]
+
+
+class TestInternal:
+    CONFIRM = "/api/v1/internal/confirm"
+
+    def test_no_session_is_looked_for(self, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        def process_request(*_: object) -> None:
+            raise AssertionError("volume servers have no session")
+
+        monkeypatch.setattr(SessionMiddleware, "process_request", process_request)
+        response = client.post(self.CONFIRM, "{}", content_type="application/json")
+        assert (response.status_code, response.json()["code"]) == (401, "signature_invalid")
+        with pytest.raises(AssertionError):
+            client.post("/api/v1/tokens")
+
+    def test_answers_are_framed_and_guarded_like_all_others(self, client: Client) -> None:
+        response = client.post(self.CONFIRM, "{}", content_type="application/json", headers={"X-Request-Id": "mine"})
+        assert response.headers["Content-Length"] == str(len(response.content))
+        assert response.headers["X-Request-Id"] == "mine"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+    def test_large_bodies_are_refused_unread(self, client: Client, settings: Settings) -> None:
+        settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
+        response = client.post(self.CONFIRM, "x" * 200, content_type="application/json")
+        assert (response.status_code, response.json()["code"]) == (413, "too_large")
+
+    def test_an_unknown_call_is_a_404(self, client: Client) -> None:
+        response = client.post("/api/v1/internal/nowhere")
+        assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+    def test_what_fails_is_a_500_without_a_trace(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("a secret detail")
+
+        monkeypatch.setattr("buckets.api.internal_views.authenticate_server", fail)
+        response = Client(raise_request_exception=False).post(self.CONFIRM, "{}", content_type="application/json")
+        assert (response.status_code, response["Content-Type"]) == (500, "application/problem+json")
+        assert b"secret detail" not in response.content

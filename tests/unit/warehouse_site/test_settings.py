@@ -113,12 +113,12 @@ def test_sqlite_is_asked_for_durability(tmp_path: Path) -> None:
     code = (
         "import django; django.setup(); from django.db import connection as c; k = c.cursor();"
         "print(k.execute('PRAGMA synchronous').fetchone()[0], k.execute('PRAGMA journal_mode').fetchone()[0],"
-        "c.settings_dict['OPTIONS']['transaction_mode'])"
+        "k.execute('PRAGMA journal_size_limit').fetchone()[0], c.settings_dict['OPTIONS']['transaction_mode'])"
     )
     (tmp_path / "data").mkdir()
-    full, journal, mode = python(code, tmp_path).stdout.split()
-    assert (full, mode) == ("2", "IMMEDIATE")
-    assert journal in {"truncate", "wal"}
+    full, journal, kept_bytes, mode = python(code, tmp_path).stdout.split()
+    assert (full, kept_bytes, mode) == ("2", str(4 << 20), "IMMEDIATE")
+    assert journal in {"persist", "wal"}
 
 
 @pytest.mark.parametrize(
