@@ -13,8 +13,9 @@ and the new file renamed over the old one (`install`), which is the one moment a
 Before it the old volume stands, whole; after it the new one does. `tidy` cleans up after a crash on either side.
 
 - Every record that is kept is read again in the copy, its header compared and its tag and CRC checked.
-- A record that is damaged is never dropped: it is copied as it is, counted, and where the index knew it, it is still
-  found, and still reported as damaged instead of unknown.
+- A record that is damaged is not dropped: it is copied as it is, counted, and where the index knew it, it is still
+  found, and still reported as damaged instead of unknown. Only with ``drop_damage``, which an operator asks for who has
+  seen it, is damage left out in which no needle lies that the index knows.
 - A tombstone is dropped only when it is older than ``drop_before_ms``: then no lease can bring its needle back, and
   no other replica can. Its id leaves the index with it.
 - The salt stays, so that records are copied as they are; the revision goes up by one, so that an index file of the old
@@ -102,11 +103,13 @@ class Copy:
         directory: Path,
         *,
         drop_before_ms: int = 0,
+        drop_damage: bool = False,
         pace: Pace | None = None,
         progress: Progress = lambda _: None,
     ) -> None:
         self.files = files
         self.drop_before_ms = drop_before_ms
+        self.drop_damage = drop_damage
         self.pace = pace or Pace(0)
         self.progress = progress
         self.path = directory / path.name
@@ -158,7 +161,10 @@ class Copy:
             found = known.get(header.needle) if header.kind != FILLER else None
             if header.kind == LIVE:
                 if found is None:  # it was damaged when the log was replayed, or it would be known
-                    self._keep(at, header.record_bytes, header)
+                    if self.drop_damage and not is_sound(Window(self.source, upto, self.files), at, header):
+                        log.warning("volume %d: a damaged record at %d is dropped, as asked", self.old.volume, at)
+                    else:
+                        self._keep(at, header.record_bytes, header)
                 elif found[0] == at and found[1]:
                     self._keep_indexed(at, header, found[1])
             elif found == (at, 0) and header.appended_ms >= self.drop_before_ms:
@@ -249,10 +255,14 @@ class Copy:
 
     def _keep_damage(self, at: int, end: int, known: "_ByOffset | None") -> None:
         """Keep bytes that are no record, and the way to the needles that the index has there."""
+        needles = known.between(at, end) if known is not None else []
+        if self.drop_damage and known is not None and not needles:
+            log.warning("volume %d: %d damaged bytes at %d are dropped, as asked", self.old.volume, end - at, at)
+            return
         log.error("volume %d: %d damaged bytes at %d; they are kept as they are", self.old.volume, end - at, at)
         moved = self._keep(at, end - at, None) - at
         self.figures.damaged_count += 1
-        for needle, offset, length in known.between(at, end) if known is not None else ():
+        for needle, offset, length in needles:
             self.index.put(needle, offset + moved, length)
             if length:
                 self.figures.live_count += 1

@@ -1,7 +1,7 @@
 """The process in which a volume is copied (see `volume_server.compaction`): a walk over records in Python would take
 the interpreter's lock from the loop again and again.
 
-    first message         {"path", "directory", "drop_before_ms", "rate_bytes"}
+    first message         {"path", "directory", "drop_before_ms", "drop_damage", "rate_bytes"}
     then from the parent  {"do": "follow", "upto"}, {"do": "save"}
     to the parent         {"loaded": watermark}, {"progress": offset}, {"at", "tail"} after each step
 """
@@ -42,6 +42,7 @@ def main(parent: Parent) -> None:
         path,
         Path(order["directory"]),
         drop_before_ms=int(order["drop_before_ms"]),
+        drop_damage=bool(order["drop_damage"]),
         pace=Pace(int(order["rate_bytes"])),
         progress=Reporter(parent),
     )

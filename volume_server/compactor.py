@@ -65,6 +65,7 @@ class Order:
 
     rate_bytes: int = 0
     drop_before_ms: int = 0
+    drop_damage: bool = False
 
 
 class Compactor:

@@ -156,7 +156,10 @@ class InternalRoutes:
 
     def _compact(self, connection: Connection, body: dict[str, object]) -> None:
         volume = self._volume(body)
-        order = Order(_whole_number(body, "rate_bytes"), _whole_number(body, "drop_before_ms"))
+        drop_damage = body.get("drop_damage", False)
+        if not isinstance(drop_damage, bool):
+            raise HttpError(400, "bad_request", "drop_damage is true or false")
+        order = Order(_whole_number(body, "rate_bytes"), _whole_number(body, "drop_before_ms"), drop_damage)
         self.compactor.start(volume, order)
         self._answer(connection, 200, self.report(volume))
 

@@ -23,8 +23,8 @@ from zlib import crc32
 
 from volume_server import record, recovery
 from volume_server import state as states
-from volume_server.checkpoint import CheckpointFile, Figures
-from volume_server.damage import BAD_CRC, MAX_LISTED, NO_RECORD, READ, Damage
+from volume_server.checkpoint import CheckpointFile, Figures, Loaded
+from volume_server.damage import BAD_CRC, CUT_OFF, MAX_LISTED, NO_RECORD, READ, Damage, name_needles
 from volume_server.durability import FileSystem
 from volume_server.errors import (
     Damaged,
@@ -147,6 +147,8 @@ class Volume:
         self._sync_lock = threading.Lock()
         self._state_lock = threading.Lock()
         self._damage_is_unsaved = False
+        self._is_short = False
+        """The file ends before what was durable in it (see `_mourn`)."""
         self._checkpoints_stopped = False
         self._checkpoints_held = False
         self._checkpoint_tail = RECORDS_START
@@ -207,7 +209,8 @@ class Volume:
                 self.tail = self._checkpoint_tail = size_bytes
                 return
         elif loaded is not None:
-            log.error("volume %d is shorter than its checkpoint says; the index is rebuilt", self.number)
+            self._mourn(loaded, state, size_bytes)
+            return
         self.tail = max(record.aligned(size_bytes), RECORDS_START)
         for found in recovery.scan(self.fd, self.tagger, start=start, end=size_bytes, files=self.files):
             self._replay(found)
@@ -218,6 +221,33 @@ class Volume:
         except OSError:
             self.unsynced.append((start, self.tail))
             self.seal_unsynced()
+
+    def _mourn(self, loaded: Loaded, state: State, size_bytes: int) -> None:
+        """The file ends before what was durable in it. Read what is left, touch nothing, and say what is gone.
+
+        The index goes on knowing what it knew: a needle that is lost is damaged, not unknown. The seal is not written
+        down, since it ends with its cause: the whole file put back, or the index file taken away.
+        """
+        self.index, self.figures, self.tail = loaded.index, loaded.figures, loaded.watermark
+        self._know_damage(state)
+        lost = [
+            (needle, offset, record.aligned(max(length, HEADER_BYTES)))
+            for needle, offset, length in self.index.items()
+            if offset + max(length, HEADER_BYTES) > size_bytes
+        ]
+        start = min((offset for _, offset, _ in lost), default=size_bytes)
+        for damage in name_needles(Damage(start, self.tail - start, None, CUT_OFF), lost):
+            self.note_damage(damage)
+        self._checkpoints_stopped = True
+        self._is_short = True
+        self.sealed = self.sealed or (
+            f"its file ends at {size_bytes}, though {self.tail} bytes were durable: {len(lost)} needles are lost"
+        )
+        log.critical(
+            "volume %d is sealed: %s. Stop the server, put the whole file back (%s), and start it again; or, if "
+            "nothing better is to be had, remove %s, and what is left is taken for all that there was",
+            self.number, self.sealed, self.path.name, self.checkpoint_file.path.name,
+        )  # fmt: skip
 
     def _replay(self, found: recovery.Found | recovery.Gap) -> None:
         if isinstance(found, recovery.Gap):
@@ -524,7 +554,7 @@ class Volume:
             self._damage_is_unsaved = False
             state = State(
                 self.epoch,
-                self.sealed,
+                None if self._is_short else self.sealed,
                 self.unsynced,
                 self.scrubbed_ms,
                 self.figures.damaged_count,

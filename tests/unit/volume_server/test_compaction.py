@@ -278,6 +278,32 @@ def test_damaged_record_that_the_index_never_knew_is_kept(volume: Volume) -> Non
     volume.fd = again.fd
 
 
+@pytest.mark.parametrize("drop", [False, True])
+def test_damage_that_is_nobodys_goes_only_when_asked(volume: Volume, drop: bool) -> None:
+    put(volume, NEEDLE, b"alive, then damaged")
+    put(volume, NEEDLE + 4, b"between")
+    dead = put(volume, NEEDLE + 1, b"dead, then damaged")
+    unknown = put(volume, NEEDLE + 2, b"damaged before the index was made anew")
+    put(volume, NEEDLE + 3, b"whole")
+    delete(volume, NEEDLE + 1)
+    flip(volume, unknown.data_offset)
+    volume.path.with_suffix(".idx").unlink(missing_ok=True)
+    again = reopen(volume, clean=False)
+    volume.fd = again.fd
+    flip(again, dead.offset + 9)
+    flip(again, again.locate(NEEDLE)[0] + 9)
+    compact(again, drop_damage=drop)
+    volume.fd = again.fd
+    with pytest.raises(Damaged):
+        again.read(NEEDLE)
+    assert data_of(again, NEEDLE + 3) == b"whole"
+    assert again.stored_length(NEEDLE + 1) == 0
+    raw = again.path.read_bytes()
+    assert (b"damaged before" not in raw) == drop
+    assert b"alive, then damaged" in raw
+    assert again.figures.damaged_count == (1 if drop else 3)
+
+
 def test_copy_that_is_not_the_same_is_not_used(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
     class Lying(FileSystem):
         def copy_range(self, source: int, target: int, size_bytes: int, source_offset: int, target_offset: int) -> int:

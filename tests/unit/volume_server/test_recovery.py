@@ -25,7 +25,7 @@ from tests.unit.volume_server.faults import (
 )
 from volume_server import record, recovery
 from volume_server.durability import FileSystem
-from volume_server.errors import Damaged
+from volume_server.errors import Damaged, VolumeSealed
 from volume_server.index import MAX_USED
 from volume_server.superblock import RECORDS_START
 from volume_server.volume import Volume
@@ -503,14 +503,47 @@ def test_index_file_that_is_not_good_is_made_anew(volume: Volume, harm: Callable
     assert contents(reopen(again, clean=True)) == expected
 
 
-def test_volume_that_lost_its_end_is_scanned(volume: Volume, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("into", [0, 8, 50], ids=["before it", "in its header", "in its data"])
+def test_volume_that_lost_its_end_stands_still_and_says_so(volume: Volume, into: int) -> None:
+    """What was durable is gone, by whatever hand: that is never taken for a needle that never was."""
+    put(volume, NEEDLE, b"kept")
+    lost = put(volume, NEEDLE + 1, b"lost" * 10)
+    put(volume, NEEDLE + 2, b"lost, too")
+    delete(volume, NEEDLE)
+    volume.close(clean=True)
+    whole, index = volume.path.read_bytes(), volume.path.with_suffix(".idx").read_bytes()
+    os.truncate(volume.path, lost.offset + into)
+    for _ in range(2):
+        again = Volume.open(FileSystem(), volume.path)
+        assert again.sealed is not None
+        assert "3 needles are lost" in again.sealed
+        for needle in (NEEDLE + 1, NEEDLE + 2):
+            with pytest.raises(Damaged):
+                again.read(needle)
+        with pytest.raises(VolumeSealed):
+            put(again, NEEDLE + 3, b"new")
+        assert again.figures.damaged_count == 3
+        assert [damage.needle for damage in again.damage] == [NEEDLE + 1, NEEDLE + 2, NEEDLE]
+        again.save_state()
+        again.close(clean=True)
+        assert volume.path.stat().st_size == lost.offset + into
+        assert volume.path.with_suffix(".idx").read_bytes() == index
+    volume.path.write_bytes(whole)
+    again = Volume.open(FileSystem(), volume.path)
+    assert again.sealed is None
+    assert contents(again) == {NEEDLE: None, NEEDLE + 1: b"lost" * 10, NEEDLE + 2: b"lost, too"}
+    put(again, NEEDLE + 3, b"new")
+
+
+def test_lost_end_is_given_up_by_taking_the_index_away(volume: Volume) -> None:
     put(volume, NEEDLE, b"kept")
     last = put(volume, NEEDLE + 1, b"lost")
     volume.close(clean=True)
-    os.truncate(volume.path, last.offset)
+    os.truncate(volume.path, last.offset + 3)
+    volume.path.with_suffix(".idx").unlink()
     again = Volume.open(FileSystem(), volume.path)
     assert contents(again) == {NEEDLE: b"kept"}
-    assert "shorter than its checkpoint" in caplog.text
+    put(again, NEEDLE + 1, b"again")
 
 
 def test_writes_go_on_while_a_checkpoint_is_written(volume: Volume) -> None:
