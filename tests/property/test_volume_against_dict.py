@@ -40,6 +40,7 @@ bodies = st.binary(max_size=60) | st.integers(500, 2000).map(lambda size: bytes(
 """Some longer than a sector, so that they can be torn."""
 verdicts = st.sampled_from(["", "412 precondition_failed"])
 FULL_DISK_SLOT = 99
+SEALED_SLOT = 100
 DROP_ALL_MS = 1 << 60
 FAILURES = (OSError, StoreError, CompactionFailed)
 
@@ -302,7 +303,7 @@ class VolumeAgainstDict(RuleBasedStateMachine):
                 self.volume.abort(claim)
             self.written.clear()
         with pytest.raises(VolumeSealed):
-            write(self.volume, FULL_DISK_SLOT, b"the volume is sealed")
+            write(self.volume, SEALED_SLOT, b"the volume is sealed")
 
     # -- what must always hold -------------------------------------------------------------------------------------
 
