@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         _say(f"NOT RUN, no loop-mounted ext4 here: {reason}")
         return 0
     directory = options.directory or Path(tempfile.mkdtemp(prefix="warehouse-crash-"))
+    directory.mkdir(parents=True, exist_ok=True)
     _say(f"crash run: seeds {seeds.start} to {seeds.stop - 1}, {options.jobs} at a time")
     failed = _run(seeds, directory, options.jobs, power=options.power)
     if failed is None:
