@@ -56,9 +56,9 @@ class Health:
     instance: str
 
 
-def usage(server: Server) -> Usage:
-    """The server's own figures."""
-    return _checked(parse_usage, _call(server, "GET", "/usage"))
+def usage(server: Server, *, timeout_s: float = ANSWER_TIMEOUT_S) -> Usage:
+    """The server's own figures. ``timeout_s`` is how long it may be silent."""
+    return _checked(parse_usage, _call(server, "GET", "/usage", timeout_s=timeout_s))
 
 
 def delete_needles(server: Server, volume_id: int, needles: Sequence[int]) -> DeleteResult:
@@ -183,7 +183,9 @@ def _call(
             allow_redirects=False,
         )
     except requests.RequestException as error:
-        raise ServerUnreachable(f"{method} {path} at {server.internal_url}: {_reason(error)}") from error
+        raise ServerUnreachable(
+            f"server {server.node} ({server.internal_url}) does not answer: {_reason(error)}"
+        ) from error
     if response.status_code != 200:
         raise _refusal(method, path, response)
     try:
@@ -226,6 +228,10 @@ def _needles(value: object) -> frozenset[int]:
 
 def _reason(error: requests.RequestException) -> str:
     """What happened, without the URL, which may carry a signature."""
+    if isinstance(error, requests.Timeout):
+        return "timeout"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection, or it broke off"
     return type(error).__name__
 
 

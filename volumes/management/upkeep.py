@@ -4,6 +4,7 @@ import argparse
 import time
 from abc import abstractmethod
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -20,10 +21,16 @@ from volumes.reports import Figures, Job
 from volumes.services.upkeep import ask_figures
 
 POLL_S = 0.5
+ANSWER_S = 5.0
+"""A server that is silent for so long has not answered this time; the others are not kept waiting for it."""
 SILENT_S = 60.0
 """A server that has not answered for so long is not waited for any longer."""
+AT_ONCE = 16
+"""Servers that are asked at the same time."""
 PLAIN_STEP = 10
 """Percent between two lines where there is no terminal."""
+USAGE = 2
+"""Exit code of a command line that cannot be meant, as argparse gives it."""
 INTERRUPTED = 130
 """Exit code of a program that SIGINT ended, as shells count them."""
 
@@ -87,13 +94,15 @@ class UpkeepCommand(BaseCommand):
         self.board = Board(self.stdout)
         self.done = 0
         self.failed = 0
-        works = self._look(self._chosen(options), options)
-        if options["no_wait"]:
-            for work in works:
-                if self._start(work, options):
-                    self.board.say(f"volume {work.volume}: the {self.noun} runs")
-        else:
-            self._run(works, options)
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ask-server") as self._askers:
+            works = self._look(self._chosen(options), options)
+            if options["no_wait"]:
+                for work in works:
+                    if self._start(work, options):
+                        self.board.say(f"volume {work.volume}: the {self.noun} runs")
+            else:
+                self._run(works, options)
+        if not options["no_wait"]:
             self.board.say(f"{count_text(self.done)} done{self.summary()}, {self.failed} failed")
         if self.failed:
             raise CommandError(f"The {self.noun} of {count_text(self.failed)} failed; see above.")
@@ -101,7 +110,10 @@ class UpkeepCommand(BaseCommand):
     def _chosen(self, options: dict[str, Any]) -> list[Replica]:
         wanted = set(options["volumes"])
         if bool(wanted) == options["all_volumes"]:
-            raise CommandError("Name volumes by their numbers, or give --all.")
+            said = (
+                "Name volumes, or give --all, not both." if wanted else "Name volumes by their numbers, or give --all."
+            )
+            raise CommandError(said, returncode=USAGE)
         if options["all_volumes"]:
             # One that is still to be made has nothing in it.
             return [one for one in selectors.list_primaries() if one.state != Replica.State.EXPECTED]
@@ -114,14 +126,17 @@ class UpkeepCommand(BaseCommand):
     def _look(self, replicas: list[Replica], options: dict[str, Any]) -> list[Work]:
         """Asks every server for its figures, and gives what there is to do."""
         works: list[Work] = []
-        answers: dict[UUID, dict[int, Figures] | str] = {}
+        # The rows were read a moment ago; none is judged by its last heartbeat after others were waited for.
+        offline = {one.server_id for one in replicas if not one.server.is_alive()}
+        answers = self._ask(one.server for one in replicas if one.server_id not in offline)
         for replica in replicas:
             server = replica.server
-            if server.pk not in answers:
-                answers[server.pk] = _figures_or_reason(server)
+            if server.pk in offline:
+                self._fail(replica.volume_id, f"its server {server} is offline; start that server and run this again")
+                continue
             answer = answers[server.pk]
-            if isinstance(answer, str):
-                self._fail(replica.volume_id, answer)
+            if isinstance(answer, VolumeServerError):
+                self._fail(replica.volume_id, answer.detail)
             elif replica.volume_id not in answer:
                 self._fail(replica.volume_id, f"server {server} does not list it; look at that server's log")
             elif reason := self.reason_to_skip(answer[replica.volume_id], options):
@@ -129,6 +144,12 @@ class UpkeepCommand(BaseCommand):
             else:
                 works.append(Work(server, answer[replica.volume_id]))
         return works
+
+    def _ask(self, servers: Iterable[Server]) -> dict[UUID, dict[int, Figures] | VolumeServerError]:
+        """The figures of each server, or why there are none; all are asked at once, so that one that hangs costs the
+        others no more than ANSWER_S."""
+        wanted = {server.pk: server for server in servers}
+        return dict(zip(wanted, self._askers.map(_figures_or_error, wanted.values()), strict=True))
 
     def _run(self, works: list[Work], options: dict[str, Any]) -> None:
         """One volume of each server at a time, until all are over."""
@@ -143,9 +164,10 @@ class UpkeepCommand(BaseCommand):
                 self._draw(works)
                 if busy:
                     time.sleep(POLL_S)
-                for work in works:
-                    if work.stage == Stage.RUNNING:
-                        self._watch(work)
+                running = [work for work in works if work.stage == Stage.RUNNING]
+                answers = self._ask(work.server for work in running)
+                for work in running:
+                    self._watch(work, answers[work.server.pk])
         except KeyboardInterrupt:
             self.board.clear()
             raise CommandError(self._interrupted(works), returncode=INTERRUPTED) from None
@@ -162,16 +184,15 @@ class UpkeepCommand(BaseCommand):
         work.heard_at = time.monotonic()
         return True
 
-    def _watch(self, work: Work) -> None:
-        """Asks how far a volume is, and says so when that is over."""
-        try:
-            work.figures = ask_figures(server=work.server)[work.volume]
-        except (VolumeServerError, KeyError) as error:
+    def _watch(self, work: Work, answer: dict[int, Figures] | VolumeServerError) -> None:
+        """Takes in how far a volume is, and says so when that is over."""
+        if isinstance(answer, VolumeServerError) or work.volume not in answer:
             if time.monotonic() - work.heard_at >= SILENT_S:
-                reason = error.detail if isinstance(error, VolumeServerError) else "its server no longer lists it"
+                reason = answer.detail if isinstance(answer, VolumeServerError) else "its server no longer lists it"
                 work.stage = Stage.OVER
                 self._fail(work.volume, f"lost sight of it, the {self.noun} may go on: {reason}")
             return
+        work.figures = answer[work.volume]
         work.heard_at = time.monotonic()
         job = self.job(work.figures)
         if job is not None and job.state == JobState.RUNNING:
@@ -233,13 +254,11 @@ class UpkeepCommand(BaseCommand):
         return told
 
 
-def _figures_or_reason(server: Server) -> dict[int, Figures] | str:
-    if not server.is_alive():
-        return f"its server {server} is offline; start that server and run this again"
+def _figures_or_error(server: Server) -> dict[int, Figures] | VolumeServerError:
     try:
-        return ask_figures(server=server)
+        return ask_figures(server=server, timeout_s=ANSWER_S)
     except VolumeServerError as error:
-        return error.detail
+        return error
 
 
 def volume_number(text: str) -> int:

@@ -79,7 +79,7 @@ def _record_answer(server: Server, usage: Usage) -> None:
 
 def _record_failure(server: Server, reason: str) -> None:
     if not server.check_error:
-        log.warning("server %s (%s) does not answer: %s", server.pk, server.internal_url, reason)
+        log.warning("health check of server %s: %s", server.pk, reason)
     longest = Server._meta.get_field("check_error").max_length
     Server.objects.filter(pk=server.pk, instance=server.instance).update(
         last_checked_at=timezone.now(), check_error=reason[:longest]

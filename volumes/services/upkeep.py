@@ -72,12 +72,13 @@ def list_damage(*, volume_id: int) -> DamageReport:
     return client.damaged(_primary(volume_id).server, volume_id)
 
 
-def ask_figures(*, server: Server) -> dict[int, Figures]:
+def ask_figures(*, server: Server, timeout_s: float = client.ANSWER_TIMEOUT_S) -> dict[int, Figures]:
     """The figures of all volumes on a server as they are now, by volume; nothing is recorded.
 
-    Raises VolumeServerError, also when another process than the registered server answers there.
+    Leaves the database alone, so that many servers can be asked at once, each by a thread; ``timeout_s`` is how long
+    the server may be silent. Raises VolumeServerError, also when another process than the registered server answers.
     """
-    usage = client.usage(server)
+    usage = client.usage(server, timeout_s=timeout_s)
     if usage.server != server.pk:
         raise ServerAnswerInvalid(f"Server {usage.server} answers at {server.internal_url} instead of {server.pk}.")
     return {figures.volume: figures for figures in usage.volumes}

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -42,6 +43,10 @@ class FakeVolumeServer:
         """A compaction or a scrub is over when ``/usage`` has been asked so many times."""
         self.fails_with = ""
         """What a compaction or a scrub ends in, when it shall fail."""
+        self.may_answer = threading.Event()
+        """Cleared: it hangs, as a stopped process does, with its connections open."""
+        self.may_answer.set()
+        self.on_request: Callable[[], object] = lambda: None
         self.requests: list[str] = []
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
@@ -56,6 +61,7 @@ class FakeVolumeServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.may_answer.set()
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
@@ -147,6 +153,8 @@ def _handler(fake: FakeVolumeServer) -> type[BaseHTTPRequestHandler]:
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             fake.requests.append(f"{self.command} {self.path}")
+            fake.on_request()
+            fake.may_answer.wait()
             if fake.answer is not None:
                 self._send(*fake.answer)
             elif self.path == "/healthz":
@@ -211,10 +219,11 @@ def _handler(fake: FakeVolumeServer) -> type[BaseHTTPRequestHandler]:
             self._send(status, json.dumps(body).encode())
 
         def _send(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            with suppress(BrokenPipeError, ConnectionResetError):  # the master has given up on an answer that hung
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             """Tests are quiet."""

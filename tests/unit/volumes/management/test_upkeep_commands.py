@@ -60,9 +60,15 @@ def failing(*args: Any, returncode: int = 1) -> tuple[str, str]:
 
 class TestChoice:
     @pytest.mark.parametrize("command", COMMANDS)
-    @pytest.mark.parametrize("args", [[], ["1", "--all"]])
-    def test_volumes_or_all(self, command: str, args: list[str]) -> None:
-        assert "Name volumes" in failing(command, *args)[1]
+    @pytest.mark.parametrize(
+        ("args", "said"),
+        [
+            ([], "Name volumes by their numbers, or give --all."),
+            (["1", "--all"], "Name volumes, or give --all, not both."),
+        ],
+    )
+    def test_volumes_or_all(self, command: str, args: list[str], said: str) -> None:
+        assert failing(command, *args, returncode=2)[1] == said
 
     @pytest.mark.parametrize("command", COMMANDS)
     @pytest.mark.parametrize("number", ["0", "-1", "x", "4294967296", "1.5", "²"])
@@ -167,7 +173,7 @@ class TestCompact:
         assert f"volume {good}: compacted" in said
         assert f"volume {lost}: failed, server" in said
         assert re.search(rf"volume {offline}: failed, its server .* is offline; start that server", said)
-        assert f"volume {silent}: failed, GET /usage" in said
+        assert re.search(rf"volume {silent}: failed, server n\d+ \(http://127.0.0.1:1\) does not answer: no conn", said)
         assert "1 volume done" in said
 
     def test_a_server_that_starts_anew_ends_it(
@@ -201,6 +207,47 @@ class TestCompact:
         monkeypatch.setattr(upkeep.Board, "draw", lambda *_: setattr(fakes[0], "answer", (500, b"")))
         said, _ = failing("compact", volume)
         assert f"volume {volume}: failed, lost sight of it, the compaction may go on: GET /usage: 500" in said
+
+    def test_all_servers_are_asked_at_once(self, fakes: list[FakeVolumeServer]) -> None:
+        hanging, healthy = fakes
+        one, two = add_volume(hanging), add_volume(healthy)
+        hanging.may_answer.clear()
+        healthy.on_request = hanging.may_answer.set  # so the first can answer only after the second was asked
+        said = run("compact", one, two)
+        assert f"volume {one}: compacted" in said
+        assert f"volume {two}: compacted" in said
+
+    def test_a_server_that_hangs_fails_its_own_volumes_alone(
+        self, fakes: list[FakeVolumeServer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hanging, healthy = fakes
+        one, two = add_volume(hanging), add_volume(healthy)
+        monkeypatch.setattr(upkeep, "ANSWER_S", 0.05)
+        hanging.may_answer.clear()
+        said, ended = failing("compact", one, two)
+        assert f"volume {one}: failed, server {Server.objects.get(pk=hanging.id).node}" in said
+        assert "does not answer: timeout" in said
+        assert f"volume {two}: compacted" in said
+        assert ended == "The compaction of 1 volume failed; see above."
+
+    def test_a_server_that_hangs_while_it_is_watched(
+        self, fakes: list[FakeVolumeServer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hanging, healthy = fakes
+        one, two = add_volume(hanging), add_volume(healthy)
+        monkeypatch.setattr(upkeep, "ANSWER_S", 0.05)
+        monkeypatch.setattr(upkeep.Board, "draw", lambda *_: hanging.may_answer.clear())
+
+        def told(board: upkeep.Board, line: str) -> None:
+            if line.startswith(f"volume {two}: compacted"):
+                hanging.may_answer.set()  # only the end of the healthy one's lets the other go on
+                monkeypatch.setattr(upkeep.Board, "draw", lambda *_: None)
+            say(board, line)
+
+        say = upkeep.Board.say
+        monkeypatch.setattr(upkeep.Board, "say", told)
+        said = run("compact", one, two)
+        assert said.index(f"volume {two}: compacted") < said.index(f"volume {one}: compacted")
 
     def test_ctrl_c_leaves_it_running(self, fakes: list[FakeVolumeServer], monkeypatch: pytest.MonkeyPatch) -> None:
         one, two, three = add_volume(fakes[0]), add_volume(fakes[0]), add_volume(fakes[1])

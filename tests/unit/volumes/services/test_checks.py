@@ -39,7 +39,7 @@ def test_silence_is_kept_and_logged_once(caplog: pytest.LogCaptureFixture) -> No
         for _ in range(2):
             assert check_servers() == CheckResult(answered=0, failed=1)
     server.refresh_from_db()
-    assert "ConnectionError" in server.check_error
+    assert "does not answer: no connection" in server.check_error
     assert server.last_checked_at is not None
     assert caplog.text.count("does not answer") == 1
     assert server.status == "online"
