@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from warehouse._http import LocalFault, Wire
 from warehouse._master import Master, bucket_path
-from warehouse._needles import ChunkRef, Stale, crc_value, fetch_bytes, fetch_into, fetch_to_file, read_chunk
+from warehouse._needles import ChunkRef, Damaged, Stale, crc_value, fetch_bytes, fetch_into, fetch_to_file, read_chunk
 from warehouse._parallel import as_done
-from warehouse.errors import NotFound, ObjectChanged, ProtocolError
+from warehouse.errors import NotFound, ObjectChanged, ObjectDamaged, ProtocolError
 from warehouse.transfer import Progress, TransferConfig
 from warehouse.types import ObjectInfo
 
@@ -170,15 +170,17 @@ class Downloader:
 
     def _whole(self, bucket: str, located: Located, action: Callable[[Located], T]) -> T:
         """Do it with one version: when that is gone meanwhile, all again with the next, never a mix."""
-        for _ in range(_LOOKUPS - 1):
-            try:
-                return action(located)
-            except Stale:
-                located = self.locate(bucket, located.info.key)
         try:
+            for _ in range(_LOOKUPS - 1):
+                try:
+                    return action(located)
+                except Stale:
+                    located = self.locate(bucket, located.info.key)
             return action(located)
         except Stale as stale:
             raise stale.error from stale
+        except Damaged as damaged:
+            raise damage_of(bucket, located.info.key, damaged) from damaged
 
 
 class _Pinned:
@@ -195,15 +197,17 @@ class _Pinned:
     def chunk(self, chunk: ChunkRef, stop: threading.Event | None = None) -> memoryview:
         seen = self._urls
         try:
-            return self._downloader.chunk_bytes(seen.chunks[chunk.index], stop)
-        except Stale:
-            with self._lock:
-                if self._urls is seen:
-                    self._urls = self._again()
-        try:
+            try:
+                return self._downloader.chunk_bytes(seen.chunks[chunk.index], stop)
+            except Stale:
+                with self._lock:
+                    if self._urls is seen:
+                        self._urls = self._again()
             return self._downloader.chunk_bytes(self._urls.chunks[chunk.index], stop)
         except Stale as stale:
             raise stale.error from stale
+        except Damaged as damaged:
+            raise damage_of(self._bucket, self.info.key, damaged) from damaged
 
     def _again(self) -> Located:
         try:
@@ -304,6 +308,10 @@ def _sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def damage_of(bucket: str, key: str, damaged: Damaged) -> ObjectDamaged:
+    return ObjectDamaged(bucket=bucket, key=key, server=damaged.server, chunk=damaged.chunk)
 
 
 def missing(bucket: str, key: str) -> NotFound:

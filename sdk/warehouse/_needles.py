@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from warehouse._http import Answer, Body, Lost, NotConnected, Wire
 from warehouse._retry import Backoff, retry_after_s
@@ -48,6 +49,8 @@ NOTHING_KEPT = frozenset(
 """Refusals after which the same bytes may be put under a needle of a new lease."""
 
 
+DAMAGED = "needle_damaged"
+"""The refusal of a volume server whose copy of a needle is no longer what was written."""
 _NO_ANSWER = frozenset({500, 502, 503, 504})
 """Statuses that leave open whether the needle was committed, or will be."""
 _LATER = frozenset({408, 429})
@@ -148,6 +151,15 @@ class Stale(Exception):
         self.error = error
 
 
+class Damaged(Exception):
+    """A chunk's bytes are damaged wherever they are; ``server`` is the last one that said so."""
+
+    def __init__(self, chunk: int, server: str) -> None:
+        super().__init__(f"chunk {chunk} is damaged on {server}")
+        self.chunk = chunk
+        self.server = server
+
+
 Fetch = Callable[[str], tuple[Answer, int]]
 """Get one URL; gives the answer and the CRC-32 of the bytes that came."""
 
@@ -155,13 +167,18 @@ Fetch = Callable[[str], tuple[Answer, int]]
 def read_chunk(chunk: ChunkRef, fetch: Fetch, *, config: TransferConfig, stop: threading.Event | None = None) -> Answer:
     """Fetch from the first replica that has the right bytes.
 
-    Raises Stale, ChecksumMismatch when every replica has wrong bytes, or the last replica's failure.
+    A replica that says that its bytes are damaged is not asked again: no patience makes them right.
+
+    Raises Stale, Damaged when no other replica is left, ChecksumMismatch when every one has sent wrong bytes, or the
+    last replica's failure.
     """
     backoff = Backoff(config, stop=stop)
+    urls = list(chunk.urls)
+    damaged: str | None = None
     while True:
         stale: ApiError | None = None
         failures: list[WarehouseError] = []
-        for url in chunk.urls:
+        for url in list(urls):
             try:
                 answer, crc = fetch(url)
             except (NotConnected, Lost) as failure:
@@ -178,11 +195,17 @@ def read_chunk(chunk: ChunkRef, fetch: Fetch, *, config: TransferConfig, stop: t
                 )
                 continue
             refusal = problem_of(answer)
+            if refusal.code == DAMAGED:
+                damaged = urlsplit(url).netloc
+                urls.remove(url)
+                continue
             failures.append(refusal)
             if refusal.status in (403, 404, 410):
                 stale = refusal
         if stale is not None:
             raise Stale(stale)
+        if damaged is not None and all(isinstance(failure, ChecksumMismatch) for failure in failures):
+            raise Damaged(chunk.index, damaged)
         if not failures:
             raise TransferError(f"chunk {chunk.index} has no replica")
         if all(isinstance(failure, ChecksumMismatch) for failure in failures) or not backoff.pause():

@@ -17,6 +17,7 @@ WarehouseError
     ├── OutcomeUnknown      the bytes were sent; whether the object exists is not known
     ├── ProtocolError       an answer that is none
     ├── ChecksumMismatch    the bytes that came are not the bytes that were stored
+    ├── ObjectDamaged       the bytes are damaged on every volume server that holds them
     ├── ObjectChanged       the object was overwritten while parts of it had already been handed on
     └── SourceChanged       the file or stream that is being put changed or ended early
 """
@@ -33,6 +34,7 @@ __all__ = [
     "NoSpace",
     "NotFound",
     "ObjectChanged",
+    "ObjectDamaged",
     "OutcomeUnknown",
     "PermissionDenied",
     "PreconditionFailed",
@@ -177,6 +179,24 @@ class ProtocolError(TransferError):
 
 class ChecksumMismatch(TransferError):
     """No replica gave bytes with the CRC-32 that the master has on record."""
+
+
+class ObjectDamaged(TransferError):
+    """The bytes of an object, or of a part of it, are damaged on every volume server that holds them.
+
+    Asking again does not help. Put the object again, and tell who runs the store: its disk is to be looked at.
+    ``bucket`` and ``key`` name the object, ``server`` the volume server (host and port) that said so.
+    """
+
+    def __init__(self, *, bucket: str, key: str, server: str, chunk: int) -> None:
+        super().__init__(
+            f"the bytes of {key!r} in {bucket!r} (chunk {chunk}) are damaged on the volume server {server}: "
+            "put the object again, and have that server's disk looked at"
+        )
+        self.bucket = bucket
+        self.key = key
+        self.server = server
+        self.chunk = chunk
 
 
 class ObjectChanged(TransferError):

@@ -210,6 +210,18 @@ def test_errors_are_one_line(warehouse: Warehouse, tmp_path: Path) -> None:
     assert "[request " in warehouse("ls", code=1).stderr
 
 
+def test_a_damaged_object_is_named_with_what_to_do(warehouse: Warehouse, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"body")
+    warehouse("put", source, "b/k")
+    warehouse.fake.fail("GET needle", *[Refusal(500, "needle_damaged")] * 2)
+    told = warehouse("get", "b/k", tmp_path / "f", code=1).stderr
+    assert told.startswith("warehouse: ")
+    assert "the bytes of 'k' in 'b' (chunk 0) are damaged on the volume server 127.0.0.1:" in told
+    assert "put the object again" in told
+    assert not (tmp_path / "f").exists()
+
+
 def test_what_is_wrong_with_an_argument_is_one_line(warehouse: Warehouse, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"1")

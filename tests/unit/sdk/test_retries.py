@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -19,6 +20,7 @@ from warehouse import (
     NoSpace,
     NotFound,
     ObjectChanged,
+    ObjectDamaged,
     OutcomeUnknown,
     PermissionDenied,
     SourceChanged,
@@ -435,6 +437,50 @@ def test_wrong_bytes_everywhere(fake: FakeStore, client: Client, size: int, tmp_
             way()
     assert handed_on == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_damage_is_final_and_names_the_object(fake: FakeStore, client: Client, size: int, tmp_path: Path) -> None:
+    fake.replicas = 2
+    client.put("b", "k", os.urandom(size))
+    ways: list[Callable[[], object]] = [
+        lambda: client.get("b", "k"),
+        lambda: list(client.iter_bytes("b", "k")),
+        lambda: client.open("b", "k").read(),
+        lambda: client.download("b", "k", tmp_path / "k"),
+    ]
+    for way in ways:
+        fake.faults.clear()
+        fake.calls.clear()
+        fake.fail("GET needle", *[Refusal(500, "needle_damaged")] * 100)
+        with pytest.raises(ObjectDamaged) as caught:
+            way()
+        error = caught.value
+        assert (error.bucket, error.key, error.server) == ("b", "k", urlsplit(fake.url).netloc)
+        assert "the bytes of 'k' in 'b' (chunk" in str(error)
+        assert f"damaged on the volume server {error.server}: put the object again" in str(error)
+        # No replica of any chunk was asked twice.
+        assert fake.calls["GET needle"] <= 2 * len(fake.buckets["b"]["k"].chunks)
+        assert fake.calls["POST downloads"] == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_replica_that_cannot_read_now_is_asked_again_beside_one_that_is_damaged(
+    fake: FakeStore, client: Client
+) -> None:
+    fake.replicas = 2
+    client.put("b", "k", b"body")
+    fake.fail("GET needle", Refusal(500, "needle_damaged"), *[Refusal(503, "read_failed")] * 2)
+    assert client.get("b", "k") == b"body"
+    assert fake.calls["GET needle"] == 4
+
+
+def test_wrong_bytes_here_and_damage_there_are_damage(fake: FakeStore, client: Client) -> None:
+    fake.replicas = 2
+    client.put("b", "k", b"body")
+    fake.fail("GET needle", flip, Refusal(500, "needle_damaged"))
+    with pytest.raises(ObjectDamaged):
+        client.get("b", "k")
 
 
 def test_expired_urls_are_asked_for_again(fake: FakeStore, client: Client) -> None:
