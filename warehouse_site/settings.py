@@ -367,6 +367,7 @@ if REDIS_URL:
     CELERY_BROKER_URL = REDIS_URL
 else:
     CELERY_BROKER_URL = "filesystem://localhost//"  # it has no host, but kombu warns without one
+    CELERY_BROKER_TRANSPORT = "warehouse_site.filesystem_broker:Transport"  # before the URL's own scheme
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": str(BROKER_FOLDER / "queue"),
         "data_folder_out": str(BROKER_FOLDER / "queue"),  # one folder: what a producer writes a worker reads

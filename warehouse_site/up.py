@@ -113,7 +113,7 @@ def admin_key() -> str | None:
 
 
 def empty_broker() -> None:
-    """Throw queued wake-up calls away: one torn message would stop kombu's filesystem transport for good."""
+    """Throw the wake-up calls of the run before away, and what a crash left of them: beat calls again."""
     shutil.rmtree(settings.BROKER_FOLDER, ignore_errors=True)
     for name in ("queue", "control"):
         (settings.BROKER_FOLDER / name).mkdir(parents=True)
