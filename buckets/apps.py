@@ -2,8 +2,15 @@
 
 from django.apps import AppConfig
 
+from volumes.owners import add_finder
+
 
 class BucketsConfig(AppConfig):
     name = "buckets"
     verbose_name = "Buckets and objects"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from buckets.selectors import find_owners  # models can be imported from here on
+
+        add_finder(find_owners)

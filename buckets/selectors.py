@@ -1,6 +1,6 @@
 """Reading buckets, objects and uploads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -11,8 +11,12 @@ from buckets.errors import BucketUnknown, ObjectUnknown, UploadUnknown
 from buckets.models import Bucket, Chunk, Object, Upload
 from buckets.names import successor
 from keys.errors import Invalid
+from volumes.owners import Owner
 
 MAX_PAGE = 1000
+_PARAMETERS = 500
+"""Values in one statement: all databases take so many."""
+_MAX_NEEDLE = (1 << 63) - 1
 
 _AFTER_KEY = "\x01"
 """A key and this is the very next text in byte order, since no key holds a NUL."""
@@ -103,6 +107,25 @@ def missing_chunks(upload: Upload) -> list[int]:
         return []
     stored = set(Chunk.objects.filter(upload=upload).values_list("index", flat=True))
     return [index for index in range(upload.chunk_count) if index not in stored]
+
+
+def find_owners(needles: Collection[int]) -> dict[int, list[Owner]]:
+    """The objects and open uploads that each needle holds a chunk of; needles that no row names are left out.
+
+    A query per 500 needles. What a damaged volume tells may be no needle that was ever given out, of any 64 bits.
+    """
+    wanted = sorted(needle for needle in needles if needle <= _MAX_NEEDLE)
+    found: dict[int, list[Owner]] = {}
+    for start in range(0, len(wanted), _PARAMETERS):
+        rows = Chunk.objects.filter(needle__in=wanted[start : start + _PARAMETERS]).order_by("needle", "pk")
+        for chunk in rows.select_related("object__bucket", "upload__bucket"):
+            holder = chunk.object or chunk.upload
+            assert holder is not None  # a constraint of the row
+            owner = Owner(
+                bucket=holder.bucket.name, key=holder.key, chunk=chunk.index, is_upload=chunk.object_id is None
+            )
+            found.setdefault(chunk.needle, []).append(owner)
+    return found
 
 
 # --- listing ---

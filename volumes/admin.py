@@ -19,6 +19,7 @@ from django.utils.safestring import SafeString
 from keys.errors import WarehouseError
 from volumes import selectors
 from volumes.models import JobState, Replica, Server, Store, Volume
+from volumes.owners import owner_text, owners_of
 from volumes.services import placement
 from volumes.services.states import seal_volume
 from volumes.services.store import accept_store
@@ -294,16 +295,29 @@ class VolumeAdmin(NoAddNoDelete):
             report = list_damage(volume_id=volume.pk)
         except WarehouseError as error:
             return f"{primary.damaged_count}; which ones is not known now: {error.detail}"
+        if not report.count:
+            return "none known any more; the figures follow in a moment"
+        if not report.records:
+            is_looking = primary.scrub is not None and primary.scrub["state"] == JobState.RUNNING
+            where = "where is being looked for" if is_looking else "scrub the volume to learn where"
+            return format_html('<span class="damage">{} damaged</span>; {}', report.count, where)
+        shown = report.records[:DAMAGE_SHOWN]
+        owners = owners_of({one.needle for one in shown if one.needle is not None})
         rows = (
-            ("unknown" if one.needle is None else f"{one.needle:016x}", one.offset, one.size_bytes, one.reason)
-            for one in report.records[:DAMAGE_SHOWN]
+            (
+                "unknown" if one.needle is None else f"{one.needle:016x}",
+                "unknown" if one.needle is None else owner_text(owners[one.needle]),
+                one.offset,
+                one.size_bytes,
+                one.reason,
+            )
+            for one in shown
         )
         return format_html(
-            '<p class="damage">{} damaged, the first {} of them:</p><table><thead><tr><th>needle</th><th>at</th>'
+            '<p class="damage">{}</p><table><thead><tr><th>needle</th><th>of</th><th>at</th>'
             "<th>bytes</th><th>what is wrong</th></tr></thead><tbody>{}</tbody></table>",
-            report.count,
-            min(DAMAGE_SHOWN, len(report.records)),
-            format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
+            f"{report.count} damaged" + (f", the first {len(shown)} of them:" if len(shown) < report.count else ":"),
+            format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
         )
 
     @admin.action(description="Compact: give back the space of dead needles", permissions=["change"])

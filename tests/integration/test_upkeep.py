@@ -1,5 +1,6 @@
 """Compaction and scrub of a real store: the command, the API and the admin site over real volume servers."""
 
+import html
 import os
 import re
 import signal
@@ -208,14 +209,15 @@ def test_planted_damage_is_found_and_spoils_one_needle(
     flip_a_bit(store, objects[victim])
     found = manage("scrub", str(volume), code=1)
     assert "1 DAMAGED" in found.stdout
-    assert f"needle {needle:016x}" in found.stdout
-    assert "There is damage" in found.stderr
+    assert f"needle {needle:016x} (object '{victim}' in bucket 'damage', chunk 0)" in found.stdout
+    assert "There is damage. Put the objects named above again" in found.stderr
 
     wait_until(lambda: replica(api, volume)["damaged_count"] == 1, what="the damage in the figures")
     assert api.get("usage")["damaged_count"] == 1
     assert sum(server["damaged_count"] for server in api.get("servers")["results"]) == 1
     assert "1 damaged" in admin.row(volume)
-    assert f"<td>{needle:016x}</td>" in admin.get(f"volumes/volume/{volume}/change/")
+    shown = html.unescape(admin.get(f"volumes/volume/{volume}/change/"))
+    assert f"<td>{needle:016x}</td><td>object '{victim}' in bucket 'damage', chunk 0</td>" in shown
 
     [chunk] = api.look_up(bucket, victim)[victim]["chunks"]
     answer = send("GET", chunk["urls"][0])

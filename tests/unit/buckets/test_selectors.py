@@ -10,9 +10,11 @@ from hypothesis.extra.django import TestCase
 from pytest_django import DjangoAssertNumQueries
 
 from buckets.errors import BucketUnknown, ObjectUnknown
-from buckets.models import Bucket, Object
-from buckets.selectors import Page, get_object, list_newest, list_objects
+from buckets.models import Bucket, Chunk, Object, Upload
+from buckets.selectors import Page, find_owners, get_object, list_newest, list_objects
 from keys.errors import Invalid
+from tests.unit.volumes.factories import make_server, make_volume
+from volumes.owners import Owner, owner_text, owners_of
 
 
 def make_objects(*keys: str, bucket: Bucket | None = None) -> Bucket:
@@ -149,3 +151,51 @@ def test_looking_for_what_is_not_there() -> None:
         get_object(bucket="b", key="A")
     with pytest.raises(BucketUnknown):
         get_object(bucket="B", key="a")
+
+
+@pytest.mark.django_db
+class TestOwners:
+    """Whose a needle is, as an operator is told of damage."""
+
+    @pytest.fixture
+    def bucket(self) -> Bucket:
+        bucket = make_objects("a", "b")
+        a, b = Object.objects.order_by("key")
+        now = timezone.now()
+        upload = Upload.objects.create(
+            bucket=bucket, key="c", size=1, chunk_size=1, chunk_count=1, content_type="a/b", api_key=1, generation=1,
+            expires_at=now,
+        )  # fmt: skip
+        volume = make_volume(make_server())
+        common = {"volume": volume, "size": 1, "crc32": 0, "committed_at": now}
+        Chunk.objects.bulk_create(
+            [
+                Chunk(object=a, index=0, needle=11, **common),
+                Chunk(object=a, index=1, needle=12, **common),
+                Chunk(object=b, index=0, needle=12, **common),
+                Chunk(upload=upload, index=3, needle=13, verdict={}, **common),
+            ]
+        )
+        return bucket
+
+    def test_objects_uploads_and_shared_needles(self, bucket: Bucket) -> None:
+        assert owners_of({11, 12, 13, 14}) == {
+            11: [Owner("b", "a", 0)],
+            12: [Owner("b", "a", 1), Owner("b", "b", 0)],
+            13: [Owner("b", "c", 3, is_upload=True)],
+            14: [],
+        }
+        assert owner_text(owners_of({12})[12]) == (
+            "object 'a' in bucket 'b', chunk 1; object 'b' in bucket 'b', chunk 0"
+        )
+        assert owner_text(owners_of({13})[13]) == "open upload of 'c' in bucket 'b', chunk 3"
+        assert owner_text([]) == "no object names it"
+
+    def test_needles_that_no_column_can_hold(self, bucket: Bucket) -> None:
+        assert find_owners({11, (1 << 64) - 1}) == {11: [Owner("b", "a", 0)]}
+
+    def test_a_query_per_500(self, bucket: Bucket, django_assert_num_queries: DjangoAssertNumQueries) -> None:
+        with django_assert_num_queries(2):
+            assert set(find_owners(range(1, 1001))) == {11, 12, 13}
+        with django_assert_num_queries(0):
+            assert find_owners(()) == {}

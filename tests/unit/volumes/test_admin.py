@@ -1,3 +1,6 @@
+import json
+from typing import Any
+
 import pytest
 from django.test import Client
 from django.urls import reverse
@@ -144,13 +147,37 @@ def test_damaged_records_are_listed_on_the_volumes_page(operator: Client, fake_s
     entry = {"needle": f"{0xA0001:016x}", "offset": 8192, "bytes": 96, "reason": "the <CRC> does not fit"}
     fake_server.damage[volume.pk] = [entry | {"needle": None}, *[entry] * 59]
     page = operator.get(url).content.decode()
-    assert "60 damaged, the first 50 of them" in page
-    assert page.count("<td>00000000000a0001</td>") == 49
-    assert "<td>unknown</td><td>8192</td><td>96</td><td>the &lt;CRC&gt; does not fit</td>" in page
+    assert "60 damaged, the first 50 of them:" in page
+    assert page.count("<td>00000000000a0001</td><td>no object names it</td>") == 49
+    assert "<td>unknown</td><td>unknown</td><td>8192</td><td>96</td><td>the &lt;CRC&gt; does not fit</td>" in page
+
+    fake_server.damage[volume.pk] = [entry]
+    assert '<p class="damage">1 damaged:</p>' in operator.get(url).content.decode()
 
     fake_server.refusals["/admin/damaged"] = (500, {})
     page = operator.get(url).content.decode()
     assert "60; which ones is not known now: POST /admin/damaged: 500" in page
+
+
+@pytest.mark.parametrize(
+    ("count", "scrub", "said"),
+    [
+        (0, None, "none known any more"),
+        (1, None, '<span class="damage">1 damaged</span>; scrub the volume to learn where'),
+        (1, job(), '<span class="damage">1 damaged</span>; where is being looked for'),
+        (1, job(state="done"), "scrub the volume to learn where"),
+    ],
+)
+def test_damage_whose_place_is_not_known(
+    operator: Client, fake_server: FakeVolumeServer, count: int, scrub: dict[str, Any] | None, said: str
+) -> None:
+    volume = make_volume(
+        make_server(id=fake_server.id, internal_url=fake_server.url), replica={"damaged_count": 1, "scrub": scrub}
+    )
+    fake_server.answer = (200, json.dumps({"volume": volume.pk, "count": count, "damaged": []}).encode())
+    page = operator.get(reverse("admin:volumes_volume_change", args=[volume.pk])).content.decode()
+    assert said in page
+    assert "<th>what is wrong</th>" not in page
 
 
 def test_accept_a_database_that_is_behind(operator: Client) -> None:

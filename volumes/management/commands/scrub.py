@@ -1,11 +1,13 @@
 """Look for damage."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import CommandError
 
 from volumes.management.progress import size_text
 from volumes.management.upkeep import UpkeepCommand, Work
+from volumes.owners import Owner, owner_text, owners_of
 from volumes.reports import Damage, Figures, Job
 from volumes.services.upkeep import list_damage, start_scrub
 
@@ -22,8 +24,8 @@ class Command(UpkeepCommand):
         super().handle(*args, **options)
         if self.damaged_count:
             raise CommandError(
-                "There is damage. `python -m volume_server.fsck FILE` explains it; "
-                "docs/operations.md says what to do about it."
+                "There is damage. Put the objects named above again; `python -m volume_server.fsck FILE` explains "
+                "it, and docs/operations.md says what else to do about it."
             )
 
     def start(self, volume: int, options: dict[str, Any]) -> Figures:
@@ -38,7 +40,9 @@ class Command(UpkeepCommand):
             return f"{checked}, sound"
         report = list_damage(volume_id=work.volume)
         self.damaged_count += report.count
-        lines = [f"{checked}, {report.count} DAMAGED", *map(_line, report.records)]
+        owners = owners_of({one.needle for one in report.records if one.needle is not None})
+        lines = [f"{checked}, {report.count} DAMAGED"]
+        lines += [_line(one, [] if one.needle is None else owners[one.needle]) for one in report.records]
         if report.count > len(report.records):
             lines.append(f"  and {report.count - len(report.records)} more")
         return "\n".join(lines)
@@ -47,6 +51,8 @@ class Command(UpkeepCommand):
         return f", {self.damaged_count} damaged records"
 
 
-def _line(damage: Damage) -> str:
-    whose = "unknown needle" if damage.needle is None else f"needle {damage.needle:016x}"
+def _line(damage: Damage, owners: Sequence[Owner]) -> str:
+    whose = "unknown needle"
+    if damage.needle is not None:
+        whose = f"needle {damage.needle:016x} ({owner_text(owners)})"
     return f"  {whose}, {damage.size_bytes} bytes at {damage.offset}: {damage.reason}"

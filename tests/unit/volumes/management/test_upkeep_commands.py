@@ -280,7 +280,9 @@ class TestScrub:
         said, ended = failing("scrub", volume)
         lines = said.splitlines()
         at = lines.index(f"volume {volume}: 10.0 MiB checked, 1002 DAMAGED")
-        assert lines[at + 1] == "  needle 00000000000a0001, 96 bytes at 8192: the CRC does not fit"
+        assert lines[at + 1] == (
+            "  needle 00000000000a0001 (no object names it), 96 bytes at 8192: the CRC does not fit"
+        )
         assert lines[at + 2] == "  unknown needle, 96 bytes at 8192: the CRC does not fit"
         assert lines[at + 1001] == "  and 2 more"
         assert lines[-1] == "1 volume done, 1002 damaged records, 0 failed"
