@@ -20,6 +20,9 @@ REQUIRED_MODULES = (
     "dj_database_url",
 )
 
+INTERRUPTED = 130
+"""Exit code of a program that SIGINT ended, as shells count them."""
+
 
 def main() -> None:
     missing = [name for name in REQUIRED_MODULES if importlib.util.find_spec(name) is None]
@@ -43,4 +46,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # also while the imports go on; what has more to say of it has said so
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,24 @@
+"""The command line's own part, in a process of its own."""
+
+import subprocess
+import sys
+
+from tests.support.programs import ROOT
+
+INTERRUPTED_WHILE_IT_IMPORTS = """
+import runpy, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "django.core.management":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["manage.py", "compact", "--all"]
+runpy.run_path("manage.py", run_name="__main__")
+"""
+
+
+def test_ctrl_c_among_the_imports_is_no_traceback() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_WHILE_IT_IMPORTS], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
