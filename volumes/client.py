@@ -83,15 +83,24 @@ def seal(server: Server, volume_id: int) -> Figures:
     return figures
 
 
-def compact(server: Server, volume_id: int, *, rate_bytes: int = 0, drop_before_ms: int | None = None) -> Figures:
+def compact(
+    server: Server,
+    volume_id: int,
+    *,
+    rate_bytes: int = 0,
+    drop_before_ms: int | None = None,
+    drop_damage: bool = False,
+) -> Figures:
     """Has a compaction of the volume started, or finds it running; gives the figures with its ``compaction``.
 
     ``rate_bytes``: bytes/s, 0 for as fast as it goes. ``drop_before_ms``: tombstones written before that go too;
-    None keeps them all.
+    None keeps them all. ``drop_damage``: so does damage that holds no needle which the index knows.
     """
-    body = {"volume": volume_id, "rate_bytes": rate_bytes}
+    body: dict[str, object] = {"volume": volume_id, "rate_bytes": rate_bytes}
     if drop_before_ms is not None:
         body["drop_before_ms"] = drop_before_ms
+    if drop_damage:
+        body["drop_damage"] = True
     figures = _checked(parse_figures, _call(server, "POST", "/admin/compact", body))
     if figures.volume != volume_id or figures.compaction is None:
         raise ServerAnswerInvalid(f"POST /admin/compact of volume {volume_id} was answered with {figures}.")

@@ -1,6 +1,6 @@
 """The shapes of buckets, objects and uploads in the API."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -14,6 +14,7 @@ from buckets.services.downloads import Download, SignedChunk
 from buckets.services.leases import Lease
 from buckets.services.uploads import ChunkSlot, Slots
 from buckets.verdicts import rfc3339
+from keys.api.bodies import Body
 from volume_server.intent import MAX_COUNT
 from volume_server.record import MAX_DATA_BYTES
 
@@ -55,23 +56,6 @@ class OnlyNewField(serializers.BooleanField):
 
     TRUE_VALUES = {True, "*"}
     FALSE_VALUES = {False}
-
-
-class Body(serializers.Serializer[Any]):
-    """What a caller sends. A field that there is not is refused: it may be a misspelt condition.
-
-    Fields that are only read may stand in it and change nothing, so that what was got can be sent back.
-    """
-
-    def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
-            raise serializers.ValidationError({_spelt(name): ["There is no such field."] for name in unknown})
-        return super().to_internal_value(data)
-
-
-def _spelt(name: str) -> str:
-    """A name that JSON can hold and UTF-8 cannot, as text that can be answered."""
-    return name.encode(errors="backslashreplace").decode()
 
 
 # --- buckets ---

@@ -5,6 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from keys.api.bodies import Body
 from volumes.models import JobState, Replica, Server, Volume
 from volumes.reports import MAX_BYTES
 
@@ -61,11 +62,14 @@ class CompactionSerializer(JobSerializer):
     reclaimed_bytes = serializers.IntegerField(help_text="What the file has shrunk by.")
 
 
-class CompactSerializer(serializers.Serializer[Any]):
+class CompactSerializer(Body):
     """How a compaction shall go about it."""
 
     rate_bytes = serializers.IntegerField(
         default=0, min_value=0, max_value=MAX_BYTES, help_text="Bytes a second; 0: as fast as it goes."
+    )
+    drop_damage = serializers.BooleanField(
+        default=False, help_text="Leave damage behind that holds no needle which the volume's index knows."
     )
 
 

@@ -98,7 +98,7 @@ class VolumeCompact(ManagersView):
     def post(self, request: Request, volume_id: int) -> Response:
         given = CompactSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        start_compaction(volume_id=volume_id, rate_bytes=given.validated_data["rate_bytes"])
+        start_compaction(volume_id=volume_id, **given.validated_data)
         return _volume(volume_id, status=202)
 
 

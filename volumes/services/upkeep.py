@@ -29,12 +29,14 @@ _REFUSALS: Mapping[str, type[WarehouseError]] = {
 """Refusals of a server that are an answer to the caller as well; others are this store's own trouble."""
 
 
-def start_compaction(*, volume_id: int, rate_bytes: int = 0) -> Figures:
+def start_compaction(*, volume_id: int, rate_bytes: int = 0, drop_damage: bool = False) -> Figures:
     """Has the server of a volume write its live needles to a new file and swap it in, while all goes on.
 
-    ``rate_bytes``: bytes/s, 0 for as fast as it goes. One that runs already is left running. Gives the volume's
-    figures, and records them. Raises VolumeNotFound, ServerOffline, VolumeServerError, LeasesHalted (an old database
-    is no reason to let anything go), and what the server refuses with: CompactionNeedsSpace, VolumeSealed, VolumeBusy.
+    ``rate_bytes``: bytes/s, 0 for as fast as it goes. ``drop_damage``: damage that holds no needle which the index
+    knows is left behind; without it all damage is copied as it is. One that runs already is left running, as it was
+    asked for. Gives the volume's figures, and records them. Raises VolumeNotFound, ServerOffline, VolumeServerError,
+    LeasesHalted (an old database is no reason to let anything go), and what the server refuses with:
+    CompactionNeedsSpace, VolumeSealed, VolumeBusy.
     """
     replica = _primary(volume_id)
     require_not_behind()
@@ -43,7 +45,9 @@ def start_compaction(*, volume_id: int, rate_bytes: int = 0) -> Figures:
         # Else a replica that was away could bring the needle back, with no tombstone to say that it is dead.
         drop_before_ms = int((timezone.now() - tombstones_kept_for()).timestamp() * 1000)
     try:
-        figures = client.compact(replica.server, volume_id, rate_bytes=rate_bytes, drop_before_ms=drop_before_ms)
+        figures = client.compact(
+            replica.server, volume_id, rate_bytes=rate_bytes, drop_before_ms=drop_before_ms, drop_damage=drop_damage
+        )
     except ServerRefused as error:
         _pass_on(error)
     record_volume(server_id=replica.server_id, figures=figures, now=timezone.now())

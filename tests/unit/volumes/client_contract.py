@@ -69,7 +69,7 @@ def upkeep_is_told_in_the_figures(server: Server, volume: int, needle: int) -> N
     assert figures.scrubbed_ms is not None
     assert figures.damaged_count == client.damaged(server, volume).count == 0
 
-    compaction = client.compact(server, volume, rate_bytes=0, drop_before_ms=1).compaction
+    compaction = client.compact(server, volume, rate_bytes=0, drop_before_ms=1, drop_damage=True).compaction
     assert compaction is not None
     wait_until(lambda: _ended(told().compaction), what="the end of the compaction")
     compacted = told()

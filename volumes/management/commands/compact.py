@@ -1,7 +1,6 @@
 """Give back the space of dead needles."""
 
 import argparse
-import math
 import re
 from typing import Any
 
@@ -37,8 +36,15 @@ class Command(UpkeepCommand):
             help="leave volumes alone of which less is garbage (default with --all: those without any)",
         )
 
+        parser.add_argument(
+            "--drop-damage",
+            action="store_true",
+            help="leave damaged gaps and records behind that hold no needle which the index knows; without this they "
+            "are copied as they are. `python -m volume_server.fsck FILE` shows them before",
+        )
+
     def start(self, volume: int, options: dict[str, Any]) -> Figures:
-        return start_compaction(volume_id=volume, rate_bytes=options["rate"])
+        return start_compaction(volume_id=volume, rate_bytes=options["rate"], drop_damage=options["drop_damage"])
 
     def job(self, figures: Figures) -> Job | None:
         return figures.compaction
@@ -48,6 +54,8 @@ class Command(UpkeepCommand):
             return ""  # to be watched
         if figures.is_sealed and options["all_volumes"]:
             return "it is sealed"
+        if options["drop_damage"] and figures.damaged_count:
+            return ""
         percent = 100 * figures.garbage_bytes / figures.size_bytes if figures.size_bytes else 0.0
         least = options["min_garbage"]
         if least is not None and percent < least:
@@ -71,10 +79,12 @@ def rate(text: str) -> int:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no rate; write bytes a second, such as 50M")
     power = _POWERS[found[2].upper()]
-    bytes_a_second = math.ceil(float(found[1]) * (1 << 10 * power))  # rounded up: no limit, which is 0, is none but 0
+    bytes_a_second = float(found[1]) * (1 << 10 * power)
+    if 0 < bytes_a_second < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than a byte a second; 0 is no limit")
     if bytes_a_second > MAX_BYTES:
         raise argparse.ArgumentTypeError(f"{text!r} is more than can be counted")
-    return bytes_a_second
+    return int(bytes_a_second)
 
 
 def share(text: str) -> float:

@@ -285,6 +285,23 @@ class TestUpkeep:
         assert "&quot;running&quot;" in page.content.decode()
 
 
+def test_a_field_that_there_is_not_starts_nothing(volume: Volume, fake_server: FakeVolumeServer) -> None:
+    manager = client_of(Permission.VOLUMES_MANAGE)
+    response = manager.post(f"/api/v1/volumes/{volume.pk}/compact", {"rate": "50M"}, format="json")
+    assert (response.status_code, response.json()["errors"]) == (400, {"rate": ["There is no such field."]})
+    assert fake_server.requests == []
+
+
+def test_damage_is_dropped_only_where_it_is_asked_for(volume: Volume, fake_server: FakeVolumeServer) -> None:
+    manager = client_of(Permission.VOLUMES_MANAGE)
+    url = f"/api/v1/volumes/{volume.pk}/compact"
+    for body in ({}, {"drop_damage": False}, {"drop_damage": True}):
+        assert manager.post(url, body, format="json").status_code == 202
+    assert [body.get("drop_damage") for _, body in fake_server.asked] == [None, None, True]
+    response = manager.post(url, {"drop_damage": "perhaps"}, format="json")
+    assert (response.status_code, list(response.json()["errors"])) == (400, ["drop_damage"])
+
+
 def test_the_rate_of_a_compaction(volume: Volume, fake_server: FakeVolumeServer) -> None:
     manager = client_of(Permission.VOLUMES_MANAGE)
     url = f"/api/v1/volumes/{volume.pk}/compact"

@@ -142,6 +142,15 @@ class TestCompact:
             assert f"volume {little}: skipped, 10 % of it is garbage\n" in said
             assert f"volume {much}: the compaction runs\n" in said
 
+    def test_damage_is_dropped_where_there_is_some(self, fakes: list[FakeVolumeServer]) -> None:
+        damaged, sound = add_volume(fakes[0], garbage_bytes=0, damaged_count=1), add_volume(fakes[1], garbage_bytes=0)
+        said = run("compact", "--all", "--drop-damage")
+        assert f"volume {damaged}: compacted" in said
+        assert f"volume {sound}: skipped, it has no garbage" in said
+        assert fakes[0].asked[0][1]["drop_damage"] is True
+        run("compact", damaged)
+        assert "drop_damage" not in fakes[0].asked[-1][1]
+
     def test_one_that_runs_is_watched(self, fakes: list[FakeVolumeServer]) -> None:
         running = job(done_bytes=0, total_bytes=50, reclaimed_bytes=0)
         volume = add_volume(fakes[0], garbage_bytes=0, compaction=running)
@@ -305,6 +314,9 @@ class TestScrub:
     ("text", "bytes_a_second"),
     [
         ("0", 0),
+        ("0.0", 0),
+        ("1.5", 1),
+        ("0.001K", 1),
         ("4096", 4096),
         ("50M", 50 << 20),
         ("50MiB/s", 50 << 20),
@@ -317,7 +329,7 @@ def test_rates(text: str, bytes_a_second: int) -> None:
     assert rate(text) == bytes_a_second
 
 
-@pytest.mark.parametrize("text", ["", "fast", "-1", "50X", "M", "1e6", "٣", "9000T"])
+@pytest.mark.parametrize("text", ["", "fast", "-1", "50X", "M", "1e6", "٣", "9000T", "0.0001", "0.9"])
 def test_what_is_no_rate(text: str) -> None:
     with pytest.raises(ArgumentTypeError):
         rate(text)
