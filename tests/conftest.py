@@ -66,6 +66,7 @@ class StartStore(Protocol):
         env: dict[str, str] | None = None,
         volume_servers: int = 2,
         worker: bool = True,
+        restart: bool = False,
     ) -> Store: ...
 
 
@@ -85,6 +86,7 @@ def start_store(request: pytest.FixtureRequest) -> StartStore:
         env: dict[str, str] | None = None,
         volume_servers: int = 2,
         worker: bool = True,
+        restart: bool = False,
     ) -> Store:
         settings_of_kind = {}
         if kind == "postgres+redis":
@@ -95,7 +97,13 @@ def start_store(request: pytest.FixtureRequest) -> StartStore:
                 "DATABASE_URL": database.new_database(f"store{number}"),
                 "REDIS_URL": broker.url(number),
             }
-        return Store(directory, env=settings_of_kind | (env or {}), volume_servers=volume_servers, worker=worker)
+        return Store(
+            directory,
+            env=settings_of_kind | (env or {}),
+            volume_servers=volume_servers,
+            worker=worker,
+            restart=restart,
+        )
 
     return make
 

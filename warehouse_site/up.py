@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +33,10 @@ HOST = "127.0.0.1"
 ADMIN_KEY_FILE = "admin.key"
 POLL_S = 0.1
 WORKER_CLASS = "warehouse_site.gunicorn_worker.PatientWorker"
+REFUSED_FOR_GOOD = 3
+"""Exit code of a volume server (`volume_server.process.STOP_SERVING`)."""
+DEATHS_TO_QUOTE = 3
+"""So many deaths in a row are no accident: the end of the log is shown too."""
 
 
 class CannotStart(Exception):
@@ -52,6 +56,7 @@ class Plan:
     volume_ports: tuple[int, ...]
     worker: bool
     json_logs: bool
+    restart: bool = True
 
     @property
     def master_url(self) -> str:
@@ -59,7 +64,7 @@ class Plan:
         return f"http://{HOST}:{self.port}"
 
 
-def plan(*, volume_servers: int, volume_port: int, worker: bool, json_logs: bool) -> Plan:
+def plan(*, volume_servers: int, volume_port: int, worker: bool, json_logs: bool, restart: bool = True) -> Plan:
     """A plan for the store of the settings. Raises CannotStart when the ports cannot be."""
     ports = tuple(range(volume_port, volume_port + volume_servers))
     if ports and ports[-1] > 65535:
@@ -69,7 +74,7 @@ def plan(*, volume_servers: int, volume_port: int, worker: bool, json_logs: bool
             f"Port {settings.WAREHOUSE_PORT} is asked for twice: by the master (--port) and by a volume server "
             "(--volume-port)."
         )
-    return Plan(settings.WAREHOUSE_DATA, settings.WAREHOUSE_PORT, ports, worker, json_logs)
+    return Plan(settings.WAREHOUSE_DATA, settings.WAREHOUSE_PORT, ports, worker, json_logs, restart)
 
 
 def require_free_ports(wanted: Plan) -> None:
@@ -139,7 +144,12 @@ class Running:
         if not self._wait(lambda: _master_answers(self.plan)):
             return False
         for number, port in enumerate(self.plan.volume_ports, start=1):
-            self._start(f"volume-server-{number}", _server_command(self.plan, number, port), **_join_token())
+            self._start(
+                f"volume-server-{number}",
+                _server_command(self.plan, number, port),
+                {REFUSED_FOR_GOOD: "the master refuses it for good, and its log says why"},
+                **_join_token(),
+            )
         if self.plan.worker:
             empty_broker()
             self._start("worker", _celery("worker", "--pool", "threads", "--concurrency", "4", "--without-gossip"))
@@ -149,11 +159,13 @@ class Running:
         return ready
 
     def watch(self) -> None:
-        """Report parts that die, until asked to stop."""
+        """Report parts that die and start them again, until asked to stop."""
         while not self.signals.asked_to_stop:
             for part in self.supervisor.newly_dead():
-                logger.error("%s. It is not restarted.", part.ending())
-            self.signals.wait(None)
+                self._report(part)
+            for part in self.supervisor.due():
+                self._restart(part)
+            self.signals.wait(self.supervisor.seconds_to_next())
 
     def stop(self) -> None:
         """Volume servers and worker first, so that what is under way can still be confirmed; then the master."""
@@ -161,12 +173,42 @@ class Running:
         self.supervisor.stop([part for part in self.supervisor.parts if part is self._master])
         self._lock.remember(())
 
-    def _start(self, name: str, command: Sequence[str], **variables: str) -> Part:
+    def _start(
+        self, name: str, command: Sequence[str], final_codes: Mapping[int, str] | None = None, **variables: str
+    ) -> Part:
         log = None if self.plan.json_logs else self.plan.data / "logs" / f"{name}.log"
-        part = Part(name, command, {**os.environ, **variables}, log)
+        part = Part(name, command, {**os.environ, **variables}, log, final_codes or {})
         self.supervisor.start(part)
-        self._lock.remember(part.pid for part in self.supervisor.parts if part.pid is not None)
+        self._remember()
         return part
+
+    def _report(self, part: Part) -> None:
+        """Say how a part died and what becomes of it."""
+        reason = part.why_final() if self.plan.restart else "as --no-restart says"
+        if reason is not None:
+            logger.error("%s. It is not started again: %s.%s", part.ending(), reason, _quoted(part))
+            return
+        pause_s = self.supervisor.restart_later(part)
+        if part.deaths < DEATHS_TO_QUOTE:
+            logger.error("%s. It is started again in %g s.", part.ending(), pause_s)
+        else:
+            logger.error(
+                "%s. It died %d times in a row, and is tried again in %g s.%s",
+                *(part.ending(), part.deaths, pause_s, _quoted(part)),
+            )
+
+    def _restart(self, part: Part) -> None:
+        try:
+            self.supervisor.restart(part)
+        except OSError as error:  # no room for its log, or for a process: that may pass
+            pause_s = self.supervisor.restart_later(part)
+            logger.error("%s cannot be started: %s. It is tried again in %g s.", part.name, error, pause_s)
+            return
+        self._remember()
+        logger.info("%s is started again.", part.name)
+
+    def _remember(self) -> None:
+        self._lock.remember(part.pid for part in self.supervisor.parts if part.pid is not None)
 
     def _wait(self, condition: Callable[[], bool]) -> bool:
         while not condition():
@@ -176,6 +218,12 @@ class Running:
                 return False
             self.signals.wait(POLL_S)
         return not self.signals.asked_to_stop
+
+
+def _quoted(part: Part) -> str:
+    """The end of a part's log, to follow a sentence about it; nothing where the log is our own stderr."""
+    lines = part.last_lines()
+    return "\n".join([" Its last lines:", *(f"    {line}" for line in lines)]) if lines else ""
 
 
 def _join_token() -> dict[str, str]:

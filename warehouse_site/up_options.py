@@ -34,6 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help=f"port of the first volume server, the next ones follow ({DEFAULT_VOLUME_PORT})",
     )
     parser.add_argument("--no-worker", action="store_true", help="start neither worker nor beat")
+    parser.add_argument("--no-restart", action="store_true", help="leave a part that dies dead, and say so")
     parser.add_argument("--init", action="store_true", help="make secrets, database and first key, print them, stop")
     parser.add_argument(
         "--json", action="store_true", help="structured logs on stderr; the first line on stdout is the ready event"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartStore
-from tests.support.programs import ROOT, clean_environment, family_of, is_alive
+from tests.support.programs import ROOT, argv_of, children_of, clean_environment, family_of, is_alive
 from tests.support.store import Store
 from tests.support.waiting import wait_until
 
@@ -95,6 +95,35 @@ def test_second_start_on_the_same_data_is_refused(start_store: StartStore, tmp_p
         assert str(store.data) in done.stderr
         assert "Traceback" not in done.stderr
         assert store.api().answers()
+
+
+@pytest.mark.parametrize("name", ["master", "volume server", "worker", "beat"])
+def test_a_part_that_is_killed_comes_back(start_store: StartStore, tmp_path: Path, name: str) -> None:
+    with start_store(tmp_path, volume_servers=1, restart=True) as store:
+        api = store.api()
+        bucket = api.make_bucket("b")
+        killed = store.master if name == "master" else next(part for part in store.parts if part.name == name)
+        killed.kill(signal.SIGKILL)
+
+        def successor() -> int | None:
+            """The child of `up` with the same command line; not the one in between that is about to become it."""
+            return next((pid for pid in children_of(store.up.pid) if argv_of(pid) == killed.argv), None)
+
+        wait_until(successor, what=f"another {name}")
+        store.wait_for_master()
+        store.wait_for_servers()
+        before = api.get("servers")["results"][0]["last_checked_at"]
+        wait_until(
+            lambda: api.get("servers")["results"][0]["last_checked_at"] != before,
+            what="a health check, which needs them all",
+        )
+        api.put(bucket, "k", b"hello")
+        assert api.read(bucket, "k") == b"hello"
+        assert "was ended by SIGKILL" in store.log.read_text()
+        assert "is started again." in store.log.read_text()
+        family = family_of(store.up.pid)
+        assert store.stop() == 0
+        assert [pid for pid in family if is_alive(pid)] == []
 
 
 def test_a_part_that_died_is_reported_and_the_others_go_on(start_store: StartStore, tmp_path: Path) -> None:

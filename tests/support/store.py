@@ -93,8 +93,8 @@ def kill_together(parts: Sequence[Part], how: int = signal.SIGKILL) -> None:
 class Store:
     """`manage.py up --json` and its children; a context manager.
 
-    `env` are settings on top of the defaults. The parts are found through /proc, so that the tests see what
-    runs, not what somebody says is running.
+    `env` are settings on top of the defaults. A part that a test kills stays dead unless `restart` is asked for. The
+    parts are found through /proc, so that the tests see what runs, not what somebody says is running.
     """
 
     def __init__(
@@ -104,12 +104,14 @@ class Store:
         env: Mapping[str, str] | None = None,
         volume_servers: int = 2,
         worker: bool = True,
+        restart: bool = False,
     ) -> None:
         self.directory = directory
         self.data = directory / "data"
         self.log = directory / "up.log"
         self.volume_servers = volume_servers
         self.worker = worker
+        self.restart = restart
         self.env = clean_environment(**(env or {}))
         [self.port] = free_ports(1)
         self.volume_port = adjacent_ports(volume_servers) if volume_servers else 0
@@ -132,7 +134,11 @@ class Store:
             sys.executable, str(ROOT / "manage.py"), "up", "--json", "--data", str(self.data), "--port", str(self.port),
             "--volume-servers", str(self.volume_servers), "--volume-port", str(self.volume_port),
         ]  # fmt: skip
-        return command if self.worker else [*command, "--no-worker"]
+        if not self.worker:
+            command.append("--no-worker")
+        if not self.restart:
+            command.append("--no-restart")
+        return command
 
     def api(self, key: str | None = None) -> Api:
         """A client of the API, with the first admin key unless another is named."""

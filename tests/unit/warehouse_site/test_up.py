@@ -1,6 +1,7 @@
 """What `manage.py up` decides before it starts anything; the rest is seen on real processes."""
 
 import json
+import logging
 import os
 import socket
 import stat
@@ -14,7 +15,9 @@ from pytest_django import Settings
 from keys.models import ApiKey
 from keys.selectors import key_works
 from keys.services.keys import delete_key
+from volume_server.process import STOP_SERVING
 from warehouse_site import up
+from warehouse_site.supervisor import Part, Signals
 from warehouse_site.up_lock import AlreadyUp, UpLock
 from warehouse_site.up_options import export_options
 
@@ -78,6 +81,62 @@ def test_a_new_admin_key_only_when_no_live_one_exists(data: Path) -> None:
     second = up.admin_key()
     assert second is not None
     assert second != first
+
+
+def watched(folder: Path, code: str, *, restart: bool = True, deaths: int = 1) -> Part:
+    """A store of one part, watched until it has died so often. Returns the part."""
+    wanted = up.Plan(folder, 0, (), worker=False, json_logs=False, restart=restart)
+    part = Part("part", [sys.executable, "-c", code], dict(os.environ), folder / "part.log", {3: "it is refused"})
+    waits_after_a_death = 0
+    with UpLock.held(folder) as lock, Signals().caught() as signals, pytest.MonkeyPatch.context() as patch:
+        running = up.Running(wanted, signals, lock)
+
+        def wait(timeout_s: float | None) -> None:
+            """In place of time: a life and a pause are over at once; enough deaths are a Ctrl-C."""
+            nonlocal waits_after_a_death
+            assert part.process is not None
+            part.process.wait()
+            if part.reported:
+                part.due_at = None if part.due_at is None else 0.0
+                waits_after_a_death += 1
+                signals.asked_to_stop = int(waits_after_a_death == deaths)
+
+        patch.setattr(signals, "wait", wait)
+        running.supervisor.start(part)
+        running.watch()
+    return part
+
+
+def test_a_part_that_dies_is_started_again_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "warehouse.up")
+    part = watched(tmp_path, "print('what is wrong'); raise SystemExit(1)", deaths=3)
+    last = (
+        f"part exited with 1; its log is {part.log}. It died 3 times in a row, and is tried again in 4 s. "
+        "Its last lines:\n    what is wrong\n    what is wrong\n    what is wrong"
+    )
+    assert [record.getMessage() for record in caplog.records if record.name == "warehouse.up"] == [
+        f"part exited with 1; its log is {part.log}. It is started again in 1 s.",
+        "part is started again.",
+        f"part exited with 1; its log is {part.log}. It is started again in 2 s.",
+        "part is started again.",
+        last,
+    ]
+
+
+def test_a_refusal_for_good_is_final_and_explained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert up.REFUSED_FOR_GOOD == STOP_SERVING
+    part = watched(tmp_path, "print('refused: secret'); raise SystemExit(3)")
+    said = f"part exited with 3; its log is {part.log}. It is not started again: it is refused. Its last lines:"
+    assert caplog.messages == [f"{said}\n    refused: secret"]
+    assert part.due_at is None
+
+
+def test_without_restarts_a_dead_part_stays_dead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    part = watched(tmp_path, "pass", restart=False)
+    assert caplog.messages == [
+        f"part exited with 0; its log is {part.log}. It is not started again: as --no-restart says."
+    ]
+    assert part.due_at is None
 
 
 def test_the_broker_is_emptied(settings: Settings, tmp_path: Path) -> None:

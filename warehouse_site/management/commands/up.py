@@ -41,6 +41,7 @@ class Command(BaseCommand):
             volume_port=options["volume_port"],
             worker=not options["no_worker"],
             json_logs=options["json"],
+            restart=not options["no_restart"],
         )
         if options["init"]:
             up.prepare()
