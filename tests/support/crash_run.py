@@ -4,6 +4,7 @@ Each round starts the server on what the one before it left, reads everything th
 ends it in one of the ways of `ENDINGS`. Between two rounds the files themselves are read now and then.
 """
 
+import contextlib
 import asyncio
 import json
 import logging
@@ -333,4 +334,5 @@ class SeedRun:
 
 def _kill_children(server: ServerProcess) -> None:
     for pid in children_of(server.pid):
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself in between
+            os.kill(pid, signal.SIGKILL)
