@@ -10,11 +10,13 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
+from django.utils.timezone import localtime
 
 from keys.errors import WarehouseError
 from volumes import selectors
@@ -38,6 +40,11 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "-"
 
 
+def _when(moment: datetime | None) -> str:
+    """A time that a narrow column can break, unlike the site's own."""
+    return f"{localtime(moment):%Y-%m-%d %H:%M}" if moment else "-"
+
+
 def _damage(count: int) -> SafeString | str:
     """Damage is not to be overlooked: in words for those who do not see the colour."""
     return format_html('<strong class="damage">{} damaged</strong>', count) if count else "0"
@@ -58,7 +65,17 @@ def _work(replica: Replica) -> str:
 
 
 class NoAddNoDelete(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Rows come and go by services alone."""
+    """Rows come and go by services alone. Pages are called by what they show: little here is to be changed."""
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        title = {"title": capfirst(self.opts.verbose_name_plural)}
+        return super().changelist_view(request, title | (extra_context or {}))
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        title = {"title": capfirst(self.opts.verbose_name)}
+        return super().change_view(request, object_id, form_url, title | (extra_context or {}))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -113,8 +130,15 @@ class ReplicaInline(admin.TabularInline):  # type: ignore[type-arg]
         return _work(replica)
 
 
+class ShownOnly(NoAddNoDelete):
+    """Pages that only show, beside actions on the list, which take the right to change."""
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return obj is None and super().has_change_permission(request)
+
+
 @admin.register(Store)
-class StoreAdmin(NoAddNoDelete):
+class StoreAdmin(ShownOnly):
     list_display = ("uuid", "sequence", "lease_high", "volume_high", "is_behind", "created_at")
     readonly_fields = (
         "uuid",
@@ -217,7 +241,7 @@ class ServerAdmin(NoAddNoDelete):
 
 
 @admin.register(Volume)
-class VolumeAdmin(NoAddNoDelete):
+class VolumeAdmin(ShownOnly):
     list_display = (
         "id",
         "state",
@@ -229,7 +253,6 @@ class VolumeAdmin(NoAddNoDelete):
         "work",
         "servers",
         "figures_of",
-        "created_at",
     )
     list_filter = ("state",)
     search_fields = ("id",)
@@ -265,9 +288,9 @@ class VolumeAdmin(NoAddNoDelete):
         return _damage(sum(one.damaged_count for one in volume.replicas.all()))
 
     @admin.display(description="scrubbed")
-    def scrubbed(self, volume: Volume) -> datetime | None:
+    def scrubbed(self, volume: Volume) -> str:
         primary = self._primary(volume)
-        return primary.scrubbed_at if primary else None
+        return _when(primary.scrubbed_at if primary else None)
 
     @admin.display(description="work")
     def work(self, volume: Volume) -> str:
@@ -280,10 +303,10 @@ class VolumeAdmin(NoAddNoDelete):
         return format_html_join(", ", "{}", dots)
 
     @admin.display(description="figures of")
-    def figures_of(self, volume: Volume) -> datetime | None:
+    def figures_of(self, volume: Volume) -> str:
         """When its server was heard last: so old is what the row shows."""
         primary = self._primary(volume)
-        return primary.server.last_seen_at if primary else None
+        return _when(primary.server.last_seen_at if primary else None)
 
     @admin.display(description="damaged records")
     def damage(self, volume: Volume) -> SafeString | str:
@@ -354,13 +377,11 @@ class ReplicaAdmin(NoAddNoDelete):
         "state",
         "size",
         "garbage",
-        "live_count",
-        "tombstone_count",
+        "needles",
         "damaged",
-        "scrubbed_at",
+        "scrubbed",
         "work",
-        "revision",
-        "reported_at",
+        "reported",
     )
     list_filter = ("role", "state", "server")
     list_select_related = ("volume", "server")
@@ -377,6 +398,10 @@ class ReplicaAdmin(NoAddNoDelete):
     def garbage(self, replica: Replica) -> str:
         return f"{filesizeformat(replica.garbage_bytes)} ({_percent(replica.garbage_bytes, replica.size_bytes)})"
 
+    @admin.display(description="needles", ordering="live_count")
+    def needles(self, replica: Replica) -> str:
+        return f"{replica.live_count:,}"
+
     @admin.display(description="damage", ordering="damaged_count")
     def damaged(self, replica: Replica) -> SafeString | str:
         return _damage(replica.damaged_count)
@@ -384,3 +409,11 @@ class ReplicaAdmin(NoAddNoDelete):
     @admin.display(description="work")
     def work(self, replica: Replica) -> str:
         return _work(replica)
+
+    @admin.display(description="scrubbed", ordering="scrubbed_at")
+    def scrubbed(self, replica: Replica) -> str:
+        return _when(replica.scrubbed_at)
+
+    @admin.display(description="reported", ordering="reported_at")
+    def reported(self, replica: Replica) -> str:
+        return _when(replica.reported_at)

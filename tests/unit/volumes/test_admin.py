@@ -41,6 +41,29 @@ def test_pages_show_and_nothing_is_added_or_deleted(operator: Client, model: str
     assert type(row).objects.filter(pk=row.pk).exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "list_title", "title", "can_save"),
+    [
+        ("store", "Store", "Store", False),
+        ("server", "Servers", "Server", True),
+        ("volume", "Volumes", "Volume", False),
+        ("replica", "Replicas", "Replica", False),
+    ],
+)
+def test_pages_are_called_by_what_they_show(
+    operator: Client, model: str, list_title: str, title: str, can_save: bool
+) -> None:
+    listed = operator.get(reverse(f"admin:volumes_{model}_changelist")).content.decode()
+    assert f"<h1>{list_title}</h1>" in listed
+    row = {"store": Store, "server": Server, "volume": Volume, "replica": Replica}[model].objects.get()
+    url = reverse(f"admin:volumes_{model}_change", args=[row.pk])
+    page = operator.get(url).content.decode()
+    assert f"<h1>{title}</h1>" in page
+    assert ('name="_save"' in page) == can_save
+    if not can_save:
+        assert operator.post(url, {}).status_code == 403
+
+
 def test_sizes_are_for_people(operator: Client) -> None:
     page = operator.get(reverse("admin:volumes_server_changelist")).content.decode()
     assert "1.0\xa0GB (50 %)" in page
