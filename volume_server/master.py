@@ -34,8 +34,6 @@ CONFIRM_DEADLINE_MS = 10_000
 CONFIRM_GRACE_S = 0.5
 """How long after the deadline an answer is still awaited: it may have been judged just before."""
 MAX_BATCH = 512
-GATHER_S = 0.0015
-"""An answer's way back, the next PUT's parse and its fdatasync."""
 RETRY_S = (0.05, 0.2, 0.5)
 
 NO_ANSWER = 0
@@ -47,9 +45,6 @@ FATAL_AT_START = frozenset({"join_refused", "server_known", "server_running", "w
 FATAL = frozenset({"superseded"})
 """Refusals after which this process must not go on. A master that lost its memory (`master_behind`, or suddenly
 `wrong_store`) is none of them: what is stored stays readable until somebody mends it."""
-
-
-Entry = tuple[Put, Callable[[Put, dict[str, object]], None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +120,6 @@ class MasterApi:
 class ConfirmLane:
     """One thread, one kept-alive connection, one batch at a time of all that came meanwhile.
 
-    A confirm costs the master much more by itself than by each needle. So those who wait when a batch was answered wait
-    `GATHER_S` longer, for the next PUTs of the clients that were answered: else these would make up the batch after
-    next, and each batch would be half of what it could be. Who is alone waits for nobody.
-
     Outcomes that are no verdict have ``state`` "unknown" and a code: `master_unavailable` where it is certain that
     nothing was committed, `outcome_unknown` where it is not; the latter is told only after the batch's deadline, when
     it is certain that nothing more will be.
@@ -143,7 +134,9 @@ class ConfirmLane:
         self.credentials = credentials
         self.loop = loop
         self.batch_count = 0
-        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Put, Callable[[Put, dict[str, object]], None]] | None] = (
+            queue.SimpleQueue()
+        )
         self._connection: http.client.HTTPConnection | None = None
         self._thread = threading.Thread(target=self._run, name="confirm", daemon=True)
         self._thread.start()
@@ -157,29 +150,26 @@ class ConfirmLane:
         self._thread.join()
 
     def _run(self) -> None:
-        expected, answered_s = 0, 0.0
         ended = False
         while not ended:
-            batch: list[Entry] = []
+            batch = []
             entry = self._queue.get()
             while entry is not None:
                 batch.append(entry)
                 if len(batch) == MAX_BATCH:
                     break
-                wait_s = answered_s + GATHER_S - time.monotonic() if len(batch) < expected else 0
                 try:
-                    entry = self._queue.get(timeout=wait_s) if wait_s > 0 else self._queue.get_nowait()
+                    entry = self._queue.get_nowait()
                 except queue.Empty:
                     break
             else:
                 ended = True
             if batch:
                 self._confirm(batch)
-                expected, answered_s = len(batch) + self._queue.qsize(), time.monotonic()
         if self._connection is not None:
             self._connection.close()
 
-    def _confirm(self, batch: list[Entry]) -> None:
+    def _confirm(self, batch: list[tuple[Put, Callable[[Put, dict[str, object]], None]]]) -> None:
         self.batch_count += 1
         try:
             verdicts, delay_s = self._ask([put for put, _ in batch])

@@ -112,36 +112,6 @@ def test_what_waits_goes_in_one_batch_over_one_connection(server: Server, master
     assert master.connections == 1
 
 
-def test_those_who_wait_go_with_those_who_were_just_answered(
-    server: Server, master: FakeMaster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "GATHER_S", 60.0)
-    go_on = threading.Event()
-
-    def late(body: dict[str, Any]) -> Any:
-        go_on.wait(60)
-        return committed(body)
-
-    master.answers = [late]
-    first = server.wire().send(request("PUT", put_url(), b"x"))
-    server.wait(lambda: len(master.confirms) == 1, what="the first batch")
-    others = [server.wire().send(request("PUT", put_url(FIRST + number), b"x")) for number in range(1, 4)]
-    server.wait(lambda: lane_of(server)._queue.qsize() == 3, what="the others to queue up")
-    go_on.set()
-    assert first.answer().status == 201
-    first.send(request("PUT", put_url(FIRST + 4), b"x"))
-    assert [wire.answer().status for wire in (first, *others)] == [201] * 4
-    assert [len(body["needles"]) for body in master.confirms] == [1, 4]
-
-
-def test_who_is_alone_waits_for_nobody(server: Server, master: FakeMaster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GATHER_S", 1e9)
-    wire = server.wire()
-    for number in range(3):
-        assert wire.send(request("PUT", put_url(FIRST + number), b"x")).answer().status == 201
-    assert [len(body["needles"]) for body in master.confirms] == [1, 1, 1]
-
-
 def test_refusal_reaches_the_client_once_the_needle_is_buried(server: Server, master: FakeMaster) -> None:
     master.answers = [(200, {"sequence": 1, "verdicts": [refusal()]})]
     assert server.put(FIRST, b"x").code == (412, "precondition_failed")
