@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, metavar="N", help="the first seed (default: a random one)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="so many at a time (default %(default)s)")
     parser.add_argument(
-        "--power", action="store_true", help="end each round in a power cut on a loop-mounted ext4 (needs root)"
+        "--power", action="store_true", help="end most rounds in a power cut on a loop-mounted ext4 (needs root)"
     )
     parser.add_argument("--directory", type=Path, help="where the data directories are made (default: a temporary one)")
     options = parser.parse_args(arguments)

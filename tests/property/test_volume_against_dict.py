@@ -26,7 +26,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.unit.volume_server.faults import ANY, META, SUPERBLOCK, FaultyDisk, contents, new_volume, write
+from tests.unit.volume_server.faults import ANY, META, SUPERBLOCK, FaultyDisk, data_of, new_volume, write
 from volume_server.checkpoint import CheckpointFile
 from volume_server.compaction import CompactionFailed, Copy, install, new_twin_directory, tidy
 from volume_server.errors import Damaged, DiskFull, NeedleTaken, StoreError, VolumeSealed
@@ -59,6 +59,8 @@ class VolumeAgainstDict(RuleBasedStateMachine):
         self.perhaps_dead: dict[int, str] = {}
         self.doubtful: dict[int, bytes | None] = {}
         """What a failed sync left in doubt: it is read, and never confirmed."""
+        self.lost: set[int] = set()
+        """Of that, what a checkpoint knew and a power cut took: it is found damaged."""
         self.open: dict[int, tuple[Claim, bytes, int]] = {}
         """Reservations: claim, body, how much of it is written."""
         self.written: list[tuple[Claim, int, bytes | None]] = []
@@ -156,7 +158,7 @@ class VolumeAgainstDict(RuleBasedStateMachine):
         assert needle.header.data_bytes == len(body)
         assert os.pread(self.volume.fd, end - start, needle.data_offset + start) == body[start:end]
 
-    @precondition(lambda self: not self.known_damage)
+    @precondition(lambda self: not self.known_damage and not self.lost)
     @rule()
     def scrub(self) -> None:
         found = scrub(self.disk, self.volume.fd, self.volume.superblock, end=self.volume.watermark)
@@ -216,6 +218,16 @@ class VolumeAgainstDict(RuleBasedStateMachine):
         self.perhaps.clear()
         self.perhaps_dead.clear()
         assert self.known_damage or self.volume.report() == report
+
+    @rule()
+    def kill(self) -> None:
+        """All that was written is still there, and what is read of it now must outlive a power cut after that."""
+        self._close_copy(forget=False)
+        self.volume.close(clean=False)
+        was_sealed = self.volume.sealed
+        self._open()
+        assert self.volume.sealed == was_sealed
+        self._reconcile()
 
     @rule(data=st.data())
     def cut_power(self, data: st.DataObject) -> None:
@@ -312,11 +324,11 @@ class VolumeAgainstDict(RuleBasedStateMachine):
         if not hasattr(self, "volume"):
             return
         expected = self.durable | self.doubtful
-        assert contents(self.volume) == expected
+        assert self._contents() == expected
         report = self.volume.report()
-        assert report["live_count"] == sum(body is not None for body in expected.values())
+        assert report["live_count"] == sum(body is not None for body in expected.values()) + len(self.lost)
         assert report["tombstone_count"] == sum(body is None for body in expected.values())
-        assert self.known_damage or not report["damaged_count"]
+        assert self.known_damage or self.lost or not report["damaged_count"]
         for slot, verdict in self.verdicts.items():
             assert self.volume.verdict_of_dead(slot) == verdict
         for slot in self.doubtful:
@@ -427,9 +439,10 @@ class VolumeAgainstDict(RuleBasedStateMachine):
         path = volume_path(self.disk.directory, SUPERBLOCK.volume)
         tidy(self.disk, path)
         self.volume = Volume.open(self.disk, path)
-        assert sorted(found.suffix for found in self.disk.directory.iterdir()) in (
-            [".idx", ".state", ".vol"], [".state", ".vol"]
-        )  # fmt: skip
+        for temporary in self.disk.directory.glob(".*"):  # of a `.state` that was being replaced
+            self.disk.remove(temporary)
+        left = {found.suffix for found in self.disk.directory.iterdir()}
+        assert {".state", ".vol"} <= left <= {".idx", ".state", ".vol"}
         self.may_checkpoint = True
 
     def _cut_power(self, data: st.DataObject, *, is_open: bool = True) -> None:
@@ -449,7 +462,7 @@ class VolumeAgainstDict(RuleBasedStateMachine):
 
     def _reconcile(self) -> None:
         """After a crash: nothing that was acknowledged may be missing; what else is there counts from now on."""
-        found = contents(self.volume)
+        found = self._contents()
         for slot, body in self.durable.items():
             if slot in found:
                 assert found[slot] == body or (found[slot] is None and slot in self.perhaps_dead)
@@ -470,6 +483,18 @@ class VolumeAgainstDict(RuleBasedStateMachine):
         self.written.clear()
         self.droppable = set()
         self.known_damage = self.volume.figures.damaged_count
+
+    def _contents(self) -> dict[int, bytes | None]:
+        """What can be read, with None for the dead; all else must be in doubt."""
+        found: dict[int, bytes | None] = {}
+        self.lost = set()
+        for slot, _, length in list(self.volume.index.items()):
+            try:
+                found[slot] = data_of(self.volume, slot) if length else None
+            except Damaged:
+                assert self._is_in_doubt(slot)
+                self.lost.add(slot)
+        return found
 
     def _is_in_doubt(self, slot: int) -> bool:
         try:
