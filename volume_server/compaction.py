@@ -28,6 +28,7 @@ import os
 import secrets
 from bisect import bisect_left
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -37,7 +38,7 @@ from volume_server.checkpoint import CheckpointFile, Figures
 from volume_server.durability import FileSystem
 from volume_server.index import Index
 from volume_server.pace import Pace
-from volume_server.record import FILLER, HEADER_BYTES, LIVE, TOMBSTONE, Header, Tagger
+from volume_server.record import FILLER, HEADER_BYTES, LIVE, Header, Tagger
 from volume_server.recovery import Window, find_record, is_sound
 from volume_server.superblock import RECORDS_START, Superblock, SuperblockInvalid, decode_head, encode_head
 
@@ -48,6 +49,8 @@ DISCARDED_INFIX = ".discarded-"
 RUN_BYTES = 8 << 20
 STEP_BYTES = 1 << 20
 """How often progress is told and the pace is kept."""
+HEADERS_BYTES = 128 << 10
+"""What is read to find the next header: much with small records, little in vain with large ones."""
 PIECE_BYTES = 1 << 20
 GATHERED_BYTES = 1 << 20
 SHORT_RUN_BYTES = 64 << 10
@@ -75,14 +78,18 @@ class Copied:
     """The new file's length."""
 
 
-class Kept(NamedTuple):
-    """A record, or damage between records, that is copied."""
+class Found(NamedTuple):
+    """A record of the old file, or damage between records."""
 
     at: int
-    offset: int
-    """In the new file."""
     size_bytes: int
     header: Header | None
+    raw: bytes
+    """The header's bytes."""
+
+
+Run = list[tuple[int, Found]]
+"""What is copied in one go, each with its offset in the new file."""
 
 
 def new_twin_directory(path: Path) -> Path:
@@ -130,18 +137,21 @@ class Copy:
         self.tail = RECORDS_START
         self._run_start = self._run_end = RECORDS_START
         """What is to be copied next: this much of the old file, to the new one's tail."""
-        self._run: list[Kept] = []
+        self._run: Run = []
         self._gathered: list[bytes | bytearray | memoryview] = []
         """Short runs for the new file's tail, not written yet."""
         self._gathered_bytes = 0
-        self._gathered_run: list[Kept] = []
+        self._gathered_run: Run = []
         self._unsynced_bytes = 0
+        self._verifier = ThreadPoolExecutor(1, thread_name_prefix="verify")
+        self._verifying: Future[None] | None = None
 
     @property
     def copied(self) -> Copied:
         return Copied(self.at, self.tail)
 
     def close(self) -> None:
+        self._verifier.shutdown()
         self.files.close(self.source)
         self.files.close(self.target)
 
@@ -157,18 +167,22 @@ class Copy:
         self.files.allocate(self.target, RECORDS_START + reserve_bytes)
         by_offset = _ByOffset(known)
 
-        def judge(at: int, header: Header) -> None:
-            found = known.get(header.needle) if header.kind != FILLER else None
-            if header.kind == LIVE:
+        def judge(record_found: Found, header: Header) -> None:
+            at = record_found.at
+            kind, _, needle, _, _, appended_ms = header
+            found = known.get(needle) if kind != FILLER else None
+            if kind == LIVE:
                 if found is None:  # it was damaged when the log was replayed, or it would be known
                     if self.drop_damage and not is_sound(Window(self.source, upto, self.files), at, header):
                         log.warning("volume %d: a damaged record at %d is dropped, as asked", self.old.volume, at)
                     else:
-                        self._keep(at, header.record_bytes, header)
+                        self._keep(record_found)
                 elif found[0] == at and found[1]:
-                    self._keep_indexed(at, header, found[1])
-            elif found == (at, 0) and header.appended_ms >= self.drop_before_ms:
-                self._keep_indexed(at, header, 0)
+                    self.index.put(needle, self._keep(record_found), found[1])
+                    self.figures.live_count += 1
+            elif found == (at, 0) and appended_ms >= self.drop_before_ms:
+                self.index.put(needle, self._keep(record_found), 0)
+                self.figures.tombstone_count += 1
 
         self._walk(upto, judge, by_offset)
         return self._rest()
@@ -176,19 +190,21 @@ class Copy:
     def follow(self, upto: int) -> Copied:
         """Copy what came to the log since, up to ``upto``, before which all is settled."""
 
-        def judge(at: int, header: Header) -> None:
+        def judge(record_found: Found, header: Header) -> None:
             if header.kind == FILLER:
                 return
             known = self.index.get(header.needle)
             if header.kind == LIVE:
                 if known is not None:
                     return  # the first counts
-                self._keep_indexed(at, header, header.stored_bytes)
+                self.index.put(header.needle, self._keep(record_found), header.stored_bytes)
+                self.figures.live_count += 1
                 return
             if known is not None and known[1]:
                 self.figures.live_count -= 1
                 self.figures.garbage_bytes += record.aligned(known[1])
-            self._keep_indexed(at, header, 0)
+            self.index.put(header.needle, self._keep(record_found), 0)
+            self.figures.tombstone_count += 1
 
         self._walk(upto, judge, None)
         return self._rest()
@@ -206,15 +222,17 @@ class Copy:
 
     # -- how -----------------------------------------------------------------------------------------------------
 
-    def _walk(self, upto: int, judge: Callable[[int, Header], None], known: "_ByOffset | None") -> None:
-        window = Window(self.source, upto, self.files)
+    def _walk(self, upto: int, judge: Callable[[Found, Header], None], known: "_ByOffset | None") -> None:
+        window = Window(self.source, upto, self.files, size_bytes=HEADERS_BYTES)
         at = self.at
         self._run_start = self._run_end = at
         while at < upto:
-            header = record.decode_header(self.tagger, window.read(at, HEADER_BYTES))
-            if header is not None and at + header.record_bytes <= upto:
-                judge(at, header)
-                at += header.record_bytes
+            raw = bytes(window.read(at, HEADER_BYTES))
+            header = record.decode_header(self.tagger, raw)
+            size_bytes = 0 if header is None else header.record_bytes
+            if header is not None and at + size_bytes <= upto:
+                judge(Found(at, size_bytes, header, raw), header)
+                at += size_bytes
             else:
                 following = find_record(window, self.tagger, at + record.ALIGNMENT) or upto
                 self._keep_damage(at, following, known)
@@ -233,25 +251,20 @@ class Copy:
         self.progress(self.at)
 
     def _rest(self) -> Copied:
+        self._await_verified()
         self._sync()
         return self.copied
 
-    def _keep(self, at: int, size_bytes: int, header: Header | None) -> int:
-        """Have this part of the old file copied; its offset in the new one. No header: it is no record."""
+    def _keep(self, found: Found) -> int:
+        """Have this part of the old file copied; its offset in the new one."""
+        at = found.at
         if at != self._run_end:
             self._copy_run()
             self._run_start = at
-        self._run_end = at + size_bytes
+        self._run_end = at + found.size_bytes
         offset = self.tail + at - self._run_start
-        self._run.append(Kept(at, offset, size_bytes, header))
+        self._run.append((offset, found))
         return offset
-
-    def _keep_indexed(self, at: int, header: Header, length: int) -> None:
-        self.index.put(header.needle, self._keep(at, header.record_bytes, header), length)
-        if header.kind == TOMBSTONE:
-            self.figures.tombstone_count += 1
-        else:
-            self.figures.live_count += 1
 
     def _keep_damage(self, at: int, end: int, known: "_ByOffset | None") -> None:
         """Keep bytes that are no record, and the way to the needles that the index has there."""
@@ -260,7 +273,7 @@ class Copy:
             log.warning("volume %d: %d damaged bytes at %d are dropped, as asked", self.old.volume, end - at, at)
             return
         log.error("volume %d: %d damaged bytes at %d; they are kept as they are", self.old.volume, end - at, at)
-        moved = self._keep(at, end - at, None) - at
+        moved = self._keep(Found(at, end - at, None, b"")) - at
         self.figures.damaged_count += 1
         for needle, offset, length in needles:
             self.index.put(needle, offset + moved, length)
@@ -287,14 +300,14 @@ class Copy:
             at += size_bytes
             self.tail += size_bytes
             self._count_written(size_bytes)
-        self._verify(run)
+        self._verify_soon(run)
 
     def _write_gathered(self) -> None:
         if not self._gathered:
             return
         self.files.write_at(self.target, self._gathered, self.tail - self._gathered_bytes)
         self._count_written(self._gathered_bytes)
-        self._verify(self._gathered_run)
+        self._verify_soon(self._gathered_run)
         self._gathered, self._gathered_bytes, self._gathered_run = [], 0, []
 
     def _count_written(self, size_bytes: int) -> None:
@@ -322,30 +335,36 @@ class Copy:
             self.files.write_at(self.target, [self._piece(at, copied)], self.tail)
         return copied
 
-    def _verify(self, run: list[Kept]) -> None:
-        """Read what was copied, check it, and where it is not sound look whether it ever was."""
-        copied = Window(self.target, self.tail, self.files)
-        for kept in run:
-            if kept.header is None:
-                self._compare(kept)
-                continue
-            found = record.decode_header(self.tagger, copied.read(kept.offset, HEADER_BYTES))
-            if found == kept.header and is_sound(copied, kept.offset, found):
-                continue
-            self._compare(kept)
-            self.figures.damaged_count += 1
-            log.error(
-                "volume %d: needle %016x at %d is damaged; it is kept as it is",
-                self.old.volume, kept.header.needle, kept.at,
-            )  # fmt: skip
+    def _verify_soon(self, run: Run) -> None:
+        """While the next run is copied. Raises what the one before came upon."""
+        self._await_verified()
+        self._verifying = self._verifier.submit(self._verify, run, self.tail)
 
-    def _compare(self, kept: Kept) -> None:
+    def _await_verified(self) -> None:
+        if self._verifying is not None:
+            verifying, self._verifying = self._verifying, None
+            verifying.result()
+
+    def _verify(self, run: Run, tail: int) -> None:
+        """Read what was copied, check it, and where it is not sound look whether it ever was."""
+        copied = Window(self.target, tail, self.files)
+        for offset, (at, size_bytes, header, raw) in run:
+            if header is None:
+                self._compare(at, offset, size_bytes)
+            elif copied.read(offset, HEADER_BYTES) != raw or not is_sound(copied, offset, header):
+                self._compare(at, offset, size_bytes)
+                self.figures.damaged_count += 1
+                log.error(
+                    "volume %d: needle %016x at %d is damaged; it is kept as it is",
+                    self.old.volume, header.needle, at,
+                )  # fmt: skip
+
+    def _compare(self, at: int, offset: int, size_bytes: int) -> None:
         """What is damaged must be what it was before."""
-        for start in range(0, kept.size_bytes, PIECE_BYTES):
-            size_bytes = min(PIECE_BYTES, kept.size_bytes - start)
-            piece = self.files.read_at(self.target, size_bytes, kept.offset + start)
-            if piece != self._piece(kept.at + start, size_bytes):
-                raise CompactionFailed(f"what was copied from {kept.at} is not the same in the copy")
+        for start in range(0, size_bytes, PIECE_BYTES):
+            length = min(PIECE_BYTES, size_bytes - start)
+            if self.files.read_at(self.target, length, offset + start) != self._piece(at + start, length):
+                raise CompactionFailed(f"what was copied from {at} is not the same in the copy")
 
     def _sync(self) -> None:
         self.files.sync_data(self.target)

@@ -41,10 +41,11 @@ class Gap:
 class Window:
     """Reads a file forward through one window of memory."""
 
-    def __init__(self, fd: int, end: int, files: FileSystem = SYSTEM) -> None:
+    def __init__(self, fd: int, end: int, files: FileSystem = SYSTEM, *, size_bytes: int | None = None) -> None:
         self.files = files
         self.fd = fd
         self.end = end
+        self.size_bytes = size_bytes or WINDOW_BYTES
         self._start = 0
         self._view = memoryview(b"")
 
@@ -52,7 +53,8 @@ class Window:
         """Up to ``size_bytes`` at ``offset``; fewer only at the end. ``size_bytes`` is at most the window."""
         size_bytes = min(size_bytes, self.end - offset)
         if not self._start <= offset or offset + size_bytes > self._start + len(self._view):
-            self._view = memoryview(self.files.read_at(self.fd, min(WINDOW_BYTES, self.end - offset), offset))
+            wanted = min(max(self.size_bytes, size_bytes), self.end - offset)
+            self._view = memoryview(self.files.read_at(self.fd, wanted, offset))
             self._start = offset
         return self._view[offset - self._start : offset - self._start + size_bytes]
 
