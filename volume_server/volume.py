@@ -149,6 +149,8 @@ class Volume:
         self._damage_is_unsaved = False
         self._is_short = False
         """The file ends before what was durable in it (see `_mourn`)."""
+        self._undone: int | None = None
+        """Where the first record lies that was given up after the seal: the file may end within it."""
         self._checkpoints_stopped = False
         self._checkpoints_held = False
         self._checkpoint_tail = RECORDS_START
@@ -338,7 +340,8 @@ class Volume:
     @property
     def watermark(self) -> int:
         """Every record before this offset is settled, or will never be."""
-        return min((claim.offset for claim in self.claims.values()), default=self.tail)
+        end = self.tail if self._undone is None else self._undone
+        return min([end, *(claim.offset for claim in self.claims.values())])
 
     def hold_checkpoints(self, *, held: bool) -> None:
         """While held no checkpoint is begun, so that somebody else can read the last one."""
@@ -482,6 +485,7 @@ class Volume:
         self._drop(claim)
         if self.sealed:
             self._checkpoints_stopped = True  # what this leaves at the tail is read by the next opening
+            self._undone = min(claim.offset, self.tail if self._undone is None else self._undone)
             return False
         if claim.offset + claim.record_bytes == self.tail:
             self._give_back(claim.offset)

@@ -10,7 +10,7 @@ from tests.support.loop_disk import require_loop_disks
 from tests.support.programs import ROOT, clean_environment
 
 SEEDS = 200
-POWER_SEEDS = 20
+POWER_SEEDS = 10
 pytestmark = pytest.mark.integration
 
 

@@ -97,19 +97,22 @@ def test_second_start_on_the_same_data_is_refused(start_store: StartStore, tmp_p
         assert store.api().answers()
 
 
-@pytest.mark.parametrize("name", ["master", "volume server", "worker", "beat"])
-def test_a_part_that_is_killed_comes_back(start_store: StartStore, tmp_path: Path, name: str) -> None:
+def test_parts_that_are_killed_come_back(start_store: StartStore, tmp_path: Path) -> None:
     with start_store(tmp_path, volume_servers=1, restart=True) as store:
         api = store.api()
         bucket = api.make_bucket("b")
-        killed = store.master if name == "master" else next(part for part in store.parts if part.name == name)
-        killed.kill(signal.SIGKILL)
+        killed = {part.name: part for part in (store.master, *store.parts)}
+        assert {"master", "volume server", "worker", "beat"} <= killed.keys()
+        gone = {part.pid for part in killed.values()}
+        for part in killed.values():
+            part.kill(signal.SIGKILL)
 
-        def successor() -> int | None:
-            """The child of `up` with the same command line; not the one in between that is about to become it."""
-            return next((pid for pid in children_of(store.up.pid) if argv_of(pid) == killed.argv), None)
+        def successors() -> bool:
+            """Children of `up` with the same command lines; not those in between that are about to become them."""
+            found = [argv_of(pid) for pid in children_of(store.up.pid) if pid not in gone]
+            return all(part.argv in found for part in killed.values())
 
-        wait_until(successor, what=f"another {name}")
+        wait_until(successors, what="another of each part")
         store.wait_for_master()
         store.wait_for_servers()
         before = api.get("servers")["results"][0]["last_checked_at"]
