@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 DIRECTORY_INFIX = ".compacting-"
 DISCARDED_INFIX = ".discarded-"
 RUN_BYTES = 8 << 20
-STEP_BYTES = 1 << 20
+STEP_BYTES = 64 << 10
 """How often progress is told and the pace is kept."""
 HEADERS_BYTES = 128 << 10
 """What is read to find the next header: much with small records, little in vain with large ones."""
