@@ -27,7 +27,7 @@ from volume_server.commit import Committer
 from volume_server.compaction import CompactionFailed, Copied, discard, install, new_twin_directory
 from volume_server.errors import DiskFull, StoreError, VolumeBusy
 from volume_server.index import SEGMENT_BYTES
-from volume_server.jobs import ChildJob, Message
+from volume_server.jobs import ChildJob, Job, Message
 from volume_server.store import Store
 from volume_server.superblock import RECORDS_START
 from volume_server.volume import Volume
@@ -47,15 +47,9 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Job:
-    """A compaction as it is reported (docs/protocol.md, section 5)."""
+class Compaction(Job):
+    """As it is reported."""
 
-    state: str
-    done_bytes: int
-    total_bytes: int
-    detail: str
-    started_ms: int
-    ended_ms: int | None = None
     reclaimed_bytes: int = 0
 
 
@@ -86,14 +80,14 @@ class Compactor:
         self.committer = committer
         self.clock = clock
         self.before = before
-        self.jobs: dict[int, Job] = {}
+        self.jobs: dict[int, Compaction] = {}
         """The last one of each volume since the start."""
         self._stopping = asyncio.Event()
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._children: set[ChildJob] = set()
 
-    def start(self, volume: Volume, order: Order) -> Job:
+    def start(self, volume: Volume, order: Order) -> Compaction:
         """Begin, or join the compaction that runs. Raises VolumeSealed, VolumeBusy, DiskFull."""
         running = self.jobs.get(volume.number)
         if running is not None and running.state == "running":
@@ -102,7 +96,7 @@ class Compactor:
         volume.require_compactable()
         self._require_room(volume)
         total_bytes = volume.tail - RECORDS_START
-        job = self.jobs[volume.number] = Job("running", 0, total_bytes, "", self.clock.now_ms())
+        job = self.jobs[volume.number] = Compaction("running", 0, total_bytes, "", self.clock.now_ms())
         task = self.loop.create_task(self._run(volume, order, job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -135,7 +129,7 @@ class Compactor:
                 f"the compaction of volume {volume.number} needs {needed} bytes, {free} are free beside the reserve"
             )
 
-    async def _run(self, volume: Volume, order: Order, job: Job) -> None:
+    async def _run(self, volume: Volume, order: Order, job: Compaction) -> None:
         async with self._turn:
             size_bytes = volume.tail
             try:
@@ -184,7 +178,7 @@ class Compactor:
 class Attempt:
     """One compaction of one volume, from its checkpoint to the swap."""
 
-    def __init__(self, compactor: Compactor, volume: Volume, order: Order, job: Job) -> None:
+    def __init__(self, compactor: Compactor, volume: Volume, order: Order, job: Compaction) -> None:
         self.compactor = compactor
         self.volume = volume
         self.order = order

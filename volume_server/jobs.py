@@ -23,6 +23,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,20 @@ _IOPRIO_IDLE = 3 << 13
 """The class of those who get the disk when nobody else wants it."""
 
 Message = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Job:
+    """Background work on a volume as it is reported (docs/protocol.md, section 5)."""
+
+    state: str
+    """running, done or failed"""
+    done_bytes: int
+    total_bytes: int
+    detail: str
+    """Why it failed."""
+    started_ms: int
+    ended_ms: int | None = None
 
 
 class ParentGone(Exception):

@@ -10,14 +10,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from volume_server import record, superblock
 from volume_server.clock import Clock
 from volume_server.damage import MAX_LISTED, Damage, name_needles
 from volume_server.errors import VolumeBusy
 from volume_server.index import LENGTH_BITS, LENGTH_MASK, Index
-from volume_server.jobs import ChildJob, Message
+from volume_server.jobs import ChildJob, Job, Message
 from volume_server.store import Store
 from volume_server.superblock import RECORDS_START
 from volume_server.volume import Volume
@@ -31,18 +31,6 @@ LOOK_S = 1.0
 """How often it is looked whether somebody's turn has come."""
 REST_S = 300.0
 """After a start or a failed pass no volume is scrubbed for so long, unless it is asked for."""
-
-
-@dataclass(slots=True)
-class Job:
-    """A scrub as it is reported (docs/protocol.md, section 5)."""
-
-    state: str
-    done_bytes: int
-    total_bytes: int
-    detail: str
-    started_ms: int
-    ended_ms: int | None = None
 
 
 class Upkeep:

@@ -148,7 +148,7 @@ class Volume:
         self._state_lock = threading.Lock()
         self._damage_is_unsaved = False
         self._is_short = False
-        """The file ends before what was durable in it (see `_mourn`)."""
+        """The file ends before what was durable in it (see `_open_short`)."""
         self._undone: int | None = None
         """Where the first record lies that was given up after the seal: the file may end within it."""
         self._checkpoints_stopped = False
@@ -211,7 +211,7 @@ class Volume:
                 self.tail = self._checkpoint_tail = size_bytes
                 return
         elif loaded is not None:
-            self._mourn(loaded, state, size_bytes)
+            self._open_short(loaded, state, size_bytes)
             return
         self.tail = max(record.aligned(size_bytes), RECORDS_START)
         for found in recovery.scan(self.fd, self.tagger, start=start, end=size_bytes, files=self.files):
@@ -224,7 +224,7 @@ class Volume:
             self.unsynced.append((start, self.tail))
             self.seal_unsynced()
 
-    def _mourn(self, loaded: Loaded, state: State, size_bytes: int) -> None:
+    def _open_short(self, loaded: Loaded, state: State, size_bytes: int) -> None:
         """The file ends before what was durable in it. Read what is left, touch nothing, and say what is gone.
 
         The index goes on knowing what it knew: a needle that is lost is damaged, not unknown. The seal is not written
@@ -359,7 +359,7 @@ class Volume:
         return not (self.claims or self.checkpointing or self.hold_count)
 
     def begin_cut(self) -> None:
-        """From here on, who wants to write waits (see `wait_for_cut`) until `end_cut`. Reads go on."""
+        """From here on, who wants to write adds itself to ``cut``, to be called by `end_cut`. Reads go on."""
         self.cut = []
 
     def end_cut(self) -> None:

@@ -13,6 +13,7 @@ import os
 import random
 import shutil
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -257,11 +258,11 @@ class SimulatedDisk(FileSystem):
         return (raw[at : at + SECTOR_BYTES] for at in range(0, len(raw), SECTOR_BYTES))
 
 
-class Pick:
+class Pick(ABC):
     """Which of its versions a thing has after the crash."""
 
-    def __call__(self, versions: Versions[T]) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, versions: Versions[T]) -> T: ...
 
     def size(self, sizes: Versions[int]) -> int:
         return self(sizes)

@@ -196,6 +196,11 @@ def delete(volume: Volume, needle: int, *, verdict: str = "") -> Claim:
     return claim
 
 
+def checkpoint(volume: Volume) -> None:
+    job = volume.begin_checkpoint()
+    volume.end_checkpoint(job, volume.write_checkpoint(job))
+
+
 def settle(volume: Volume, *claims: Claim) -> None:
     volume.sync_log()
     volume.settle(list(claims))

@@ -16,6 +16,7 @@ from tests.unit.volume_server.faults import (
     META,
     NEEDLE,
     FaultyFiles,
+    checkpoint,
     contents,
     data_of,
     delete,
@@ -40,11 +41,6 @@ def volume(tmp_path: Path) -> Iterator[Volume]:
     found = new_volume(tmp_path)
     yield found
     os.close(found.fd)
-
-
-def checkpoint(volume: Volume) -> None:
-    job = volume.begin_checkpoint()
-    volume.end_checkpoint(job, volume.write_checkpoint(job))
 
 
 def begin(volume: Volume, files: FileSystem | None = None, **options: Any) -> Copy:

@@ -13,6 +13,7 @@ from tests.unit.volume_server.faults import (
     NEEDLE,
     SALT,
     FaultyFiles,
+    checkpoint,
     contents,
     data_of,
     delete,
@@ -34,11 +35,6 @@ from volume_server.volume import Volume
 @pytest.fixture
 def volume(tmp_path: Path) -> Volume:
     return new_volume(tmp_path)
-
-
-def checkpoint(volume: Volume) -> None:
-    job = volume.begin_checkpoint()
-    volume.end_checkpoint(job, volume.write_checkpoint(job))
 
 
 def mixed(volume: Volume) -> dict[int, bytes | None]:
