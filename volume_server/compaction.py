@@ -12,7 +12,8 @@ as a recovery would read it. At the cut no record is open and none is taken: the
 and the new file renamed over the old one (`install`), which is the one moment at which the compaction happens.
 Before it the old volume stands, whole; after it the new one does. `tidy` cleans up after a crash on either side.
 
-- Every record that is kept is read again in the copy, its header compared and its tag and CRC checked.
+- Every record that is kept is read again in the copy, its tag and CRC checked and its header compared
+  (`volume_server.verification`).
 - A record that is damaged is not dropped: it is copied as it is, counted, and where the index knew it, it is still
   found, and still reported as damaged instead of unknown. Only with ``drop_damage``, which an operator asks for who has
   seen it, is damage left out in which no needle lies that the index knows.
@@ -22,25 +23,27 @@ Before it the old volume stands, whole; after it the new one does. `tidy` cleans
   one is never taken for one of the new.
 """
 
+import contextlib
 import errno
 import logging
 import os
 import secrets
+import zlib
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from volume_server import record
 from volume_server.checkpoint import CheckpointFile, Figures
 from volume_server.durability import FileSystem
-from volume_server.index import Index
+from volume_server.index import LENGTH_BITS, LENGTH_MASK, MAX_OFFSET, Index
 from volume_server.pace import Pace
 from volume_server.record import FILLER, HEADER_BYTES, LIVE, Header, Tagger
 from volume_server.recovery import Window, find_record, is_sound
 from volume_server.superblock import RECORDS_START, Superblock, SuperblockInvalid, decode_head, encode_head
+from volume_server.verification import Verifier
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +54,25 @@ STEP_BYTES = 64 << 10
 """How often progress is told and the pace is kept."""
 HEADERS_BYTES = 128 << 10
 """What is read to find the next header: much with small records, little in vain with large ones."""
+VERIFIED_BYTES = 8 << 20
+"""What is verified in one go..."""
+MAX_VERIFYING = 16
+"""...and how many of these the verification may be behind."""
 PIECE_BYTES = 1 << 20
 GATHERED_BYTES = 1 << 20
 SHORT_RUN_BYTES = 64 << 10
 """Shorter runs are gathered and written by one call for many: it is the calls that cost then, not the bytes."""
 MAX_GATHERED = 1000
-SYNC_EVERY_BYTES = 64 << 20
-"""So that the last fdatasync, which writers wait for, finds little left to write."""
+DROPPED = MAX_OFFSET >> 3 << LENGTH_BITS
+"""In place of a needle's value in an index: it is behind all that is copied."""
 _NO_COPY_RANGE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
 
 Progress = Callable[[int], None]
 """Called with the offset in the old file up to which all is done."""
+
+
+Judge = Callable[[int, int, Header, bytes], None]
+"""Called with each record's offset, size in the file, header and this header's bytes; keeps it or not."""
 
 
 class CompactionFailed(Exception):
@@ -76,20 +87,6 @@ class Copied:
     """The old file's offset up to which all is in the copy."""
     tail: int
     """The new file's length."""
-
-
-class Found(NamedTuple):
-    """A record of the old file, or damage between records."""
-
-    at: int
-    size_bytes: int
-    header: Header | None
-    raw: bytes
-    """The header's bytes."""
-
-
-Run = list[tuple[int, Found]]
-"""What is copied in one go, each with its offset in the new file."""
 
 
 def new_twin_directory(path: Path) -> Path:
@@ -113,6 +110,7 @@ class Copy:
         drop_damage: bool = False,
         pace: Pace | None = None,
         progress: Progress = lambda _: None,
+        verifier: Callable[[FileSystem, Path, Tagger], Verifier] = Verifier,
     ) -> None:
         self.files = files
         self.drop_before_ms = drop_before_ms
@@ -120,16 +118,18 @@ class Copy:
         self.pace = pace or Pace(0)
         self.progress = progress
         self.path = directory / path.name
-        self.source = files.open(path, os.O_RDONLY)
-        try:
+        with contextlib.ExitStack() as opened:
+            self.source = files.open(path, os.O_RDONLY)
+            opened.callback(files.close, self.source)
             self.old = _superblock_of(files, self.source)
             self.new = replace(self.old, revision=self.old.revision + 1)
+            self.tagger = Tagger(self.old.salt)
             files.make_directory(directory)
             self.target = files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        except BaseException:
-            files.close(self.source)
-            raise
-        self.tagger = Tagger(self.old.salt)
+            opened.callback(files.close, self.target)
+            self._verifier = verifier(files, self.path, self.tagger)
+            opened.callback(self._verifier.close)
+            self.close = opened.pop_all().close
         self.checkpoint_file = CheckpointFile(files, self.path.with_suffix(".idx"), self.new)
         self.index = Index()
         self.figures = Figures()
@@ -137,73 +137,78 @@ class Copy:
         self.tail = RECORDS_START
         self._run_start = self._run_end = RECORDS_START
         """What is to be copied next: this much of the old file, to the new one's tail."""
-        self._run: Run = []
+        self._held, self._held_at = b"", RECORDS_START
+        """What was read of the old file last, to find headers in, and from where on."""
         self._gathered: list[bytes | bytearray | memoryview] = []
         """Short runs for the new file's tail, not written yet."""
         self._gathered_bytes = 0
-        self._gathered_run: Run = []
-        self._unsynced_bytes = 0
-        self._verifier = ThreadPoolExecutor(1, thread_name_prefix="verify")
-        self._verifying: Future[None] | None = None
+        self._unverified = Unverified(RECORDS_START)
+        self._verifying: deque[Unverified] = deque()
 
     @property
     def copied(self) -> Copied:
         return Copied(self.at, self.tail)
-
-    def close(self) -> None:
-        self._verifier.shutdown()
-        self.files.close(self.source)
-        self.files.close(self.target)
 
     # -- the steps -----------------------------------------------------------------------------------------------
 
     def copy(self, known: Index, upto: int, *, reserve_bytes: int) -> Copied:
         """Copy what lives of the records before ``upto``, an offset before which all is settled.
 
-        ``known`` is an index that has all of these. ``reserve_bytes`` are allocated at once: what does not fit is
-        found out before the work is done.
+        ``known`` is an index that has all of these; it is changed into that of the copy. ``reserve_bytes`` are
+        allocated at once: what does not fit is found out before the work is done.
         """
         self.files.write_at(self.target, [encode_head(self.new)], 0)
         self.files.allocate(self.target, RECORDS_START + reserve_bytes)
+        self.index = known
         by_offset = _ByOffset(known)
 
-        def judge(record_found: Found, header: Header) -> None:
-            at = record_found.at
+        def judge(at: int, size_bytes: int, header: Header, raw: bytes) -> None:
             kind, _, needle, _, _, appended_ms = header
-            found = known.get(needle) if kind != FILLER else None
+            if kind == FILLER:
+                return
+            found = known.find(needle)
+            if found is None:
+                if kind == LIVE:  # it was damaged when the log was replayed, or it would be known
+                    self._keep_unless_dropped(at, upto, header, raw)
+                return
+            words, place = found
+            value = words[place]
+            if value >> LENGTH_BITS << 3 != at:
+                return
+            # What has been copied lies before `at` now, and what has not behind it, so that the two stay apart.
             if kind == LIVE:
-                if found is None:  # it was damaged when the log was replayed, or it would be known
-                    if self.drop_damage and not is_sound(Window(self.source, upto, self.files), at, header):
-                        log.warning("volume %d: a damaged record at %d is dropped, as asked", self.old.volume, at)
-                    else:
-                        self._keep(record_found)
-                elif found[0] == at and found[1]:
-                    self.index.put(needle, self._keep(record_found), found[1])
-                    self.figures.live_count += 1
-            elif found == (at, 0) and appended_ms >= self.drop_before_ms:
-                self.index.put(needle, self._keep(record_found), 0)
+                words[place] = self._keep(at, size_bytes, raw) >> 3 << LENGTH_BITS | value & LENGTH_MASK
+                self.figures.live_count += 1
+            elif appended_ms >= self.drop_before_ms:
+                words[place] = self._keep(at, size_bytes, raw) >> 3 << LENGTH_BITS
                 self.figures.tombstone_count += 1
+            else:
+                words[place] = DROPPED
 
         self._walk(upto, judge, by_offset)
+        self.index = known.before(upto)
+        kept, wanted = self.figures.live_count + self.figures.tombstone_count, len(self.index)
+        if kept != wanted:
+            raise CompactionFailed(f"{kept} of {wanted} needles were found where the index has them; fsck tells more")
         return self._rest()
 
     def follow(self, upto: int) -> Copied:
         """Copy what came to the log since, up to ``upto``, before which all is settled."""
 
-        def judge(record_found: Found, header: Header) -> None:
+        def judge(at: int, size_bytes: int, header: Header, raw: bytes) -> None:
             if header.kind == FILLER:
                 return
             known = self.index.get(header.needle)
             if header.kind == LIVE:
                 if known is not None:
                     return  # the first counts
-                self.index.put(header.needle, self._keep(record_found), header.stored_bytes)
+                self.index.put(header.needle, self._keep(at, size_bytes, raw), header.stored_bytes)
                 self.figures.live_count += 1
                 return
             if known is not None and known[1]:
                 self.figures.live_count -= 1
                 self.figures.garbage_bytes += record.aligned(known[1])
-            self.index.put(header.needle, self._keep(record_found), 0)
+            self.index.put(header.needle, self._keep(at, size_bytes, raw), 0)
             self.figures.tombstone_count += 1
 
         self._walk(upto, judge, None)
@@ -212,7 +217,7 @@ class Copy:
     def save(self) -> Copied:
         """A checkpoint of the new file as it is; the space that was allocated in vain is given back."""
         self.files.truncate(self.target, self.tail)
-        self._sync()
+        self.files.sync_data(self.target)
         frozen = self.index.freeze()
         places = self.checkpoint_file.write(
             frozen, self.figures, watermark=self.tail, clean_size_bytes=self.tail
@@ -222,26 +227,31 @@ class Copy:
 
     # -- how -----------------------------------------------------------------------------------------------------
 
-    def _walk(self, upto: int, judge: Callable[[Found, Header], None], known: "_ByOffset | None") -> None:
-        window = Window(self.source, upto, self.files, size_bytes=HEADERS_BYTES)
-        at = self.at
-        self._run_start = self._run_end = at
+    def _walk(self, upto: int, judge: Judge, known: "_ByOffset | None") -> None:
+        files, source, tagger, decode_header = self.files, self.source, self.tagger, record.decode_header
+        at = held_at = told_at = self._run_start = self._run_end = self.at
+        held = self._held = b""
         while at < upto:
-            raw = bytes(window.read(at, HEADER_BYTES))
-            header = record.decode_header(self.tagger, raw)
+            raw = held[at - held_at : at - held_at + HEADER_BYTES]
+            if len(raw) < HEADER_BYTES:
+                held = self._held = files.read_at(source, min(HEADERS_BYTES, upto - at), at)
+                held_at = self._held_at = at
+                raw = held[:HEADER_BYTES]
+            header = decode_header(tagger, raw)
             size_bytes = 0 if header is None else header.record_bytes
             if header is not None and at + size_bytes <= upto:
-                judge(Found(at, size_bytes, header, raw), header)
+                judge(at, size_bytes, header, raw)
                 at += size_bytes
             else:
-                following = find_record(window, self.tagger, at + record.ALIGNMENT) or upto
+                window = Window(source, upto, files, size_bytes=HEADERS_BYTES)
+                following = find_record(window, tagger, at + record.ALIGNMENT) or upto
                 self._keep_damage(at, following, known)
                 at = following
-            if self._run_end - self._run_start >= RUN_BYTES:
-                self._copy_run()
-            if at - self.at >= STEP_BYTES:
-                self.pace.spend(at - self.at, self._tell)
-                self.at = at
+            if at - told_at >= STEP_BYTES:
+                if self._run_end - self._run_start >= RUN_BYTES:
+                    self._copy_run()
+                self.pace.spend(at - told_at, self._tell)
+                self.at = told_at = at
                 self._tell()
         self._copy_run()
         self._write_gathered()
@@ -251,20 +261,25 @@ class Copy:
         self.progress(self.at)
 
     def _rest(self) -> Copied:
-        self._await_verified()
-        self._sync()
+        self._verify_rest()
+        self.files.sync_data(self.target)
         return self.copied
 
-    def _keep(self, found: Found) -> int:
-        """Have this part of the old file copied; its offset in the new one."""
-        at = found.at
+    def _keep(self, at: int, size_bytes: int, raw: bytes) -> int:
+        """Have this record of the old file copied, whose header is ``raw``; its offset in the new one."""
         if at != self._run_end:
             self._copy_run()
             self._run_start = at
-        self._run_end = at + found.size_bytes
-        offset = self.tail + at - self._run_start
-        self._run.append((offset, found))
-        return offset
+        self._run_end = at + size_bytes
+        self._unverified.headers_crc = zlib.crc32(raw, self._unverified.headers_crc)
+        return self.tail + at - self._run_start
+
+    def _keep_unless_dropped(self, at: int, upto: int, header: Header, raw: bytes) -> None:
+        """Of a record that the index does not know."""
+        if self.drop_damage and not is_sound(Window(self.source, upto, self.files), at, header):
+            log.warning("volume %d: a damaged record at %d is dropped, as asked", self.old.volume, at)
+        else:
+            self._keep(at, header.record_bytes, raw)
 
     def _keep_damage(self, at: int, end: int, known: "_ByOffset | None") -> None:
         """Keep bytes that are no record, and the way to the needles that the index has there."""
@@ -273,7 +288,14 @@ class Copy:
             log.warning("volume %d: %d damaged bytes at %d are dropped, as asked", self.old.volume, end - at, at)
             return
         log.error("volume %d: %d damaged bytes at %d; they are kept as they are", self.old.volume, end - at, at)
-        moved = self._keep(Found(at, end - at, None, b"")) - at
+        self._copy_run()
+        self._write_gathered()
+        self._verify_rest()
+        moved = self.tail - at
+        self._copy_bytes(at, end)
+        self._compare(at, at + moved, end - at)
+        self._run_start = self._run_end = end
+        self._unverified = Unverified(self.tail)
         self.figures.damaged_count += 1
         for needle, offset, length in needles:
             self.index.put(needle, offset + moved, length)
@@ -284,40 +306,39 @@ class Copy:
 
     def _copy_run(self) -> None:
         at, end = self._run_start, self._run_end
-        run, self._run = self._run, []
+        if at == end:
+            return
         self._run_start = end
-        if 0 < end - at < SHORT_RUN_BYTES:
+        if end - at < SHORT_RUN_BYTES:
+            self._unverified.moved(at, self.tail)
             self._gathered.append(self._piece(at, end - at))
             self._gathered_bytes += end - at
-            self._gathered_run += run
             self.tail += end - at
             if self._gathered_bytes >= GATHERED_BYTES or len(self._gathered) >= MAX_GATHERED:
                 self._write_gathered()
-            return
-        self._write_gathered()
+        else:
+            self._write_gathered()
+            self._unverified.moved(at, self.tail)
+            self._copy_bytes(at, end)
+        if not self._gathered and self.tail - self._unverified.start >= VERIFIED_BYTES:
+            self._verify()
+
+    def _copy_bytes(self, at: int, end: int) -> None:
         while at < end:
             size_bytes = self._copy_some(at, end - at)
             at += size_bytes
             self.tail += size_bytes
-            self._count_written(size_bytes)
-        self._verify_soon(run)
 
     def _write_gathered(self) -> None:
-        if not self._gathered:
-            return
-        self.files.write_at(self.target, self._gathered, self.tail - self._gathered_bytes)
-        self._count_written(self._gathered_bytes)
-        self._verify_soon(self._gathered_run)
-        self._gathered, self._gathered_bytes, self._gathered_run = [], 0, []
-
-    def _count_written(self, size_bytes: int) -> None:
-        """The last ``size_bytes`` before the tail are in the file."""
-        self.files.start_writeback(self.target, self.tail - size_bytes, size_bytes)
-        self._unsynced_bytes += size_bytes
-        if self._unsynced_bytes >= SYNC_EVERY_BYTES:
-            self._sync()
+        if self._gathered:
+            self.files.write_at(self.target, self._gathered, self.tail - self._gathered_bytes)
+            self._gathered, self._gathered_bytes = [], 0
 
     def _piece(self, at: int, size_bytes: int) -> bytes:
+        """This much of the old file. What was read for its headers is not read once more."""
+        begin = at - self._held_at
+        if begin >= 0 and begin + size_bytes <= len(self._held):
+            return self._held[begin : begin + size_bytes]
         piece = self.files.read_at(self.source, size_bytes, at)
         if len(piece) != size_bytes:
             raise CompactionFailed(f"the volume file ends before {at + size_bytes}")
@@ -335,29 +356,34 @@ class Copy:
             self.files.write_at(self.target, [self._piece(at, copied)], self.tail)
         return copied
 
-    def _verify_soon(self, run: Run) -> None:
-        """While the next run is copied. Raises what the one before came upon."""
-        self._await_verified()
-        self._verifying = self._verifier.submit(self._verify, run, self.tail)
+    def _verify(self) -> None:
+        """Have all that was copied since the last time verified, while more is copied. Raises what came of earlier."""
+        if len(self._verifying) >= MAX_VERIFYING:
+            self._await_verified()
+        self._verifier.begin(self._unverified.start, self.tail)
+        self._verifying.append(self._unverified)
+        self._unverified = Unverified(self.tail)
+
+    def _verify_rest(self) -> None:
+        if self.tail > self._unverified.start:
+            self._verify()
+        while self._verifying:
+            self._await_verified()
 
     def _await_verified(self) -> None:
-        if self._verifying is not None:
-            verifying, self._verifying = self._verifying, None
-            verifying.result()
-
-    def _verify(self, run: Run, tail: int) -> None:
-        """Read what was copied, check it, and where it is not sound look whether it ever was."""
-        copied = Window(self.target, tail, self.files)
-        for offset, (at, size_bytes, header, raw) in run:
-            if header is None:
-                self._compare(at, offset, size_bytes)
-            elif copied.read(offset, HEADER_BYTES) != raw or not is_sound(copied, offset, header):
-                self._compare(at, offset, size_bytes)
-                self.figures.damaged_count += 1
-                log.error(
-                    "volume %d: needle %016x at %d is damaged; it is kept as it is",
-                    self.old.volume, header.needle, at,
-                )  # fmt: skip
+        verifying = self._verifying.popleft()
+        found = self._verifier.result()
+        if found.headers_crc != verifying.headers_crc:
+            raise CompactionFailed(f"what was copied to {verifying.start} and behind is not the same in the copy")
+        for offset in found.unsound:
+            header = record.decode_header(self.tagger, self.files.read_at(self.target, HEADER_BYTES, offset))
+            assert header is not None
+            at = verifying.source_of(offset)
+            self._compare(at, offset, header.record_bytes)
+            self.figures.damaged_count += 1
+            log.error(
+                "volume %d: needle %016x at %d is damaged; it is kept as it is", self.old.volume, header.needle, at
+            )
 
     def _compare(self, at: int, offset: int, size_bytes: int) -> None:
         """What is damaged must be what it was before."""
@@ -366,9 +392,25 @@ class Copy:
             if self.files.read_at(self.target, length, offset + start) != self._piece(at + start, length):
                 raise CompactionFailed(f"what was copied from {at} is not the same in the copy")
 
-    def _sync(self) -> None:
-        self.files.sync_data(self.target)
-        self._unsynced_bytes = 0
+
+class Unverified:
+    """What was copied since the last verification, from ``start`` in the new file on."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.headers_crc = 0
+        """Of all headers in their order."""
+        self._runs: list[tuple[int, int]] = []
+        """Where each run lies in the new file, and where it lay in the old one."""
+
+    def moved(self, at: int, offset: int) -> None:
+        """The next run: from ``at`` in the old file to ``offset`` in the new one."""
+        self._runs.append((offset, at))
+
+    def source_of(self, offset: int) -> int:
+        """Where in the old file that lay which lies at ``offset`` in the new one."""
+        start, at = self._runs[bisect_left(self._runs, (offset + 1, 0)) - 1]
+        return at + offset - start
 
 
 class _ByOffset:

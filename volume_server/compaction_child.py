@@ -6,15 +6,17 @@ the interpreter's lock from the loop again and again.
     to the parent         {"loaded": watermark}, {"progress": offset}, {"at", "tail"} after each step
 """
 
+import gc
 import sys
 import time
 from pathlib import Path
 
 from volume_server.checkpoint import CheckpointFile
+from volume_server.child import Parent, run_child
 from volume_server.compaction import CompactionFailed, Copied, Copy
 from volume_server.durability import FileSystem
-from volume_server.jobs import Parent, run_child
 from volume_server.pace import Pace
+from volume_server.verification import ForkedVerifier
 
 PROGRESS_EVERY_S = 0.25
 
@@ -35,6 +37,7 @@ class Reporter:
 
 def main(parent: Parent) -> None:
     """Copies until the parent has what it needs, then goes with it. Whatever it raises is told."""
+    gc.disable()  # millions of records are looked at, and nothing here refers to itself
     order, _ = parent.first()
     files, path = FileSystem(), Path(order["path"])
     copy = Copy(
@@ -45,6 +48,7 @@ def main(parent: Parent) -> None:
         drop_damage=bool(order["drop_damage"]),
         pace=Pace(int(order["rate_bytes"])),
         progress=Reporter(parent),
+        verifier=ForkedVerifier,
     )
     loaded = CheckpointFile(files, path.with_suffix(".idx"), copy.old).load()
     if loaded is None:

@@ -22,12 +22,13 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
+from volume_server.child import Message
 from volume_server.clock import Clock
 from volume_server.commit import Committer
 from volume_server.compaction import CompactionFailed, Copied, discard, install, new_twin_directory
 from volume_server.errors import DiskFull, StoreError, VolumeBusy
 from volume_server.index import SEGMENT_BYTES
-from volume_server.jobs import ChildJob, Job, Message
+from volume_server.jobs import ChildJob, Job
 from volume_server.store import Store
 from volume_server.superblock import RECORDS_START
 from volume_server.volume import Volume

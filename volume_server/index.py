@@ -115,6 +115,33 @@ class Index:
             slot = slot + 1 & _SLOT_MASK
         return None
 
+    def find(self, needle: int) -> tuple[memoryview, int] | None:
+        """The words of which one is the needle's value, and its place among them, to read and to change it there.
+
+        For an index that nobody freezes meanwhile. None: never stored.
+        """
+        product = (needle >> GROUP_BITS) * _MULTIPLIER & _MASK64
+        view = self.directory[((product ^ product >> 30) * _MIXER & _MASK64) >> 64 - self.depth].view
+        slot = needle * _MULTIPLIER >> _SLOT_SHIFT & _SLOT_MASK
+        while found := view[2 * slot]:
+            if found == needle:
+                return view, 2 * slot + 1
+            slot = slot + 1 & _SLOT_MASK
+        return None
+
+    def before(self, end: int) -> "Index":
+        """The needles that lie before the offset ``end``: the index itself, where these are all."""
+        limit = end >> 3 << LENGTH_BITS
+        if all(max(segment.view.tolist()[1::2]) < limit for segment in self.segments()):
+            for segment in self.segments():
+                segment.saved_at = CHANGED
+            return self
+        kept = Index()
+        for needle, offset, length in self.items():
+            if offset < end:
+                kept.put(needle, offset, length)
+        return kept
+
     def put(self, needle: int, offset: int, length: int) -> None:
         """Set where a needle lies. ``offset`` is a multiple of 8; ``length`` 0 for a tombstone."""
         if not 0 < needle <= _MASK64 or offset & 7 or not 0 <= offset <= MAX_OFFSET or not 0 <= length <= LENGTH_MASK:

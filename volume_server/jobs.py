@@ -1,23 +1,18 @@
-"""Background work in a child process: the parent's side (`ChildJob`) and the child's (`Parent`, `run_child`).
+"""Background work in a child process: the parent's side. The child's is `volume_server.child`.
 
 The loop needs the interpreter's lock; a thread that walks over records would take half of it away. So work of that kind
 gets an interpreter of its own, `python -m volume_server.MODULE`, with a low priority for processor and disk.
 
 The two talk over an AF_UNIX SOCK_SEQPACKET pair: one message is one JSON object of at most 64 KiB. The first one to the
 child says what is to be done and brings open files (SCM_RIGHTS), so that a child needs no path and opens nothing twice.
-The last one from it is ``{"end": true}``, or ``{"failed": REASON}``; `run_child` sends it.
+The last one from it is ``{"end": true}``, or ``{"failed": REASON}``.
 
 A child outlives its parent by no more than the time to its next message, since the socket closes: it says something
 every second (`PROGRESS_S`).
 """
 
 import asyncio
-import ctypes
-import json
-import logging
 import os
-import platform
-import signal
 import socket
 import subprocess
 import sys
@@ -25,25 +20,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from volume_server.logs import configure_logging
+from volume_server.child import MAX_MESSAGE_BYTES, Message, decode, encode
 
-log = logging.getLogger(__name__)
-
-MAX_MESSAGE_BYTES = 64 << 10
-MAX_FDS = 16
-PROGRESS_S = 1.0
-"""How often a child is to say something."""
-NICENESS = 10
 PACKAGE_ROOT = Path(__file__).parent.parent
-_IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
-"""The number of the system call, which neither Python nor the C library gives a name."""
-_IOPRIO_WHO_PROCESS = 1
-_IOPRIO_IDLE = 3 << 13
-"""The class of those who get the disk when nobody else wants it."""
-
-Message = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -58,10 +38,6 @@ class Job:
     """Why it failed."""
     started_ms: int
     ended_ms: int | None = None
-
-
-class ParentGone(Exception):
-    """Nobody waits for this work any more."""
 
 
 class ChildJob:
@@ -98,7 +74,7 @@ class ChildJob:
             with theirs:
                 self._socket.settimeout(0)
                 # It waits in the socket's buffer: no child that is gone already can make this fail.
-                socket.send_fds(self._socket, [_encode(first)], list(fds))
+                socket.send_fds(self._socket, [encode(first)], list(fds))
                 self._child = _start(f"{package}.{module}", theirs)
             try:
                 self._pidfd = os.pidfd_open(self._child.pid)
@@ -122,7 +98,7 @@ class ChildJob:
 
         Raises ValueError for a message that is too long.
         """
-        raw = _encode(message)
+        raw = encode(message)
         if self.ended.is_set():
             return
         self._unsent.append(raw)
@@ -159,7 +135,7 @@ class ChildJob:
         if not raw:
             self._stop_reading()
             return False
-        message = _decode(raw)
+        message = decode(raw)
         if message is None:
             self._failure = "it sent what is no message"
             self._stop_reading()
@@ -203,68 +179,6 @@ class ChildJob:
         return f"it was killed by signal {-status}" if status < 0 else f"it exited with code {status}"
 
 
-class Parent:
-    """The parent, as its child sees it: the socket at descriptor 0. Every method raises ParentGone."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        self._socket = channel
-
-    def first(self) -> tuple[Message, list[int]]:
-        """What is to be done, and the open files for it."""
-        try:
-            raw, fds, _, _ = socket.recv_fds(self._socket, MAX_MESSAGE_BYTES, MAX_FDS)
-        except ConnectionError as error:
-            raise ParentGone from error
-        return _from_parent(raw), fds
-
-    def send(self, message: Message) -> None:
-        """Waits while the parent is behind. Raises ValueError for a message that is too long."""
-        try:
-            self._socket.send(_encode(message))
-        except ConnectionError as error:
-            raise ParentGone from error
-
-    def receive(self) -> Message:
-        """The next message; waits for it."""
-        return self._receive(0)
-
-    def poll(self) -> Message | None:
-        """The next message, None where none has come yet."""
-        try:
-            return self._receive(socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
-
-    def _receive(self, flags: int) -> Message:
-        try:
-            raw = self._socket.recv(MAX_MESSAGE_BYTES, flags)
-        except ConnectionError as error:
-            raise ParentGone from error
-        return _from_parent(raw)
-
-
-def run_child(main: Callable[[Parent], None]) -> int:
-    """What a child module does: ``sys.exit(run_child(main))``. The exit code: 0 also where the parent is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the parent says when it is over
-    configure_logging(os.environ.get("WAREHOUSE_LOG", "text"))
-    _give_way()
-    parent = Parent(socket.socket(fileno=0))
-    try:
-        try:
-            main(parent)
-        except ParentGone:
-            raise
-        except Exception as error:
-            log.exception("the work failed")
-            parent.send({"failed": (str(error) or type(error).__name__)[:1000]})
-            return 1
-        parent.send({"end": True})
-    except ParentGone:
-        pass  # nobody is there to be told
-    return 0
-
-
 def _start(module: str, channel: socket.socket) -> subprocess.Popen[bytes]:
     path = os.pathsep.join(filter(None, (str(PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
@@ -274,33 +188,3 @@ def _start(module: str, channel: socket.socket) -> subprocess.Popen[bytes]:
         env={**os.environ, "PYTHONPATH": path},
         start_new_session=True,  # what is typed at the parent's terminal is not for it
     )
-
-
-def _give_way() -> None:
-    """Let others have the processor and the disk first. Where the kernel says no to that, the work is done as well."""
-    os.nice(NICENESS)
-    number = _IOPRIO_SET.get(platform.machine())
-    if number is not None:
-        ctypes.CDLL(None).syscall(number, _IOPRIO_WHO_PROCESS, 0, _IOPRIO_IDLE)
-
-
-def _encode(message: Message) -> bytes:
-    raw = json.dumps(message, separators=(",", ":")).encode()
-    if len(raw) > MAX_MESSAGE_BYTES:
-        raise ValueError(f"a message of {len(raw)} bytes")
-    return raw
-
-
-def _decode(raw: bytes) -> Message | None:
-    try:
-        message = json.loads(raw) if len(raw) <= MAX_MESSAGE_BYTES else None
-    except ValueError:
-        return None
-    return message if isinstance(message, dict) else None
-
-
-def _from_parent(raw: bytes) -> Message:
-    if not raw:
-        raise ParentGone
-    message: Message = json.loads(raw)
-    return message

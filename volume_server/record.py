@@ -61,7 +61,7 @@ class Header(NamedTuple):
     @property
     def record_bytes(self) -> int:
         """The space taken in the file."""
-        return aligned(HEADER_BYTES + self.meta_bytes + self.data_bytes)
+        return (HEADER_BYTES + self.meta_bytes + self.data_bytes + ALIGNMENT - 1) & -ALIGNMENT
 
 
 def aligned(size_bytes: int) -> int:
@@ -100,10 +100,10 @@ def decode_header(tagger: Tagger, raw: bytes | memoryview, at: int = 0) -> Heade
     fields = bytes(raw[at : at + _FIELDS.size])
     if not fields.startswith(MAGIC) or tagger.tag(fields) != raw[at + _FIELDS.size : at + HEADER_BYTES]:
         return None
-    header = Header._make(_VALUES.unpack(fields))
+    header = tuple.__new__(Header, _VALUES.unpack(fields))  # what `_make` does
     if not LIVE <= header.kind <= FILLER or fields[_RESERVED_AT] or not header.needle:
         return None
-    if header.kind == LIVE and header.stored_bytes > MAX_RECORD_BYTES:
+    if header.kind == LIVE and header.data_bytes > MAX_DATA_BYTES and header.stored_bytes > MAX_RECORD_BYTES:
         return None  # the index could not name it
     return header
 

@@ -9,8 +9,8 @@ import sys
 import time
 
 from volume_server import superblock
+from volume_server.child import PROGRESS_S, Parent, run_child
 from volume_server.damage import Damage
-from volume_server.jobs import PROGRESS_S, Parent, run_child
 from volume_server.pace import Pace
 from volume_server.scrub import SparingFiles, scrub
 

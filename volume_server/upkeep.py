@@ -13,11 +13,12 @@ from concurrent.futures import Executor
 from dataclasses import asdict
 
 from volume_server import record, superblock
+from volume_server.child import Message
 from volume_server.clock import Clock
 from volume_server.damage import MAX_LISTED, Damage, name_needles
 from volume_server.errors import VolumeBusy
 from volume_server.index import LENGTH_BITS, LENGTH_MASK, Index
-from volume_server.jobs import ChildJob, Job, Message
+from volume_server.jobs import ChildJob, Job
 from volume_server.store import Store
 from volume_server.superblock import RECORDS_START
 from volume_server.volume import Volume

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-from volume_server.jobs import Parent, run_child
+from volume_server.child import Parent, run_child
 
 
 def main(parent: Parent) -> None:

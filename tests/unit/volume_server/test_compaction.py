@@ -25,7 +25,7 @@ from tests.unit.volume_server.faults import (
     put,
     reopen,
 )
-from volume_server import compaction, record
+from volume_server import compaction, record, verification
 from volume_server.checkpoint import CheckpointFile
 from volume_server.compaction import CompactionFailed, Copy, discard, install, new_twin_directory, tidy
 from volume_server.durability import FileSystem
@@ -189,11 +189,14 @@ def test_copy_in_small_pieces_is_the_same(volume: Volume, monkeypatch: pytest.Mo
         "STEP_BYTES": 8,
         "PIECE_BYTES": 24,
         "GATHERED_BYTES": 200,
-        "SYNC_EVERY_BYTES": 100,
+        "VERIFIED_BYTES": 300,
+        "MAX_VERIFYING": 2,
         "SHORT_RUN_BYTES": short,
     }
     for name, size in sizes.items():
         monkeypatch.setattr(compaction, name, size)
+    monkeypatch.setattr(verification, "SYNC_EVERY_BYTES", 100)
+    monkeypatch.setattr(verification, "WINDOW_BYTES", 50)
     for number in range(30):
         put(volume, NEEDLE + number, os.urandom(number * 9))
     for number in range(0, 30, 3):

@@ -14,8 +14,8 @@ import pytest
 
 from tests.support.programs import ROOT
 from tests.support.waiting import wait_until
-from volume_server import jobs
-from volume_server.jobs import MAX_MESSAGE_BYTES, ChildJob, Message
+from volume_server.child import MAX_MESSAGE_BYTES, NICENESS, Message, Parent, ParentGone
+from volume_server.jobs import ChildJob
 
 PARENT = """
 import asyncio, sys
@@ -144,7 +144,7 @@ def test_child_is_in_a_session_of_its_own_and_gives_way() -> None:
         child = Child("wait")
         ready = await child.messages.get()
         assert ready["session"] == child.job.pid
-        assert ready["niceness"] >= jobs.NICENESS
+        assert ready["niceness"] >= NICENESS
         child.job.send({"go": "on"})
         assert await child.end() is None
 
@@ -286,17 +286,17 @@ def test_every_call_of_the_child_tells_that_the_parent_is_gone() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.send(b'{"to": "do"}')
-        parent = jobs.Parent(theirs)
+        parent = Parent(theirs)
         assert parent.first() == ({"to": "do"}, [])
         assert parent.poll() is None
         ours.close()
-        with pytest.raises(jobs.ParentGone):
+        with pytest.raises(ParentGone):
             parent.first()
-        with pytest.raises(jobs.ParentGone):
+        with pytest.raises(ParentGone):
             parent.receive()
-        with pytest.raises(jobs.ParentGone):
+        with pytest.raises(ParentGone):
             parent.poll()
-        with pytest.raises(jobs.ParentGone):
+        with pytest.raises(ParentGone):
             parent.send({})
 
 
