@@ -16,7 +16,6 @@ from rest_framework.response import Response
 from buckets.api.ranges import Unsatisfiable, parse_range
 from buckets.api.views import NO_STORE, KeyedView
 from buckets.errors import NeedleUnreadable, ObjectChanged, ObjectUnknown
-from buckets.models import Object
 from buckets.names import etag_matches
 from buckets.selectors import Found, find_objects, get_bucket
 from buckets.services.content import ObjectStream
@@ -77,37 +76,36 @@ def _redirect(found: Found, reader: KeyRights, expires_at: int) -> HttpResponseB
 
     That the URL must not be kept says nothing of the bytes behind it.
     """
-    [urls] = sign_chunks([(found.object, found.chunks[0])], reader=reader, expires_at=expires_at)
+    [urls] = sign_chunks([found], reader=reader, expires_at=expires_at)
     if not urls:
         raise NeedleUnreadable("The volume server that holds this object is not known yet.")
-    modified = {"Last-Modified": http_date(found.object.updated_at.timestamp())}
+    modified = {"Last-Modified": http_date(found.updated_at.timestamp())}
     response = HttpResponseRedirect(urls[0], headers={**NO_STORE, **modified})
     response.status_code = 307
     return response
 
 
 def _whole_or_range(request: Request, found: Found, reader: KeyRights) -> HttpResponseBase:
-    row = found.object
-    if (if_match := request.headers.get("If-Match")) and not etag_matches(if_match, row.etag):
-        raise ObjectChanged(f"The object has the ETag {row.etag!r}, and If-Match asked for another.")
-    headers = _headers(row)
+    if (if_match := request.headers.get("If-Match")) and not etag_matches(if_match, found.etag):
+        raise ObjectChanged(f"The object has the ETag {found.etag!r}, and If-Match asked for another.")
+    headers = _headers(found)
     # If-None-Match compares weakly (RFC 9110, section 13.1.2).
     if (if_none_match := request.headers.get("If-None-Match")) and etag_matches(
-        if_none_match.replace("W/", ""), row.etag
+        if_none_match.replace("W/", ""), found.etag
     ):
         # Caches put these in the place of those they have, so they are those of a 200, its length as well (RFC 9110,
         # sections 8.6 and 15.4.5); left to Django, the object would become an empty page of HTML.
-        return HttpResponse(status=304, headers={**headers, "Content-Length": str(row.size)})
-    first, last, status = 0, row.size - 1, 200
+        return HttpResponse(status=304, headers={**headers, "Content-Length": str(found.size)})
+    first, last, status = 0, found.size - 1, 200
     asked = request.headers.get("Range")
     if asked and request.method == "GET" and request.headers.get("If-Range", headers["ETag"]) == headers["ETag"]:
         try:
-            wanted = parse_range(asked, row.size)
+            wanted = parse_range(asked, found.size)
         except Unsatisfiable:
-            return _unsatisfiable(row)
+            return _unsatisfiable(found)
         if wanted is not None:
             first, last, status = *wanted, 206
-            headers["Content-Range"] = f"bytes {first}-{last}/{row.size}"
+            headers["Content-Range"] = f"bytes {first}-{last}/{found.size}"
     headers["Content-Length"] = str(last - first + 1)
     if request.method == "HEAD":
         return HttpResponse(status=status, headers=headers)
@@ -115,25 +113,25 @@ def _whole_or_range(request: Request, found: Found, reader: KeyRights) -> HttpRe
     return StreamingHttpResponse(stream, status=status, headers=headers)
 
 
-def _headers(row: Object) -> dict[str, str]:
+def _headers(found: Found) -> dict[str, str]:
     return {
         **HARMLESS,
-        "Content-Type": row.content_type,
-        "Content-Disposition": content_disposition_header(True, file_name(row.key) or "") or "attachment",  # noqa: FBT003
-        "ETag": f'"{row.etag}"',
-        "Last-Modified": http_date(row.updated_at.timestamp()),
+        "Content-Type": found.content_type,
+        "Content-Disposition": content_disposition_header(True, file_name(found.key) or "") or "attachment",  # noqa: FBT003
+        "ETag": f'"{found.etag}"',
+        "Last-Modified": http_date(found.updated_at.timestamp()),
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
     }
 
 
-def _unsatisfiable(row: Object) -> HttpResponseBase:
+def _unsatisfiable(found: Found) -> HttpResponseBase:
     body = {
         "type": "about:blank",
         "title": "The range lies behind the object's end",
         "status": 416,
         "code": "range_unsatisfiable",
-        "detail": f"The object has {row.size} bytes.",
+        "detail": f"The object has {found.size} bytes.",
     }
-    headers = {"Content-Range": f"bytes */{row.size}"}
+    headers = {"Content-Range": f"bytes */{found.size}"}
     return Response(body, status=416, headers=headers, content_type="application/problem+json")

@@ -10,7 +10,7 @@ from buckets import names
 from buckets.models import Bucket, Object
 from buckets.selectors import MAX_PAGE
 from buckets.services.buckets import BucketSettings
-from buckets.services.downloads import Download, SignedChunk
+from buckets.services.downloads import Download
 from buckets.services.leases import Lease
 from buckets.services.uploads import ChunkSlot, Slots
 from buckets.verdicts import rfc3339
@@ -317,15 +317,8 @@ def downloadable(download: Download) -> dict[str, object]:
         "etag": row.etag,
         "content_type": row.content_type,
         "metadata": row.metadata,
-        "chunks": [signed(chunk) for chunk in download.chunks],
-    }
-
-
-def signed(chunk: SignedChunk) -> dict[str, object]:
-    return {
-        "index": chunk.index,
-        "offset": chunk.offset,
-        "size": chunk.size,
-        "crc32": chunk.crc32,
-        "urls": chunk.urls,
+        "chunks": [
+            {"index": chunk.position, "offset": chunk.offset, "size": chunk.size, "crc32": chunk.crc32, "urls": urls}
+            for chunk, urls in zip(row.chunks, download.urls, strict=True)
+        ],
     }

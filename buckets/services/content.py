@@ -12,8 +12,7 @@ from collections.abc import Generator, Iterator
 from django.conf import settings
 
 from buckets.errors import Busy, NeedleUnreadable
-from buckets.models import Chunk
-from buckets.selectors import Found
+from buckets.selectors import Found, FoundChunk
 from buckets.services.downloads import sign_chunks, url_expiry
 from keys.rights import KeyRights
 from volumes.client import open_needle
@@ -64,10 +63,11 @@ class ObjectStream(Iterator[bytes]):
                 yield from self._read_chunk(chunk, max(first - start, 0), min(last - start, chunk.size - 1))
             start = end
 
-    def _read_chunk(self, chunk: Chunk, first: int, last: int) -> Generator[bytes]:
+    def _read_chunk(self, chunk: FoundChunk, first: int, last: int) -> Generator[bytes]:
         is_whole = first == 0 and last == chunk.size - 1
         # Signed when its turn comes: what came before may have taken longer than a URL lives.
-        [urls] = sign_chunks([(self._found.object, chunk)], reader=self._reader, expires_at=url_expiry())
+        alone = self._found._replace(chunks=[chunk])
+        [urls] = sign_chunks([alone], reader=self._reader, expires_at=url_expiry())
         at, crc, held = first, 0, b""
         for url in urls:
             try:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from keys.errors import Invalid
@@ -23,8 +24,7 @@ _PLACES_KEPT = 100_000
 _PARAMETERS = 500
 
 
-@dataclass(frozen=True, slots=True)
-class GetItem:
+class GetItem(NamedTuple):
     """One needle to be read, and what its answer's headers shall say; ``etag`` unquoted."""
 
     volume_id: int
