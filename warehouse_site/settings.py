@@ -5,7 +5,6 @@ Importing this module writes nothing and needs no secret: secrets are read when 
 """
 
 import os
-import sqlite3
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import SimpleLazyObject
 
 from keys.secrets import secret
-from warehouse_site import logs
+from warehouse_site import logs, sqlite
 from warehouse_site.environment import Environment
 
 django_stubs_ext.monkeypatch()  # lets Django's own generic classes be written with their types: ModelAdmin[ApiKey]
@@ -209,15 +208,7 @@ TEMPLATES = [
 
 # --- Database -----------------------------------------------------------------------------------------------------
 
-
-def wal_is_safe(version: tuple[int, ...]) -> bool:
-    """Whether this SQLite has the fix of the WAL-reset bug (a checkpoint could lose a commit)."""
-    if version >= (3, 51, 3):
-        return True
-    return any(line <= version < (line[0], line[1] + 1) for line in ((3, 50, 7), (3, 44, 6)))
-
-
-SQLITE_JOURNAL_MODE: Final = "WAL" if wal_is_safe(sqlite3.sqlite_version_info) else "PERSIST"
+SQLITE_JOURNAL_MODE: Final = "WAL" if sqlite.wal_is_safe(sqlite.choose()) else "PERSIST"
 SQLITE_JOURNAL_BYTES: Final = 4 * MIB
 """What a journal may keep after a commit. Most need less; written over in place, it costs the file system no commit."""
 SQLITE_BUSY_SECONDS: Final = 20

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from warehouse_site.settings import wal_is_safe
-
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -119,17 +117,6 @@ def test_sqlite_is_asked_for_durability(tmp_path: Path) -> None:
     full, journal, kept_bytes, mode = python(code, tmp_path).stdout.split()
     assert (full, kept_bytes, mode) == ("2", str(4 << 20), "IMMEDIATE")
     assert journal in {"persist", "wal"}
-
-
-@pytest.mark.parametrize(
-    ("version", "safe"),
-    [
-        ((3, 40, 1), False), ((3, 44, 5), False), ((3, 44, 6), True), ((3, 45, 0), False), ((3, 50, 6), False),
-        ((3, 50, 7), True), ((3, 51, 0), False), ((3, 51, 2), False), ((3, 51, 3), True), ((3, 52, 0), True),
-    ],
-)  # fmt: skip
-def test_wal_only_where_its_reset_is_fixed(version: tuple[int, int, int], safe: bool) -> None:
-    assert wal_is_safe(version) is safe
 
 
 def test_a_python_without_the_packages_gets_a_clear_message(tmp_path: Path) -> None:
