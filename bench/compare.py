@@ -9,12 +9,12 @@ import contextlib
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench import wrk
+from bench import machine, wrk
 from bench.figures import LEASE_COUNT, NEEDLE_BYTES, path_of, write_random_file
 from bench.programs import SeaweedFS
 from bench.table import Effort, Figure
@@ -165,30 +165,25 @@ def large(directory: Path, effort: Effort) -> list[Figure]:
     with both(directory) as (ours, weed), Client(ours.store.url, ours.store.key) as client:
         url = f"{weed.url}/{BUCKET}/large"
 
-        def rate_of(started: float) -> float:
+        def rate_of(action: Callable[[], object]) -> float:
+            machine.level(2 * effort.large_bytes)
+            started = time.perf_counter()
+            action()
             return effort.large_bytes / (time.perf_counter() - started) / 1e6
 
         def put() -> float:
-            started = time.perf_counter()
-            client.put(BUCKET, "large", source)
-            return rate_of(started)
+            return rate_of(lambda: client.put(BUCKET, "large", source))
 
         def their_put() -> float:
-            started = time.perf_counter()
-            _curl("--upload-file", str(source), url)
-            return rate_of(started)
+            return rate_of(lambda: _curl("--upload-file", str(source), url))
 
         def get() -> float:
-            started = time.perf_counter()
-            client.download(BUCKET, "large", target)
-            rate = rate_of(started)
+            rate = rate_of(lambda: client.download(BUCKET, "large", target))
             target.unlink()
             return rate
 
         def their_get() -> float:
-            started = time.perf_counter()
-            _curl("--output", str(target), url)
-            rate = rate_of(started)
+            rate = rate_of(lambda: _curl("--output", str(target), url))
             if target.stat().st_size != effort.large_bytes:
                 raise RuntimeError(f"SeaweedFS gave {target.stat().st_size} bytes")
             target.unlink()

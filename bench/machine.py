@@ -47,12 +47,13 @@ def cp_bytes_per_second(source: Path, target: Path) -> float:
     return _timed(["cp", "--reflink=never", str(source), str(target)], source, target)
 
 
-def warm_memory(size_bytes: int) -> None:
-    """Have this much free memory that was just in use.
+def level(size_bytes: int) -> None:
+    """Give whoever is measured next the same start: a disk that owes nobody a write, and free memory in hand.
 
     A virtual machine may hand free memory back to its host, and each page that it then takes again costs ten times as
-    much. Who comes right after somebody that freed some has an advantage, unless both sides are given it.
+    much: who comes right after somebody that freed some would have an advantage.
     """
+    os.sync()
     piece = b"\1" * (1 << 20)
     with mmap.mmap(-1, size_bytes) as memory:
         for at in range(0, size_bytes, len(piece)):
