@@ -212,6 +212,8 @@ SQLITE_JOURNAL_MODE: Final = "WAL" if sqlite.wal_is_safe(sqlite.choose()) else "
 SQLITE_JOURNAL_BYTES: Final = 4 * MIB
 """What a journal may keep after a commit. Most need less; written over in place, it costs the file system no commit."""
 SQLITE_BUSY_SECONDS: Final = 20
+SQLITE_STATEMENTS: Final = 1024
+"""Kept prepared by each connection. Those of a batch differ with its size, so that they are many."""
 
 
 def _database() -> dict[str, Any]:
@@ -228,10 +230,12 @@ def _database() -> dict[str, Any]:
     else:
         config = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(WAREHOUSE_DATA / "db.sqlite3")}
     if config["ENGINE"] == "django.db.backends.sqlite3":
+        config["ENGINE"] = "warehouse_site.sqlite"
         config["CONN_MAX_AGE"] = None  # a thread keeps its connection, and with it SQLite's page cache
         config["OPTIONS"] = {
             "transaction_mode": "IMMEDIATE",  # writers queue at BEGIN: none of them fails half-way to the lock
             "timeout": SQLITE_BUSY_SECONDS,
+            "cached_statements": SQLITE_STATEMENTS,
             "init_command": (
                 f"PRAGMA journal_mode={SQLITE_JOURNAL_MODE}; PRAGMA journal_size_limit={SQLITE_JOURNAL_BYTES}; "
                 "PRAGMA synchronous=FULL;"

@@ -87,7 +87,7 @@ def test_the_environment_becomes_settings(tmp_path: Path) -> None:
     plain = json.loads(python(code, tmp_path).stdout)
     assert plain[:3] == [str(tmp_path / "data"), "http://127.0.0.1:8000", 80 << 20]
     assert plain[3] == ["127.0.0.1", "[::1]", "localhost"]
-    assert plain[4:6] == ["django.db.backends.sqlite3", "filesystem://localhost//"]
+    assert plain[4:6] == ["warehouse_site.sqlite", "filesystem://localhost//"]
     assert "locmem" in plain[6]
     full = json.loads(
         python(

@@ -6,6 +6,7 @@ import sys
 from types import ModuleType
 
 import pytest
+from django.db import connection
 
 from warehouse_site import sqlite
 
@@ -63,3 +64,16 @@ def test_django_uses_what_was_chosen() -> None:
     is_safe = sqlite.wal_is_safe(tuple(int(part) for part in version.split(".")))
     assert mode == ("WAL" if is_safe else "PERSIST")
     assert version == sqlite3.sqlite_version
+
+
+@pytest.mark.django_db
+def test_parameters_find_their_places_again_and_again() -> None:
+    """On either database: what is kept of a statement must not depend on its first parameters."""
+    with connection.cursor() as cursor:
+        for value in ("%s", "?", "a%b"):
+            cursor.execute("SELECT %s, '100%%', %s", [value, 7])
+            assert cursor.fetchone() == (value, "100%", 7)
+            cursor.execute("SELECT %(one)s, %(two)s", {"two": value, "one": 1})
+            assert cursor.fetchone() == (1, value)
+        cursor.execute("SELECT '%s'")
+        assert cursor.fetchone() == ("%s",)
