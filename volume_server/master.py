@@ -1,12 +1,10 @@
 """Talking to the master: joining, the heartbeat, and the lane on which needles are confirmed."""
 
-import http.client
 import json
 import logging
+import os
 import queue
 import re
-import select
-import socket
 import threading
 import time
 import uuid
@@ -22,6 +20,7 @@ from volume_server import signing
 from volume_server.clock import Clock
 from volume_server.commit import Put
 from volume_server.errors import MasterRefuses
+from volume_server.exchange import AnswerUnreadable, Exchange
 from volume_server.responses import REASONS
 from volume_server.store import Identity
 
@@ -129,7 +128,7 @@ class ConfirmLane:
         parts = urlsplit(url)
         self._secure = parts.scheme == "https"
         self._host = parts.hostname or "127.0.0.1"
-        self._port = parts.port
+        self._port = parts.port or (443 if self._secure else 80)
         self.target = f"{parts.path.rstrip('/')}{PREFIX}/confirm"
         self.credentials = credentials
         self.loop = loop
@@ -137,7 +136,7 @@ class ConfirmLane:
         self._queue: queue.SimpleQueue[tuple[Put, Callable[[Put, dict[str, object]], None]] | None] = (
             queue.SimpleQueue()
         )
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: Exchange | None = None
         self._thread = threading.Thread(target=self._run, name="confirm", daemon=True)
         self._thread.start()
 
@@ -227,44 +226,33 @@ class ConfirmLane:
         delay_s = max(deadline_ms - clock.now_ms(), 0) / 1000 + CONFIRM_GRACE_S
         return _unknown(len(puts), "outcome_unknown"), delay_s
 
-    def _post(self, connection: http.client.HTTPConnection, raw: bytes, timeout_s: float) -> tuple[int, dict[str, Any]]:
+    def _post(self, connection: Exchange, raw: bytes, timeout_s: float) -> tuple[int, dict[str, Any]]:
         """Status and body of the master's answer; `NO_ANSWER` where none came that can be read."""
         headers = self.credentials.headers("POST", self.target, raw)
         headers["Content-Type"] = "application/json"
-        headers["X-Request-Id"] = uuid.uuid4().hex
+        headers["X-Request-Id"] = os.urandom(16).hex()
         try:
-            if connection.sock is not None:
-                connection.sock.settimeout(timeout_s)
-            connection.request("POST", self.target, raw, headers)
-            response = connection.getresponse()
-            answer = json.loads(response.read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            status, found = connection.post(self.target, headers, raw, timeout_s=timeout_s)
+            answer = json.loads(found)
+        except (OSError, AnswerUnreadable, ValueError) as error:
             log.warning("a confirm got no answer: %r", error)
             self._disconnect()
             return NO_ANSWER, {}
-        if response.will_close:
+        if connection.will_close:
             self._disconnect()
-        return response.status, answer if isinstance(answer, dict) else {}
+        return status, answer if isinstance(answer, dict) else {}
 
-    def _connect(self) -> http.client.HTTPConnection | None:
+    def _connect(self) -> Exchange | None:
         """The kept connection where the master has not closed it, else a new one, None where there is no master."""
-        if self._connection is not None and self._connection.sock is not None:
-            poll = select.poll()  # select() itself takes no descriptor above 1023
-            poll.register(self._connection.sock, select.POLLIN)
-            if not poll.poll(0):
+        if self._connection is not None:
+            if not self._connection.is_dropped():
                 return self._connection
             self._disconnect()  # closed while idle: nothing of ours was in it
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=CALL_TIMEOUT_S)
         try:
-            connection.connect()
+            self._connection = Exchange(self._host, self._port, secure=self._secure, timeout_s=CALL_TIMEOUT_S)
         except OSError as error:
             log.warning("the master cannot be reached: %s", error)
-            return None
-        if not self._secure:
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connection = connection
-        return connection
+        return self._connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -246,8 +246,7 @@ def test_connection_that_was_closed_while_idle_is_made_anew(
     assert server.put(FIRST, b"x").status == 201
     connection = lane_of(server)._connection
     assert connection is not None
-    assert connection.sock is not None
-    connection.sock.shutdown(socket.SHUT_RDWR)
+    connection.socket.shutdown(socket.SHUT_RDWR)
     assert server.put(FIRST + 1, b"x").status == 201
     assert [len(body["needles"]) for body in master.confirms] == [1, 1]
     assert "got no answer" not in caplog.text  # it was not even tried over the dead one
@@ -265,7 +264,7 @@ def test_connection_may_have_any_descriptor(server: Server, master: FakeMaster) 
         assert server.put(FIRST, b"x").status == 201
         connection = lane_of(server)._connection
         assert connection is not None
-        assert connection.sock.fileno() > 1023
+        assert connection.socket.fileno() > 1023
         assert server.put(FIRST + 1, b"x").status == 201
         assert master.connections == 1
     finally:
