@@ -19,6 +19,6 @@ os.environ["WAREHOUSE_DATA"] = str(_data)
 from warehouse_site.settings import *  # noqa: E402, F403
 from warehouse_site.settings import DATABASES  # noqa: E402
 
-if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+if "sqlite" in DATABASES["default"]["ENGINE"]:
     # A file, not memory: threads of one test then meet the same locks as gunicorn's do.
     DATABASES["default"]["TEST"] = {"NAME": str(_data / "test.sqlite3")}

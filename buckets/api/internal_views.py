@@ -11,9 +11,11 @@ from buckets.errors import BatchInvalid
 from buckets.services.confirm import confirm_needles
 from buckets.verdicts import Refused, Verdict
 from keys.errors import WarehouseError
-from volumes.api.internal_auth import authenticate_server
+from volumes.api.internal_auth import Claim, authenticate
 from warehouse_site.json_body import parse_json
 from warehouse_site.problems import problem_response, status_of
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @csrf_exempt
@@ -21,14 +23,21 @@ from warehouse_site.problems import problem_response, status_of
 def confirm(request: HttpRequest) -> HttpResponse:
     """Commits a batch of durable needles; see docs/protocol.md, section 5."""
     try:
-        server = authenticate_server(request, lately=True)
-        confirmed = confirm_needles(server=server, batch=parse_batch(_json(request)))
+        return HttpResponse(confirmed(Claim.of(request), request.body), content_type="application/json")
     except WarehouseError as error:
         return problem_response(error, request)
-    answer = {"sequence": confirmed.sequence, "verdicts": [_on_the_wire(verdict) for verdict in confirmed.verdicts]}
-    return HttpResponse(
-        json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode(), content_type="application/json"
-    )
+
+
+def confirmed(claim: Claim, raw: bytes) -> bytes:
+    """The answer to a confirm, of which ``raw`` is the body. Raises the domain error that refuses the whole."""
+    server = authenticate(claim, raw, lately=True)
+    try:
+        document = parse_json(raw)
+    except ValueError as error:
+        raise BatchInvalid(f"The body is not JSON: {error}.") from error
+    outcome = confirm_needles(server=server, batch=parse_batch(document))
+    verdicts = [_on_the_wire(verdict) for verdict in outcome.verdicts]
+    return _encode({"sequence": outcome.sequence, "verdicts": verdicts}).encode()
 
 
 def _on_the_wire(verdict: Verdict) -> dict[str, object]:
@@ -36,10 +45,3 @@ def _on_the_wire(verdict: Verdict) -> dict[str, object]:
     if isinstance(verdict, Refused):
         document["status"] = status_of(verdict.code)
     return document
-
-
-def _json(request: HttpRequest) -> object:
-    try:
-        return parse_json(request.body)
-    except ValueError as error:
-        raise BatchInvalid(f"The body is not JSON: {error}.") from error

@@ -25,11 +25,28 @@ CACHE_SECONDS = 0.5
 """How long a secret that was in force still opens the door: a server sends confirms by the hundred each second."""
 
 
+class Claim(NamedTuple):
+    """What a request says of itself, as text; nothing of it is believed yet."""
+
+    method: str
+    target: str
+    server: str
+    kid: str
+    time_ms: str
+    signature: str
+
+    @classmethod
+    def of(cls, request: HttpRequest) -> "Claim":
+        names = (HEADER_SERVER, HEADER_KID, HEADER_TIME, HEADER_SIGNATURE)
+        return cls(request.method or "", request.get_full_path(), *(request.headers.get(name, "") for name in names))
+
+
 class _InForce(NamedTuple):
     """The secret of a server that the database had in force at ``read_at`` (monotonic)."""
 
     read_at: float
     kid: int
+    secret: bytes
 
 
 _in_force: dict[UUID, _InForce] = {}
@@ -41,25 +58,29 @@ def is_signed(request: HttpRequest) -> bool:
     return HEADER_SIGNATURE in request.headers
 
 
-def authenticate_server(request: HttpRequest, *, lately: bool = False) -> UUID:
+def authenticate_server(request: HttpRequest) -> UUID:
     """The id of the server that has signed this request with the secret in force.
-
-    ``lately``: a secret that was in force half a second ago will do.
 
     Raises SignatureInvalid, ServerUnknown, and ClockSkew, which tells the master's time, to those alone whose
     signature is good.
     """
-    server_id = _server_id(request.headers.get(HEADER_SERVER, ""))
-    kid = _decimal(request.headers.get(HEADER_KID, ""))
-    time_ms = _decimal(request.headers.get(HEADER_TIME, ""))
+    return authenticate(Claim.of(request), request.body)
+
+
+def authenticate(claim: Claim, body: bytes, *, lately: bool = False) -> UUID:
+    """As `authenticate_server`. ``lately``: a secret that was in force half a second ago will do."""
+    server_id = _server_id(claim.server)
+    kid = _decimal(claim.kid)
+    time_ms = _decimal(claim.time_ms)
+    known = _known_lately(server_id, kid) if lately else None
     signed = request_is_signed(
-        server_secret(server_id, kid),
-        request.headers.get(HEADER_SIGNATURE, ""),
+        known.secret if known is not None else server_secret(server_id, kid),
+        claim.signature,
         direction=TO_MASTER,
-        method=request.method or "",
-        target=request.get_full_path(),
-        body=request.body,
-        server=str(server_id),
+        method=claim.method,
+        target=claim.target,
+        body=body,
+        server=claim.server,
         time_ms=time_ms,
     )
     if not signed:
@@ -67,7 +88,7 @@ def authenticate_server(request: HttpRequest, *, lately: bool = False) -> UUID:
     now_ms = int(time.time() * 1000)
     if abs(now_ms - time_ms) > REQUEST_WINDOW_MS:
         raise ClockSkew(f"The request is timed {time_ms - now_ms} ms off the master's clock.", now_ms=now_ms)
-    if not (lately and _was_in_force(server_id, kid)):
+    if known is None:
         _require_in_force(server_id, kid)
     return server_id
 
@@ -78,9 +99,11 @@ def forget_servers() -> None:
         _in_force.clear()
 
 
-def _was_in_force(server_id: UUID, kid: int) -> bool:
+def _known_lately(server_id: UUID, kid: int) -> _InForce | None:
     cached = _in_force.get(server_id)
-    return cached is not None and cached.kid == kid and time.monotonic() - cached.read_at <= CACHE_SECONDS
+    if cached is not None and cached.kid == kid and time.monotonic() - cached.read_at <= CACHE_SECONDS:
+        return cached
+    return None
 
 
 def _require_in_force(server_id: UUID, kid: int) -> None:
@@ -90,7 +113,7 @@ def _require_in_force(server_id: UUID, kid: int) -> None:
     with _in_force_lock:
         _in_force.pop(server_id, None)
         if in_force is not None:
-            _in_force[server_id] = _InForce(now, in_force)
+            _in_force[server_id] = _InForce(now, in_force, server_secret(server_id, in_force))
     if in_force is None:
         raise ServerUnknown(f"Server {server_id} has not registered here.")
     if in_force != kid:

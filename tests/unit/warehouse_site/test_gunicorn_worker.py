@@ -1,14 +1,18 @@
 """Clients that stop in the middle of a request get their thread taken away; lanes keep theirs for a moment."""
 
+import contextlib
 import http.client
 import logging
 import os
+import select
 import signal
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import pytest
 from gunicorn.config import Config
@@ -28,6 +32,22 @@ def application(environ, start_response):
     start_response("200 OK", [("Content-Length", str(len(body))), ("Thread", thread)])
     return [body]
 """
+APPLICATION_WITH_LANE = (
+    APPLICATION
+    + """
+import re
+from types import SimpleNamespace
+REQUEST = re.compile(rb"POST /api/v1/internal/confirm [!-~]+\\r\\nHost: lane\\r\\nContent-Length: ([0-9]+)\\r\\n\\r\\n")
+class Lane:
+    def head_of(self, raw):
+        match = REQUEST.match(raw)
+        return match and SimpleNamespace(body_at=match.end(), body_bytes=int(match[1]))
+    def answer(self, head, body):
+        assert len(body) == head.body_bytes
+        return b"HTTP/1.1 200 OK\\r\\nShort: yes\\r\\nContent-Length: %d\\r\\n\\r\\n%b" % (len(body), body)
+application.lane = Lane()
+"""
+)
 HALF_A_HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nX-Half: "
 HALF_A_BODY = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf"
 
@@ -66,8 +86,20 @@ def test_bytes_buy_time_and_a_new_request_starts_anew(pair: tuple[socket.socket,
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
+    with gunicorn(tmp_path, APPLICATION) as port:
+        yield port
+
+
+@pytest.fixture
+def port_with_lane(tmp_path: Path) -> Iterator[int]:
+    with gunicorn(tmp_path, APPLICATION_WITH_LANE) as port:
+        yield port
+
+
+@contextlib.contextmanager
+def gunicorn(tmp_path: Path, application: str) -> Iterator[int]:
     """A gunicorn with few threads, run by the worker that `up` uses."""
-    (tmp_path / "patience_app.py").write_text(APPLICATION)
+    (tmp_path / "patience_app.py").write_text(application)
     [port] = free_ports(1)
     command = [
         *(sys.executable, "-m", "gunicorn", "patience_app:application", "--pythonpath", str(tmp_path)),
@@ -184,6 +216,91 @@ class TestLane:
                         seen.add(line)
                 assert answers.read(1) == b"x"
         assert len(seen) == 1
+
+
+class TestShortWay:
+    @pytest.fixture
+    def lane(self, port_with_lane: int) -> Iterator["LaneClient"]:
+        """A connection that has had its first confirm, which always goes the whole way."""
+        with socket.create_connection(("127.0.0.1", port_with_lane)) as sock, sock.makefile("rb") as answers:
+            lane = LaneClient(sock, answers)
+            lane.sock.sendall(confirm(b"first"))
+            assert lane.answer() == ("whole", b"first")
+            yield lane
+
+    @pytest.mark.parametrize("size", [0, 1, 10_000, 1_000_000])
+    def test_confirms_of_a_lane_take_it(self, lane: "LaneClient", size: int) -> None:
+        body = os.urandom(size)
+        for _ in range(3):
+            lane.sock.sendall(confirm(body))
+            assert lane.answer() == ("short", body)
+
+    def test_many_at_once_are_answered_in_their_order(self, lane: "LaneClient") -> None:
+        bodies = [b"%d" % number * number for number in range(50)]
+        lane.sock.sendall(b"".join(confirm(body, host=b"a" if at % 3 else b"lane") for at, body in enumerate(bodies)))
+        for at, body in enumerate(bodies):
+            way, answered = lane.answer()
+            assert answered == body
+            if at % 3:
+                assert way == "whole"
+
+    def test_pieces_are_put_together(self, lane: "LaneClient") -> None:
+        """Wherever it was cut: which way it takes may depend on that, the answer must not."""
+        raw = confirm(b"0123456789")
+        for cut in range(1, len(raw)):
+            lane.sock.sendall(raw[:cut])
+            lane.sock.sendall(raw[cut:])
+            assert lane.answer()[1] == b"0123456789"
+
+    def test_after_a_rest_it_still_takes_it(self, lane: "LaneClient") -> None:
+        time_over = gunicorn_worker.LANE_WAIT_S * 3
+        assert not select.select([lane.sock], [], [], time_over)[0]  # the poller has it now, and says nothing
+        lane.sock.sendall(confirm(b"again"))
+        assert lane.answer() == ("short", b"again")
+
+    def test_other_requests_on_it_go_the_whole_way(self, lane: "LaneClient") -> None:
+        lane.sock.sendall(b"POST / HTTP/1.1\r\nHost: lane\r\nContent-Length: 1\r\n\r\nx")
+        assert lane.answer() == ("whole", b"x")
+        lane.sock.sendall(confirm(b"y"))
+        assert lane.answer() == ("whole", b"y")  # its last request was no confirm
+        lane.sock.sendall(confirm(b"z"))
+        assert lane.answer() == ("short", b"z")
+
+    def test_one_that_goes_in_the_middle_holds_nothing(self, port_with_lane: int) -> None:
+        for _ in range(2 * THREADS):
+            with socket.create_connection(("127.0.0.1", port_with_lane)) as sock, sock.makefile("rb") as answers:
+                sock.sendall(confirm(b"first"))
+                LaneClient(sock, answers).answer()
+                sock.sendall(confirm(b"cut off")[:-1])
+        with socket.create_connection(("127.0.0.1", port_with_lane)) as sock, sock.makefile("rb") as answers:
+            sock.sendall(confirm(b"fine"))
+            assert LaneClient(sock, answers).answer() == ("whole", b"fine")
+
+
+def confirm(body: bytes, *, host: bytes = b"lane") -> bytes:
+    head = f"POST {LANE_PATH} HTTP/1.1\r\nHost: ".encode() + host
+    return head + b"\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+@dataclass
+class LaneClient:
+    sock: socket.socket
+    answers: BinaryIO
+
+    def __post_init__(self) -> None:
+        self.sock.settimeout(20)
+
+    def answer(self) -> tuple[str, bytes]:
+        """Which way it came, and its body."""
+        way, length = "whole", 0
+        assert self.answers.readline().startswith(b"HTTP/1.1 200")
+        while (line := self.answers.readline()) != b"\r\n":
+            name, _, value = line.partition(b":")
+            if name == b"Short":
+                way = "short"
+            if name == b"Content-Length":
+                length = int(value)
+        return way, self.answers.read(length)
 
 
 def _answers(port: int) -> bool:

@@ -123,7 +123,7 @@ class TestInternal:
         def fail(*_: object, **__: object) -> None:
             raise RuntimeError("a secret detail")
 
-        monkeypatch.setattr("buckets.api.internal_views.authenticate_server", fail)
+        monkeypatch.setattr("buckets.api.internal_views.authenticate", fail)
         response = Client(raise_request_exception=False).post(self.CONFIRM, "{}", content_type="application/json")
         assert (response.status_code, response["Content-Type"]) == (500, "application/problem+json")
         assert b"secret detail" not in response.content
