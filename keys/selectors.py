@@ -64,7 +64,7 @@ def rights_of(key_id: int) -> KeyRights | None:
 
 
 def rights_now(key_ids: Iterable[int]) -> dict[int, KeyRights]:
-    """The rights of these keys as this transaction sees them, by key id; deleted keys are absent. Two queries.
+    """The rights of these keys as this transaction sees them, by key id; deleted keys are absent. One query.
 
     Asked by every commit while it holds its locks, so in plain SQL: the ORM would take ten times as long to build it.
     """
@@ -72,26 +72,30 @@ def rights_now(key_ids: Iterable[int]) -> dict[int, KeyRights]:
     if not wanted:
         return {}
     places = ", ".join(["%s"] * len(wanted))
-    of_grants = f"SELECT key_id, bucket, prefix, permissions FROM keys_grant WHERE key_id IN ({places})"  # noqa: S608
-    of_keys = f"SELECT id, generation, permissions, expires_at FROM keys_apikey WHERE id IN ({places})"  # noqa: S608
-    grants: dict[int, list[GrantRow]] = {}
     with connection.cursor() as cursor:
-        cursor.execute(of_grants, wanted)
-        # Sorted here: the database's own order of texts differs from one to the other.
-        for key_id, bucket, prefix, permissions in sorted(cursor.fetchall()):
-            grants.setdefault(key_id, []).append(GrantRow(bucket, prefix, permissions))
-        cursor.execute(of_keys, wanted)
+        cursor.execute(
+            "SELECT k.id, k.generation, k.permissions, k.expires_at, g.bucket, g.prefix, g.permissions "  # noqa: S608
+            f"FROM keys_apikey k LEFT JOIN keys_grant g ON g.key_id = k.id WHERE k.id IN ({places})",
+            wanted,
+        )
         rows = cursor.fetchall()
     now = timezone.now()
+    grants: dict[int, list[tuple[str, str, int]]] = {}
+    for key_id, *_, bucket, prefix, permissions in rows:
+        if bucket is not None:
+            grants.setdefault(key_id, []).append((bucket, prefix, permissions))
     rights = {}
-    for key_id, generation, permissions, expires_at in rows:
+    for key_id, generation, permissions, expires_at, *_ in rows:
+        if key_id in rights:
+            continue
         if expires_at is not None and expires_at.tzinfo is None:  # SQLite's are in UTC and don't say so
             expires_at = expires_at.replace(tzinfo=UTC)
         rights[key_id] = KeyRights(
             id=key_id,
             generation=generation,
             permissions=permissions,
-            grants=tuple(grants.get(key_id, ())),
+            # Sorted here: the database's own order of texts differs from one to the other.
+            grants=tuple(GrantRow(*grant) for grant in sorted(grants.get(key_id, ()))),
             expires_at=expires_at,
             is_active=expires_at is None or expires_at > now,
         )

@@ -34,13 +34,15 @@ def insert_rows(*, into: str, columns: tuple[str, ...], rows: Sequence[Sequence[
 
 
 def run_in(statement: str, values: Iterable[Any]) -> list[Row]:
-    """Runs a statement whose ``{in}`` becomes a list of the values; the rows it gave."""
+    """Runs a statement each of whose ``{in}`` becomes a list of the values; the rows it gave."""
     values = list(values)
     rows: list[Row] = []
+    lists = statement.count("{in}")
+    at_once = MAX_PARAMETERS // lists
     with connection.cursor() as cursor:
-        for at in range(0, len(values), MAX_PARAMETERS):
-            part = values[at : at + MAX_PARAMETERS]
-            cursor.execute(statement.replace("{in}", placeholders(len(part))), part)
+        for at in range(0, len(values), at_once):
+            part = values[at : at + at_once]
+            cursor.execute(statement.replace("{in}", placeholders(len(part))), part * lists)
             if cursor.description is not None:
                 rows += cursor.fetchall()
     return rows

@@ -574,8 +574,11 @@ class _Verdicts:
     def read(cls, needles: Iterable[int]) -> "_Verdicts":
         """One query when none of them was judged before, else three."""
         needles = list(needles)
-        rows = run_in("SELECT needle FROM buckets_chunk WHERE needle IN {in}", needles)
-        rows += run_in("SELECT needle FROM buckets_outbox WHERE needle IN {in}", needles)
+        rows = run_in(
+            "SELECT needle FROM buckets_chunk WHERE needle IN {in} "
+            "UNION ALL SELECT needle FROM buckets_outbox WHERE needle IN {in}",
+            needles,
+        )
         return cls(first_verdicts(needle for (needle,) in rows) if rows else {})
 
     def of(self, needle: int) -> _Known | None:

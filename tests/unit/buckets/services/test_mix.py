@@ -70,8 +70,8 @@ class MixTests(TestCase):
                 put = chunk_put(slots.chunks[value[1] % len(slots.chunks)])
                 [verdict] = lab.confirm(put)
                 sent.append(Sent(put, verdict))
-                if isinstance(verdict, Committed):
-                    model[slots.upload.key] = slots.upload.size if self._is_new(sent) else model[slots.upload.key]
+                if isinstance(verdict, Committed) and self._is_new(sent):  # a replay changes nothing
+                    model[slots.upload.key] = slots.upload.size
             elif step == "abort" and uploads:
                 slots = uploads.pop(value % len(uploads))
                 slots.upload.refresh_from_db()
