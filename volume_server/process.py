@@ -17,8 +17,9 @@ from volume_server.commit import Committer, Confirmer
 from volume_server.compactor import Compactor
 from volume_server.errors import MasterRefuses
 from volume_server.internal_routes import InternalRoutes
+from volume_server.lane import ConfirmLane
 from volume_server.leases import Gate
-from volume_server.master import Address, ConfirmLane, Credentials, Heart, MasterApi
+from volume_server.master import Address, Credentials, Heart, MasterApi
 from volume_server.routes import NeedleConnection, NeedleRoutes, Origins, new_instance
 from volume_server.server import SWEEP_S, Handler, Listener
 from volume_server.store import Store
@@ -124,7 +125,7 @@ class VolumeServer:
         if heart is not None:
             await loop.run_in_executor(None, heart.stop)
         if lane is not None:
-            await loop.run_in_executor(None, lane.close)
+            await lane.close()
         self.committer.close()
         self.syncer.close()
         threads.shutdown()

@@ -52,9 +52,7 @@ def test_expiry_does_not_wait_for_the_cache(new_key: Callable[..., NewKey], monk
 
 
 @pytest.mark.parametrize("count", [1, 50])
-def test_rights_now_takes_one_query(
-    new_key: Callable[..., NewKey], django_assert_num_queries: Any, count: int
-) -> None:
+def test_rights_now_takes_one_query(new_key: Callable[..., NewKey], django_assert_num_queries: Any, count: int) -> None:
     ids = [new_key(index).key.pk for index in range(count)]
     with django_assert_num_queries(1):
         found = selectors.rights_now([*ids, 999_999])

@@ -1,6 +1,7 @@
 """A master that answers as a test tells it to, and remembers what it was asked."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ class FakeMaster:
         self.answers: list[Answer | Callable[[dict[str, Any]], Answer]] = []
         self.instructions: list[dict[str, Any]] = []
         self.connections = 0
+        self._open: list[socket.socket] = []
         self._http = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
 
@@ -40,6 +42,12 @@ class FakeMaster:
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
+
+    def hang_up(self) -> None:
+        """End all connections, which are idle."""
+        for connection in self._open:
+            connection.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
 
     def answer(self, name: str, body: dict[str, Any]) -> Answer:
         if name != "confirm":
@@ -83,6 +91,7 @@ def _handler(master: FakeMaster) -> type[BaseHTTPRequestHandler]:
         def setup(self) -> None:
             super().setup()
             master.connections += 1
+            master._open.append(self.connection)
 
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["Content-Length"]))

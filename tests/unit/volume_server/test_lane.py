@@ -1,10 +1,10 @@
 """The confirm lane against a master that refuses, hangs up, is busy or wrong about the time."""
 
+import asyncio
 import dataclasses
 import json
 import os
 import resource
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,11 +15,12 @@ import pytest
 
 from tests.unit.volume_server.fake_master import FakeMaster, committed
 from tests.unit.volume_server.serving import FIRST, KID, SECRET, Answer, Server, put_url, request, running
-from volume_server import master as module
+from volume_server import lane as module
 from volume_server.clock import Clock
 from volume_server.commit import Put
+from volume_server.lane import ConfirmLane, are_verdicts, encode_batch
 from volume_server.leases import Lease
-from volume_server.master import ConfirmLane, Credentials, are_verdicts, encode_batch
+from volume_server.master import Credentials
 from volume_server.store import Identity
 
 
@@ -58,14 +59,17 @@ def server(tmp_path: Path, master: FakeMaster) -> Iterator[Server]:
     with running(tmp_path / "data", confirmer=lane) as started:
         lane.start(started)
         yield started
-        assert lane.lane is not None
-        lane.lane.close()
+        close(started)
 
 
 def lane_of(server: Server) -> ConfirmLane:
     assert isinstance(server.confirmer, Lane)
     assert server.confirmer.lane is not None
     return server.confirmer.lane
+
+
+def close(server: Server) -> None:
+    asyncio.run_coroutine_threadsafe(lane_of(server).close(), server.loop).result(60)
 
 
 def refusal(status: int = 412, code: str = "precondition_failed") -> dict[str, Any]:
@@ -104,7 +108,7 @@ def test_what_waits_goes_in_one_batch_over_one_connection(server: Server, master
     first = server.wire().send(request("PUT", put_url(), b"x"))
     server.wait(lambda: len(master.confirms) == 1, what="the first batch")
     others = [server.wire().send(request("PUT", put_url(FIRST + number), b"x")) for number in range(1, 20)]
-    server.wait(lambda: lane_of(server)._queue.qsize() == 19, what="the others to queue up")
+    server.wait(lambda: len(lane_of(server).waiting) == 19, what="the others to queue up")
     go_on.set()
     assert [wire.answer().status for wire in (first, *others)] == [201] * 20
     assert [len(body["needles"]) for body in master.confirms] == [1, 19]
@@ -130,13 +134,13 @@ def test_master_that_is_not_there_is_503_at_once_and_the_same_put_succeeds_later
     with running(tmp_path / "data", confirmer=lane) as server:
         lane.start(server)
         assert server.put(FIRST, b"x").code == (503, "master_unavailable")
-        lane_of(server).close()
+        close(server)
         with FakeMaster() as back:
             lane.url = back.url
             lane.start(server)
             assert server.put(FIRST, b"x").status == 201
             [body] = back.confirms
-            lane_of(server).close()
+            close(server)
     assert body["needles"][0][1] == f"{FIRST:016x}"
 
 
@@ -244,9 +248,7 @@ def test_connection_that_was_closed_while_idle_is_made_anew(
     server: Server, master: FakeMaster, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert server.put(FIRST, b"x").status == 201
-    connection = lane_of(server)._connection
-    assert connection is not None
-    connection.socket.shutdown(socket.SHUT_RDWR)
+    master.hang_up()
     assert server.put(FIRST + 1, b"x").status == 201
     assert [len(body["needles"]) for body in master.confirms] == [1, 1]
     assert "got no answer" not in caplog.text  # it was not even tried over the dead one
@@ -262,9 +264,9 @@ def test_connection_may_have_any_descriptor(server: Server, master: FakeMaster) 
     taken = [os.dup(0) for _ in range(1050)]
     try:
         assert server.put(FIRST, b"x").status == 201
-        connection = lane_of(server)._connection
-        assert connection is not None
-        assert connection.socket.fileno() > 1023
+        link = lane_of(server)._link
+        assert link is not None
+        assert link.transport.get_extra_info("socket").fileno() > 1023
         assert server.put(FIRST + 1, b"x").status == 201
         assert master.connections == 1
     finally:
