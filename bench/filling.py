@@ -27,11 +27,13 @@ from volume_server.index import SEGMENT_SLOTS
 from volume_server.process import GC_THRESHOLDS, THREADS
 from volume_server.record import HEADER_BYTES, LIVE, aligned
 from volume_server.store import Store
-from volume_server.volume import Claim, Volume
+from volume_server.volume import CHECKPOINT_EVERY_BYTES, Claim, Volume
 
 BATCH = 64
 """Needles that one sync covers when 64 connections write."""
 DATA_BYTES = 1024
+AHEAD_BYTES = 2 * CHECKPOINT_EVERY_BYTES
+"""So far the filling may be ahead of a checkpoint that is being written. A server has some seconds for as much."""
 
 
 class Filling:
@@ -47,6 +49,7 @@ class Filling:
         """As above, less what the thread waited for a core that others had."""
         self.peak_bytes = 0
         self.checkpoints = 0
+        self.checkpoint_tail = 0
 
     async def run(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -66,6 +69,9 @@ class Filling:
         self.longest_gap_s = max(self.longest_gap_s, gap)
         self.longest_own_gap_s = max(self.longest_own_gap_s, gap - (waited - self.waited_s))
         self.ticked_at, self.waited_s = now, waited
+        if self.volume.checkpointing and self.volume.tail - self.checkpoint_tail > AHEAD_BYTES:
+            self.loop.call_later(0.001, self.turn)
+            return
         claims = [self.claim(needle) for needle in islice(self.needles, BATCH)]
         if not claims:
             self.done.set()
@@ -87,6 +93,7 @@ class Filling:
 
     def checkpoint(self) -> None:
         job = self.volume.begin_checkpoint()
+        self.checkpoint_tail = self.volume.tail
         self.checkpoints += 1
 
         def write() -> None:

@@ -104,7 +104,7 @@ class Figures:
     damaged_count: int = 0
 
 
-RUN_SEGMENTS = 32
+RUN_SEGMENTS = 128
 _CRC_BYTES = 4096
 
 
