@@ -3,14 +3,13 @@
 That each record is whole, its own tag and CRC tell. That it is the one which was meant, the CRC-32 of all headers in
 their order tells, which whoever copied them knows as well: a header holds the needle, and the CRC of its data.
 
-What was verified is synced from time to time, so that the last sync, which writers wait for, finds little left. That
-one is not made here, and has an open file of its own: an error of the device is told to each open file once.
+The device is set to write what was verified, so that the last sync, which writers wait for, finds little left. That
+one is not made here, and it is the one that is told of an error.
 """
 
 import multiprocessing
 import os
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,6 @@ from volume_server.record import HEADER_BYTES, Tagger, aligned, decode_header
 from volume_server.recovery import Window, is_sound
 
 WINDOW_BYTES = 256 << 10
-SYNC_EVERY_BYTES = 32 << 20
 
 
 class Verified(NamedTuple):
@@ -78,7 +76,6 @@ class Verifier:
         self.fd = files.open(path, os.O_RDONLY)
         self.tagger = tagger
         self._found: deque[Verified] = deque()
-        self._unsynced_bytes = 0
 
     def begin(self, start: int, end: int) -> None:
         """Raises OSError."""
@@ -94,15 +91,8 @@ class Verifier:
 
     def _verify(self, start: int, end: int) -> Verified:
         found = verify(self.files, self.fd, self.tagger, start, end)
-        self._unsynced_bytes += end - start
-        if self._unsynced_bytes >= SYNC_EVERY_BYTES and self._sync():
-            self._unsynced_bytes = 0
+        self.files.start_writeback(self.fd, start, end - start)
         return found
-
-    def _sync(self) -> bool:
-        """False: not now."""
-        self.files.sync_data(self.fd)
-        return True
 
 
 class ForkedVerifier(Verifier):
@@ -112,7 +102,6 @@ class ForkedVerifier(Verifier):
         super().__init__(files, path, tagger)
         context = multiprocessing.get_context("fork")
         self._connection, theirs = context.Pipe()
-        self._syncing: Future[bool] | None = None
         self._process = context.Process(target=self._serve, args=(theirs,), daemon=True)
         self._process.start()
         theirs.close()
@@ -144,22 +133,12 @@ class ForkedVerifier(Verifier):
 
     def _serve(self, connection: Connection) -> None:
         self._connection.close()  # or it would never see the other side gone
-        with ThreadPoolExecutor(1, thread_name_prefix="sync") as self._syncing_thread:
-            while True:
-                try:
-                    start, end = connection.recv()
-                except (EOFError, OSError):
-                    return
-                try:
-                    connection.send(tuple(self._verify(start, end)))
-                except OSError as error:
-                    connection.send(error)
-
-    def _sync(self) -> bool:
-        """While more is verified. Raises what came of the one before."""
-        if self._syncing is not None:
-            if not self._syncing.done():
-                return False
-            self._syncing.result()
-        self._syncing = self._syncing_thread.submit(super()._sync)
-        return True
+        while True:
+            try:
+                start, end = connection.recv()
+            except (EOFError, OSError):
+                return
+            try:
+                connection.send(tuple(self._verify(start, end)))
+            except OSError as error:
+                connection.send(error)

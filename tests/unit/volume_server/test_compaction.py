@@ -195,7 +195,6 @@ def test_copy_in_small_pieces_is_the_same(volume: Volume, monkeypatch: pytest.Mo
     }
     for name, size in sizes.items():
         monkeypatch.setattr(compaction, name, size)
-    monkeypatch.setattr(verification, "SYNC_EVERY_BYTES", 100)
     monkeypatch.setattr(verification, "WINDOW_BYTES", 50)
     for number in range(30):
         put(volume, NEEDLE + number, os.urandom(number * 9))
