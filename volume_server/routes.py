@@ -28,7 +28,6 @@ _RANGE = re.compile(rb"bytes=([0-9]{0,18})-([0-9]{0,18})\Z")
 _CRC = re.compile(rb"[0-9a-f]{8}\Z")
 _CONTENT_TYPE = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 _META_NAME = re.compile(r"[a-z0-9-]{1,64}\Z")
-_PERCENT = re.compile(rb"(?:[^%\x80-\xff]|%[0-9A-Fa-f]{2})*\Z")
 _READS = frozenset({b"GET", b"HEAD"})
 _META_PREFIX = b"warehouse-meta-"
 _CORS_EXPOSED = b"Access-Control-Expose-Headers: ETag, Content-Range, X-Request-Id"
@@ -447,11 +446,14 @@ def _check_crc(put: Put) -> None:
 
 def _percent_decoded(value: bytes) -> str:
     """Raises ValueError where it is not percent-encoded UTF-8."""
-    if b"%" not in value and value.isascii():
+    if not value.isascii():
+        raise ValueError("a byte that is not ASCII")
+    if b"%" not in value:
         return value.decode()
-    if not _PERCENT.match(value):
-        raise ValueError("a % that no two hex digits follow, or a byte that is not ASCII")
-    return unquote_to_bytes(value).decode()
+    raw = unquote_to_bytes(value)  # leaves a % alone that no two hex digits follow; an escape gets shorter by 2
+    if len(value) - len(raw) != 2 * value.count(b"%"):
+        raise ValueError("a % that no two hex digits follow")
+    return raw.decode()
 
 
 def _attributes(fields: dict[bytes, bytes]) -> Attributes:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 SMALL_BODY_BYTES = 256 * 1024
 MAX_ADMIN_BODY_BYTES = 1 << 20
 """Read before the signature over it can be judged, so no more than some 50,000 needle ids take."""
+READ_BYTES = 64 << 10
+"""Asked of a socket at a time. asyncio's own 256 KiB lie above what malloc maps and unmaps for each call."""
 DRAIN_BYTES = 1 << 20
 STREAM_BUFFER_BYTES = 1 << 20
 SENDFILE_PIECE_BYTES = 4 << 20
@@ -200,6 +202,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]
         self.deadline_s = self.listener.loop.time() + HEAD_TIMEOUT_S
         if len(self.listener.connections) >= self.listener.max_connections or self.listener.draining:
             self.closed = True
