@@ -150,6 +150,7 @@ class RefreshFamily(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField(db_index=True)
     revoked_at = models.DateTimeField(null=True)
+    spent_at = models.DateTimeField(null=True, help_text="When the token before the newest was spent.")
 
     class Meta:
         verbose_name_plural = "refresh families"

@@ -104,6 +104,14 @@ WAREHOUSE_REFRESH_SECONDS: Final = _env.number(
     least=1,
     most=90 * DAY_SECONDS,
 )
+WAREHOUSE_REFRESH_LEEWAY_SECONDS: Final = _env.number(
+    "WAREHOUSE_REFRESH_LEEWAY_SECONDS",
+    "10",
+    "How long after its use a refresh token that comes again is refused only; later, all that descend from its sign-in "
+    "are revoked. 0: at once.",
+    least=0,
+    most=300,
+)
 WAREHOUSE_FAILED_LOGINS: Final = _env.number(
     "WAREHOUSE_FAILED_LOGINS",
     "30",

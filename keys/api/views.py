@@ -48,7 +48,11 @@ class Tokens(APIView):
 
 
 class TokensRefresh(APIView):
-    """Spend a refresh token for a new pair. Spending one twice revokes all that descend from the same sign-in."""
+    """Spend a refresh token for a new pair.
+
+    Of several calls with the same one at once, one gets it, the others 401. Coming with it later revokes all tokens
+    that descend from the same sign-in.
+    """
 
     authentication_classes = ()
     permission_classes = (AllowAny,)

@@ -7,6 +7,7 @@ from typing import Final
 
 from django.conf import settings
 from django.core.cache import cache
+from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -45,30 +46,35 @@ def sign_in(*, key_text: str, address: str) -> ApiKey:
 
 
 def issue_tokens(*, key: ApiKey) -> TokenPair:
-    """A new family of tokens for a key that has just signed in."""
+    """A new family of tokens for a key that has just signed in. Raises KeyRefused when it was deleted meanwhile."""
     now = timezone.now()
-    RefreshFamily.objects.filter(key=key, expires_at__lte=now).delete()
-    family = RefreshFamily.objects.create(key=key, expires_at=now + _refresh_lifetime())
+    try:
+        with transaction.atomic():
+            RefreshFamily.objects.filter(key=key, expires_at__lte=now).delete()
+            family = RefreshFamily.objects.create(key=key, expires_at=now + _refresh_lifetime())
+    except IntegrityError:
+        raise KeyRefused("The key is wrong, has expired, or was deleted.") from None
     return _pair(key, family)
 
 
 def refresh_tokens(*, refresh: str) -> TokenPair:
     """Spend a refresh token for a new pair.
 
-    Of several who spend the same one, one wins; the others give away that it was copied, and the whole family is
-    revoked (RFC 9700, section 4.14.2). Raises TokenRefused.
+    Of several who spend the same one at once, one wins and the others are refused: a client that refreshes in two
+    threads, or asks again because the answer was slow, is no thief. Whoever spends it later, or an older one, gives
+    away that it was copied, and the whole family is revoked (RFC 9700, section 4.14.2). Raises TokenRefused.
     """
     token = read_refresh(refresh)
     now = timezone.now()
     spent = RefreshFamily.objects.filter(
         pk=token["fam"], serial=token["ser"], key_id=token["sub"], revoked_at__isnull=True, expires_at__gt=now
-    ).update(serial=F("serial") + 1, expires_at=now + _refresh_lifetime())
+    ).update(serial=F("serial") + 1, spent_at=now, expires_at=now + _refresh_lifetime())
     if not spent:
-        RefreshFamily.objects.filter(pk=token["fam"], revoked_at__isnull=True).update(revoked_at=now)
+        _revoke_if_copied(token)
         raise TokenRefused("The refresh token was spent or revoked before.")
-    family = RefreshFamily.objects.select_related("key").get(pk=token["fam"])
-    if family.key.generation != token["gen"] or not family.key.is_active:
-        raise TokenRefused("The key changed or expired: sign in with it again.")
+    family = RefreshFamily.objects.select_related("key").filter(pk=token["fam"]).first()
+    if family is None or family.key.generation != token["gen"] or not family.key.is_active:
+        raise TokenRefused("The key changed, expired or was deleted: sign in with it again.")
     family.serial = int(token["ser"]) + 1
     mark_used(key=family.key)
     return _pair(family.key, family)
@@ -99,6 +105,17 @@ def _pair(key: ApiKey, family: RefreshFamily) -> TokenPair:
     refresh["fam"] = str(family.pk)
     refresh["ser"] = family.serial
     return TokenPair(str(access), str(refresh), settings.WAREHOUSE_ACCESS_SECONDS)
+
+
+def _revoke_if_copied(token: RefreshToken) -> None:
+    """Revokes the family of a token that was spent before, unless it was the last and that was just now.
+
+    One conditional UPDATE: whoever has won meanwhile is seen by it.
+    """
+    now = timezone.now()
+    leeway = timedelta(seconds=settings.WAREHOUSE_REFRESH_LEEWAY_SECONDS)
+    just_spent = Q(serial=int(token["ser"]) + 1, spent_at__isnull=False, spent_at__gt=now - leeway)
+    RefreshFamily.objects.filter(~just_spent, pk=token["fam"], revoked_at__isnull=True).update(revoked_at=now)
 
 
 def _refresh_lifetime() -> timedelta:

@@ -1,11 +1,8 @@
 """Writers of one bucket at the same time, in threads with connections of their own."""
 
 import random
-import threading
-from collections.abc import Callable
 
 import pytest
-from django.db import connection
 
 from buckets.errors import BucketNotEmpty, BucketTaken, BucketUnknown
 from buckets.models import Bucket, Chunk, Object, Outbox
@@ -13,33 +10,11 @@ from buckets.services.buckets import create_bucket, delete_bucket
 from buckets.services.objects import delete_objects
 from buckets.services.uploads import create_upload
 from buckets.verdicts import Committed, Refused, Stored
+from tests.support.races import at_once
 from tests.unit.buckets.lab import Lab, Put, chunk_put, forget_caches, require_sound
 from tests.unit.volumes.factories import make_server, make_volume
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def at_once(*jobs: Callable[[], object]) -> None:
-    """Runs the jobs side by side; the first error of any of them is raised."""
-    start = threading.Barrier(len(jobs))
-    errors: list[BaseException] = []
-
-    def run(job: Callable[[], object]) -> None:
-        try:
-            start.wait()
-            job()
-        except BaseException as error:  # noqa: BLE001 - raised again by the test's own thread
-            errors.append(error)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=[job]) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
 
 
 @pytest.fixture

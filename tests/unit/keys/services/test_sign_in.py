@@ -1,9 +1,9 @@
-import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from django.db import connection
+from django.db.models import QuerySet
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -20,6 +20,7 @@ from keys.services.sign_in import (
     sign_in,
 )
 from keys.tokens import read_access
+from tests.support.races import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -86,15 +87,45 @@ def test_refreshing_rotates(new_key: Callable[..., NewKey]) -> None:
     assert RefreshFamily.objects.get().serial == 4
 
 
-def test_reuse_revokes_the_family_and_no_other(new_key: Callable[..., NewKey]) -> None:
-    key = new_key(1).key
-    first, other = issue_tokens(key=key), issue_tokens(key=key)
+def test_asking_again_at_once_is_refused_and_harms_nobody(new_key: Callable[..., NewKey]) -> None:
+    first = issue_tokens(key=new_key(1).key)
     second = refresh_tokens(refresh=first.refresh)
     with pytest.raises(TokenRefused):
         refresh_tokens(refresh=first.refresh)
-    with pytest.raises(TokenRefused):
-        refresh_tokens(refresh=second.refresh)
+    assert refresh_tokens(refresh=second.refresh)
+
+
+@pytest.mark.parametrize("copied", ["late", "older", "without leeway"])
+def test_reuse_revokes_the_family_and_no_other(new_key: Callable[..., NewKey], settings: Settings, copied: str) -> None:
+    key = new_key(1).key
+    first, other = issue_tokens(key=key), issue_tokens(key=key)
+    newest = refresh_tokens(refresh=first.refresh)
+    if copied == "late":
+        RefreshFamily.objects.update(spent_at=timezone.now() - timedelta(seconds=11))
+    elif copied == "older":
+        newest = refresh_tokens(refresh=newest.refresh)
+    else:
+        settings.WAREHOUSE_REFRESH_LEEWAY_SECONDS = 0
+    for refresh in (first.refresh, newest.refresh):
+        with pytest.raises(TokenRefused):
+            refresh_tokens(refresh=refresh)
     assert refresh_tokens(refresh=other.refresh)
+
+
+def test_a_key_that_is_deleted_during_a_refresh_is_a_refusal(
+    new_key: Callable[..., NewKey], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refresh = issue_tokens(key=new_key().key).refresh
+    spend = QuerySet.update
+
+    def spend_then_delete(rows: Any, **values: Any) -> int:
+        spent = spend(rows, **values)
+        RefreshFamily.objects.all().delete()
+        return spent
+
+    monkeypatch.setattr(QuerySet, "update", spend_then_delete)
+    with pytest.raises(TokenRefused):
+        refresh_tokens(refresh=refresh)
 
 
 def test_revoking_ends_the_family(new_key: Callable[..., NewKey]) -> None:
@@ -142,29 +173,33 @@ def test_expired_families_are_cleared_at_the_next_sign_in(new_key: Callable[...,
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_two_who_spend_one_token_at_once_exactly_one_wins() -> None:
+def test_of_several_who_spend_one_token_at_once_exactly_one_wins_and_stays_signed_in() -> None:
     key = create_key(actor=None, name="raced").key
+    spent = refresh = issue_tokens(key=key).refresh
     for _ in range(5):
-        refresh = issue_tokens(key=key).refresh
-        start = threading.Barrier(2)
         won: list[TokenPair] = []
         lost: list[TokenRefused] = []
 
-        def spend(refresh: str = refresh, start: threading.Barrier = start, won: list[TokenPair] = won,
-                  lost: list[TokenRefused] = lost) -> None:  # fmt: skip
-            start.wait()
+        def spend(refresh: str = refresh, won: list[TokenPair] = won, lost: list[TokenRefused] = lost) -> None:
             try:
                 won.append(refresh_tokens(refresh=refresh))
             except TokenRefused as error:
                 lost.append(error)
-            finally:
-                connection.close()
 
-        threads = [threading.Thread(target=spend) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert (len(won), len(lost)) == (1, 1)
-        with pytest.raises(TokenRefused):  # somebody holds a copy: the family is dead for both
-            refresh_tokens(refresh=won[0].refresh)
+        at_once(spend, spend, spend)
+        assert (len(won), len(lost)) == (1, 2)
+        spent, refresh = refresh, won[0].refresh  # good still: the next round spends it
+    assert RefreshFamily.objects.get().revoked_at is None
+    RefreshFamily.objects.update(spent_at=timezone.now() - timedelta(seconds=11))
+    for token in (spent, refresh):
+        with pytest.raises(TokenRefused):
+            refresh_tokens(refresh=token)
+    assert RefreshFamily.objects.get().revoked_at is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_signing_in_while_the_key_is_deleted_is_a_refusal() -> None:
+    key = create_key(actor=None, name="gone").key
+    delete_key(actor=None, key_id=key.pk)
+    with pytest.raises(KeyRefused):
+        issue_tokens(key=key)
