@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 
 from buckets import selectors
 from buckets.api import serializers as shapes
+from buckets.api.serving import NO_STORE
 from buckets.errors import KeyInvalid, ObjectUnknown
 from buckets.models import Object, Upload
 from buckets.names import key_error
@@ -23,9 +24,6 @@ from buckets.services.objects import delete_objects, update_object
 from buckets.services.uploads import abort_upload, create_upload, resume_upload
 from keys.api import rights
 from keys.permissions import Permission
-
-NO_STORE = {"Cache-Control": "no-store"}
-"""Of answers with signed URLs in them."""
 
 
 class Buckets(APIView):

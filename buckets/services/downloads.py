@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from django.conf import settings
 
+from buckets.errors import NeedleUnreadable
 from buckets.selectors import Found, find_objects, get_bucket
 from keys.permissions import Permission
 from keys.rights import KeyRights
@@ -53,7 +54,17 @@ def sign_downloads(*, bucket: str, reader: KeyRights, keys: Iterable[str]) -> Do
     )
 
 
-def sign_chunks(objects: Iterable[Found], *, reader: KeyRights, expires_at: int) -> list[list[str]]:
+def sign_needle(found: Found, *, reader: KeyRights, expires_at: int, inline: bool = False) -> str:
+    """The URL of an object of one chunk, at the replica to be asked first. Raises NeedleUnreadable."""
+    [urls] = sign_chunks([found], reader=reader, expires_at=expires_at, inline=inline)
+    if not urls:
+        raise NeedleUnreadable("The volume server that holds this object is not known yet.")
+    return urls[0]
+
+
+def sign_chunks(
+    objects: Iterable[Found], *, reader: KeyRights, expires_at: int, inline: bool = False
+) -> list[list[str]]:
     """For each chunk of each object the URLs of its replicas, good until ``expires_at`` (Unix seconds)."""
     return sign_gets(
         [
@@ -62,6 +73,7 @@ def sign_chunks(objects: Iterable[Found], *, reader: KeyRights, expires_at: int)
                 needle=chunk.needle,
                 etag=one.etag,
                 content_type=one.content_type,
+                inline=inline,
                 filename=file_name(one.key),
             )
             for one in objects
