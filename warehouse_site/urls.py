@@ -4,9 +4,9 @@ from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularSwaggerSplitView
 
-from keys.api.views import jwks
+from keys.api.views import Jwks
 from keys.forms import KeySignInForm
 from warehouse_site import views
 
@@ -25,8 +25,8 @@ urlpatterns = [
     path("", views.landing, name="landing"),
     path("admin", RedirectView.as_view(url="/admin/")),
     path("admin/", admin.site.urls),
-    path(".well-known/jwks.json", jwks, name="jwks"),
-    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path(".well-known/jwks.json", Jwks.as_view(), name="jwks"),
+    path("api/schema", views.Schema.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("api/auth/", include(browsable_api)),
     path("api/v1", views.ApiRoot.as_view(), name="api-root"),

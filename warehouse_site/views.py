@@ -12,6 +12,7 @@ from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
 from volumes.selectors import count_online_servers
+from warehouse_site import openapi
 
 
 def landing(request: HttpRequest) -> HttpResponse:
@@ -28,6 +29,19 @@ class ApiRoot(APIView):
     @extend_schema(exclude=True)
     def get(self, request: Request) -> Response:
         return Response({name: f"{reverse('api-root', request=request)}/{name}" for name in self.NAMES})
+
+
+class Schema(APIView):
+    """The API as an OpenAPI document, in YAML or JSON."""
+
+    permission_classes = (AllowAny,)
+    authentication_classes = ()
+    renderer_classes = tuple(openapi.RENDERERS.values())
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> HttpResponse:
+        media_type = request.accepted_renderer.media_type
+        return HttpResponse(openapi.rendered(media_type), content_type=f"{media_type}; charset=utf-8")
 
 
 class HealthSerializer(serializers.Serializer[dict[str, object]]):

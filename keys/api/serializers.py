@@ -23,6 +23,19 @@ class TokenPairSerializer(serializers.Serializer[Any]):
     expires_in = serializers.IntegerField(source="expires_in_s", help_text="Seconds until `access` expires.")
 
 
+class JwkSerializer(serializers.Serializer[Any]):
+    kty = serializers.CharField(help_text="`RSA`.")
+    use = serializers.CharField(help_text="`sig`: it verifies signatures.")
+    alg = serializers.CharField(help_text="`RS256`.")
+    kid = serializers.CharField(help_text="The `kid` of the tokens that it verifies.")
+    n = serializers.CharField(help_text="Modulus, base64url.")
+    e = serializers.CharField(help_text="Exponent, base64url.")
+
+
+class JwksSerializer(serializers.Serializer[Any]):
+    keys = JwkSerializer(many=True)
+
+
 class GrantSerializer(serializers.ModelSerializer[Grant]):
     bucket = serializers.CharField(max_length=MAX_BUCKET_CHARS)
     prefix = serializers.CharField(allow_blank=True, default="", trim_whitespace=False)

@@ -1,15 +1,15 @@
 """Signing in, and managing keys."""
 
-from django.http import HttpRequest, JsonResponse
-from django.views.decorators.http import require_safe
 from drf_spectacular.utils import extend_schema
 from rest_framework.permissions import AllowAny
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from keys import api, tokens
 from keys.api.serializers import (
+    JwksSerializer,
     KeyListSerializer,
     KeySerializer,
     NewKeySerializer,
@@ -27,10 +27,16 @@ from keys.services.sign_in import issue_tokens, refresh_tokens, revoke_tokens, s
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-@require_safe
-def jwks(_request: HttpRequest) -> JsonResponse:
+class Jwks(APIView):
     """The public keys that access tokens are verified with (RFC 7517)."""
-    return JsonResponse(tokens.jwks(), headers={"Cache-Control": "public, max-age=60"})
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+    renderer_classes = (JSONRenderer,)  # to browsers, too: it is made for programs
+
+    @extend_schema(responses=JwksSerializer)
+    def get(self, request: Request) -> Response:
+        return Response(tokens.jwks(), headers={"Cache-Control": "public, max-age=60"})
 
 
 class Tokens(APIView):
