@@ -7,6 +7,7 @@ The device is set to write what was verified, so that the last sync, which write
 one is not made here, and it is the one that is told of an error.
 """
 
+import contextlib
 import multiprocessing
 import os
 from collections import deque
@@ -133,12 +134,13 @@ class ForkedVerifier(Verifier):
 
     def _serve(self, connection: Connection) -> None:
         self._connection.close()  # or it would never see the other side gone
-        while True:
-            try:
+        with contextlib.suppress(EOFError, OSError):  # whoever asked is gone
+            while True:
                 start, end = connection.recv()
-            except (EOFError, OSError):
-                return
-            try:
-                connection.send(tuple(self._verify(start, end)))
-            except OSError as error:
-                connection.send(error)
+                connection.send(self._outcome(start, end))
+
+    def _outcome(self, start: int, end: int) -> tuple[object, ...] | OSError:
+        try:
+            return tuple(self._verify(start, end))
+        except OSError as error:
+            return error

@@ -151,3 +151,24 @@ def test_process_goes_when_its_maker_goes(volume: Volume) -> None:
     verifier.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_process_ends_in_peace_when_its_maker_goes_while_it_verifies(volume: Volume) -> None:
+    """A killed compaction leaves nobody to tell; that is no error of the process beside it."""
+    fill(volume)
+    gate, opener = os.pipe()
+
+    class Gated(FileSystem):
+        def read_at(self, fd: int, size_bytes: int, offset: int) -> bytes:
+            os.read(gate, 1)
+            return super().read_at(fd, size_bytes, offset)
+
+    verifier = ForkedVerifier(Gated(), volume.path, Tagger(volume.superblock.salt))
+    verifier.begin(RECORDS_START, volume.tail)
+    verifier._connection.close()
+    os.write(opener, b"go" * 100)
+    verifier._process.join()
+    assert verifier._process.exitcode == 0
+    verifier.close()
+    os.close(gate)
+    os.close(opener)
