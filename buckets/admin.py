@@ -24,7 +24,7 @@ from buckets.services.outbox import collect_outbox
 from buckets.services.uploads import abort_upload
 from keys.errors import Invalid, WarehouseError
 
-_SETTINGS = ("visibility", "replication", "quota_bytes", "quota_objects", "cors_origins")
+_SETTINGS = ("visibility", "replication", "chunk_size", "quota_bytes", "quota_objects", "cors_origins")
 
 
 def _link(view: str, text: object, *args: object, query: str = "") -> SafeString:

@@ -11,6 +11,7 @@ from django.db.models.functions import Now
 
 from buckets.fields import ByteOrderedField, OctetLength
 from buckets.names import MAX_CONTENT_TYPE_CHARS, MAX_IF_MATCH_CHARS, MAX_KEY_BYTES
+from buckets.sizes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 
 MAX_CRC32 = (1 << 32) - 1
 
@@ -23,6 +24,9 @@ class Bucket(models.Model):
     name = ByteOrderedField(max_length=63, unique=True)
     visibility = models.CharField(max_length=16, choices=Visibility, default=Visibility.PRIVATE)
     replication = models.PositiveSmallIntegerField(default=1, help_text="Copies of each needle, on different nodes.")
+    chunk_size = models.BigIntegerField(
+        null=True, blank=True, help_text="Bytes of each chunk of a large object but the last. Empty: the store's."
+    )
     quota_bytes = models.PositiveBigIntegerField(null=True, blank=True, help_text="Empty: no limit.")
     quota_objects = models.PositiveBigIntegerField(null=True, blank=True, help_text="Empty: no limit.")
     cors_origins = models.JSONField(
@@ -39,6 +43,11 @@ class Bucket(models.Model):
             models.CheckConstraint(condition=~Q(name=""), name="bucket_named"),
             models.CheckConstraint(condition=Q(visibility__in=["private", "public-read"]), name="bucket_visibility"),
             models.CheckConstraint(condition=Q(replication__gte=1), name="bucket_replicated"),
+            models.CheckConstraint(
+                condition=Q(chunk_size__isnull=True)
+                | Q(chunk_size__gte=MIN_CHUNK_BYTES, chunk_size__lte=MAX_CHUNK_BYTES),
+                name="bucket_chunk_size_in_bounds",
+            ),
             models.CheckConstraint(
                 condition=Q(object_count__gte=0, total_bytes__gte=0), name="bucket_counts_not_negative"
             ),

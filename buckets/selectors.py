@@ -67,6 +67,11 @@ def get_bucket(name: str) -> Bucket:
     return bucket
 
 
+def is_public(name: str) -> bool:
+    """Whether anybody may read the objects of a bucket; False as well where there is no such bucket."""
+    return Bucket.objects.filter(name=name, visibility=Bucket.Visibility.PUBLIC_READ).exists()
+
+
 def list_buckets(*, names: Iterable[str] | None = None, after: str = "", limit: int = MAX_PAGE) -> QuerySet[Bucket]:
     """Up to ``limit`` buckets behind the name ``after``, by name; ``names`` None: any of them."""
     buckets = Bucket.objects.filter(name__gt=after).order_by("name")

@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
 from keys.permissions import ALL_PERMISSIONS, GRANTABLE, Permission, names
+from keys.rights import ANYBODY
 
 MAX_NAME_CHARS = 100
 MAX_PREFIX_BYTES = 1024
@@ -67,6 +68,7 @@ class ApiKey(models.Model):
         ordering = ("id",)
         constraints = (
             models.CheckConstraint(condition=~Q(name=""), name="key_has_a_name"),
+            models.CheckConstraint(condition=Q(id__gt=ANYBODY), name="key_is_somebody"),
             models.CheckConstraint(
                 condition=Q(permissions__gte=0, permissions__lte=ALL_PERMISSIONS), name="key_permissions_known"
             ),

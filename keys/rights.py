@@ -13,6 +13,10 @@ from datetime import datetime
 from keys.errors import PermissionDenied
 from keys.permissions import ALL_PERMISSIONS, Permission, names
 
+ANYBODY = 0
+"""In the place of a key's id in what is signed for nobody in particular. Keys are numbered from 1, so that no revoked
+key is ever meant by it: such URLs end by their expiry alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class GrantRow:
@@ -111,3 +115,9 @@ class KeyRights:
             self.allows(Permission(grant.permissions), bucket=grant.bucket, key=grant.prefix, prefix=True)
             for grant in grants
         )
+
+
+def public_reader(bucket: str) -> KeyRights:
+    """What anybody may do with a bucket that is public to read: get its objects, nothing else."""
+    grant = GrantRow(bucket=bucket, prefix="", permissions=int(Permission.OBJECTS_READ))
+    return KeyRights(id=ANYBODY, generation=0, permissions=0, grants=(grant,), expires_at=None, is_active=True)

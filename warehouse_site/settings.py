@@ -15,6 +15,7 @@ import django_stubs_ext
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import SimpleLazyObject
 
+from buckets.sizes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from keys.secrets import secret
 from warehouse_site import logs, sqlite
 from warehouse_site.environment import Environment
@@ -63,7 +64,11 @@ WAREHOUSE_THREADS: Final = _env.number(
 # --- Sizes and lifetimes ------------------------------------------------------------------------------------------
 
 WAREHOUSE_CHUNK_SIZE: Final = _env.size(
-    "WAREHOUSE_CHUNK_SIZE", "80MiB", "Size of an object's chunks, the last one excepted.", least=KIB, most=255 * MIB
+    "WAREHOUSE_CHUNK_SIZE",
+    "80MiB",
+    "Size of an object's chunks, the last one excepted; a bucket may have its own.",
+    least=MIN_CHUNK_BYTES,
+    most=MAX_CHUNK_BYTES,
 )
 WAREHOUSE_VOLUME_SIZE: Final = _env.size(
     "WAREHOUSE_VOLUME_SIZE", "16GiB", "Size at which a volume counts as full.", least=64 * KIB, most=512 * GIB

@@ -1,22 +1,25 @@
 """`content`: an object's bytes at one address, for browsers and curl."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from django.http.response import HttpResponseBase
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
+from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
 from buckets.api.serving import redirect_to, whole_or_range
 from buckets.api.views import KeyedView
 from buckets.errors import ObjectUnknown
-from buckets.selectors import find_objects, get_bucket
+from buckets.selectors import find_objects, get_bucket, is_public
 from buckets.services.downloads import sign_needle, url_expiry
 from keys.api import rights
 from keys.permissions import Permission
+from keys.rights import KeyRights, public_reader
 
 
 class Whatever(BaseContentNegotiation):
@@ -32,23 +35,37 @@ class Whatever(BaseContentNegotiation):
         return renderer, renderer.media_type
 
 
+class SignedInOrPublic(IsAuthenticated):
+    """Whoever signed in, and of public buckets anybody. Of all others the answer is one and the same 401, whether there
+    is such a bucket or not."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        return super().has_permission(request, view) or (
+            request.method in ("GET", "HEAD") and is_public(view.kwargs["bucket"])
+        )
+
+
 class Content(KeyedView):
-    """An object's bytes. Of one chunk: a redirect to the volume server. Of several: a stream, also of a range."""
+    """An object's bytes. Of one chunk: a redirect to the volume server. Of several: a stream, also of a range.
+
+    Without a token: of buckets with the visibility `public-read`.
+    """
 
     content_negotiation_class = Whatever
+    permission_classes = (SignedInOrPublic,)
 
     @extend_schema(
+        auth=[{"accessToken": []}, {"cookieAuth": []}, {}],  # type: ignore[list-item]  # the document's form
         responses={
             (200, "application/octet-stream"): OpenApiTypes.BINARY,
             (206, "application/octet-stream"): OpenApiTypes.BINARY,
             304: OpenApiResponse(description="If-None-Match names this version."),
             307: OpenApiResponse(description="The object has one chunk: Location is a signed URL."),
             416: OpenApiResponse(description="The range lies behind the object's end."),
-        }
+        },
     )
     def get(self, request: Request, bucket: str, key: str) -> HttpResponseBase:
-        reader = rights(request)
-        reader.require(Permission.OBJECTS_READ, bucket=bucket, key=key)
+        reader = _reader(request, bucket, key)
         expires_at = url_expiry()
         found = find_objects(bucket_id=get_bucket(bucket).pk, keys=[key]).get(key)
         if found is None:
@@ -56,3 +73,12 @@ class Content(KeyedView):
         if len(found.chunks) == 1:
             return redirect_to(sign_needle(found, reader=reader, expires_at=expires_at), found)
         return whole_or_range(request, found, reader)
+
+
+def _reader(request: Request, bucket: str, key: str) -> KeyRights:
+    """On whose behalf the object is read. Raises PermissionDenied, TokenRefused."""
+    reader = rights(request) if request.user.is_authenticated else public_reader(bucket)
+    if not reader.allows(Permission.OBJECTS_READ, bucket=bucket, key=key) and is_public(bucket):
+        return public_reader(bucket)  # a key that may do less than anybody
+    reader.require(Permission.OBJECTS_READ, bucket=bucket, key=key)
+    return reader

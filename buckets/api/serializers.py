@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from django.conf import settings
 from rest_framework import serializers
 
 from buckets import names
@@ -13,6 +12,7 @@ from buckets.services.buckets import BucketSettings
 from buckets.services.downloads import Download
 from buckets.services.leases import Lease
 from buckets.services.uploads import ChunkSlot, Slots
+from buckets.sizes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from buckets.verdicts import rfc3339
 from keys.api.bodies import Body
 from volume_server.intent import MAX_COUNT
@@ -66,9 +66,18 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
 
     name = TextField(error_of=names.bucket_name_error)
     visibility = serializers.ChoiceField(
-        choices=Bucket.Visibility.choices, required=False, help_text="`private` is all there is yet."
+        choices=Bucket.Visibility.choices,
+        required=False,
+        help_text="`public-read`: anybody may GET `content/{key}`, without a token; all else stays closed.",
     )
     replication = serializers.IntegerField(required=False, help_text="Copies of each needle; 1 is all there is yet.")
+    chunk_size = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        min_value=MIN_CHUNK_BYTES,
+        max_value=MAX_CHUNK_BYTES,
+        help_text="Bytes of each chunk of an upload but the last; null: the store's.",
+    )
     quota_bytes = serializers.IntegerField(
         required=False, allow_null=True, min_value=0, max_value=MAX_NUMBER, help_text="null: no limit."
     )
@@ -91,6 +100,7 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
             "total_bytes",
             "visibility",
             "replication",
+            "chunk_size",
             "quota_bytes",
             "quota_objects",
             "cors_origins",
@@ -281,7 +291,7 @@ def leased(lease: Lease) -> dict[str, object]:
         "max_bytes": lease.max_bytes,
         "url": lease.url,
         "expires_at": rfc3339(lease.expires_at),
-        "chunk_size": settings.WAREHOUSE_CHUNK_SIZE,
+        "chunk_size": lease.chunk_size,
     }
 
 

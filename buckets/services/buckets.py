@@ -1,7 +1,7 @@
 """Making, changing and deleting buckets."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,6 +14,7 @@ from buckets.names import bucket_name_error
 from buckets.services.bulk import database_uuid
 from buckets.services.chunks import take_chunks_of_uploads
 from buckets.services.outbox import bury
+from buckets.sizes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from keys.errors import Invalid
 from keys.services.keys import delete_bucket_grants
 from volumes.services.store import next_sequence, set_cors_origins
@@ -33,10 +34,11 @@ UNSET: Final = Unset()
 
 @dataclass(frozen=True, slots=True)
 class BucketSettings:
-    """What can be set on a bucket. Quotas: None for no limit."""
+    """What can be set on a bucket. Quotas: None for no limit; chunk size, in bytes: None for the store's."""
 
     visibility: str | Unset = UNSET
     replication: int | Unset = UNSET
+    chunk_size: int | Unset | None = UNSET
     quota_bytes: int | Unset | None = UNSET
     quota_objects: int | Unset | None = UNSET
     cors_origins: Iterable[str] | Unset = UNSET
@@ -67,7 +69,7 @@ def update_bucket(*, name: str, settings: BucketSettings) -> Bucket:
     bucket = _locked(name)
     origins = bucket.cors_origins
     apply_settings(bucket, settings)
-    bucket.save(update_fields=("visibility", "replication", "quota_bytes", "quota_objects", "cors_origins"))
+    bucket.save(update_fields=[setting.name for setting in fields(BucketSettings)])
     _tell_volume_servers(changed=bucket.cors_origins != origins)
     next_sequence()
     return bucket
@@ -110,12 +112,16 @@ def apply_settings(bucket: Bucket, settings: BucketSettings) -> None:
         bucket.visibility = settings.visibility
         if bucket.visibility not in Bucket.Visibility:
             errors["visibility"] = [f"One of {', '.join(Bucket.Visibility.values)}."]
-        elif bucket.visibility != Bucket.Visibility.PRIVATE:
-            errors["visibility"] = [f"Only {Bucket.Visibility.PRIVATE.value} buckets can be kept yet."]
     if not isinstance(settings.replication, Unset):
         bucket.replication = settings.replication
         if not 1 <= bucket.replication <= MAX_REPLICATION:
             errors["replication"] = [f"Only {MAX_REPLICATION} copy of each needle can be kept yet."]
+    if not isinstance(settings.chunk_size, Unset):
+        bucket.chunk_size = settings.chunk_size
+        if bucket.chunk_size is not None and not MIN_CHUNK_BYTES <= bucket.chunk_size <= MAX_CHUNK_BYTES:
+            errors["chunk_size"] = [
+                f"A number from {MIN_CHUNK_BYTES} to {MAX_CHUNK_BYTES} (bytes), or null for the store's."
+            ]
     for name, quota in (("quota_bytes", settings.quota_bytes), ("quota_objects", settings.quota_objects)):
         if not isinstance(quota, Unset):
             setattr(bucket, name, quota)

@@ -22,7 +22,7 @@ SLOT_BITS = 16
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """``first`` is a needle id; ``url`` holds the literal ``{needle}``."""
+    """``first`` is a needle id; ``url`` holds the literal ``{needle}``. ``chunk_size``: larger objects are uploads."""
 
     volume: int
     first: int
@@ -30,6 +30,7 @@ class Lease:
     max_bytes: int
     url: str
     expires_at: datetime
+    chunk_size: int
 
 
 def issue_lease(*, bucket: str, holder: KeyRights, count: int, max_bytes: int, prefix: str = "") -> Lease:
@@ -71,4 +72,5 @@ def issue_lease(*, bucket: str, holder: KeyRights, count: int, max_bytes: int, p
         max_bytes=max_bytes,
         url=put_url(target=target, intent=intent),
         expires_at=datetime.fromtimestamp(expires_at, UTC),
+        chunk_size=row.chunk_size or settings.WAREHOUSE_CHUNK_SIZE,
     )

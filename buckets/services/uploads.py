@@ -11,7 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from buckets.errors import KeyInvalid, MetadataInvalid, ObjectTooLarge, UploadOver, UploadUnknown
-from buckets.models import Outbox, Upload
+from buckets.models import Bucket, Outbox, Upload
 from buckets.names import DEFAULT_CONTENT_TYPE, content_type_error, if_match_error, key_error, metadata_error
 from buckets.selectors import current_etag, get_bucket, missing_chunks
 from buckets.services.bulk import database_uuid
@@ -70,8 +70,8 @@ def create_upload(
     """
     content_type = content_type or DEFAULT_CONTENT_TYPE
     _require_valid(key=key, size=size, content_type=content_type, metadata=metadata or {}, if_match=if_match)
-    chunk_size = _chunk_size(size)
     row = get_bucket(bucket)
+    chunk_size = _chunk_size(size, row)
     etag = current_etag(bucket_id=row.pk, key=key)
     require_conditions(etag=etag, if_match=if_match, if_none_match=if_none_match)
     require_quota(
@@ -176,9 +176,9 @@ def _sign(upload: Upload, indexes: Iterable[int], holder: KeyRights) -> list[Chu
     return slots
 
 
-def _chunk_size(size: int) -> int:
-    """The configured size, or larger where there would be too many chunks. Raises ObjectTooLarge."""
-    chunk_size: int = settings.WAREHOUSE_CHUNK_SIZE
+def _chunk_size(size: int, bucket: Bucket) -> int:
+    """The bucket's size or the store's, or larger where there would be too many chunks. Raises ObjectTooLarge."""
+    chunk_size: int = bucket.chunk_size or settings.WAREHOUSE_CHUNK_SIZE
     if size > MAX_CHUNKS * chunk_size:
         chunk_size = -(-size // MAX_CHUNKS)
     if chunk_size > MAX_DATA_BYTES:

@@ -55,8 +55,9 @@ class _Kind:
 
 class LeasePool:
     def __init__(self, master: Master, *, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        """Objects up to this size are put under leases; lowered to the store's chunk size when that is learnt."""
+        self._limit_bytes = limit_bytes
+        """Objects up to this size are put under leases; and up to their bucket's chunk size, when that is learnt."""
+        self._chunk_bytes: dict[str, int] = {}
         self._master = master
         self._lock = threading.Lock()
         self._kinds: dict[tuple[str, str, int], _Kind] = {}
@@ -70,10 +71,11 @@ class LeasePool:
         the folders of ``key`` from the top, then ``key`` itself.
         Raises LeaseTooLarge, PermissionDenied and whatever else the master answers.
         """
-        if size > self.limit_bytes:
+        limit_bytes = self._limit_of(bucket)
+        if size > limit_bytes:
             raise LeaseTooLarge
-        max_bytes = next((limit for limit in _CLASSES_BYTES if size <= limit), self.limit_bytes)
-        max_bytes = min(max_bytes, self.limit_bytes)
+        max_bytes = next((limit for limit in _CLASSES_BYTES if size <= limit), limit_bytes)
+        max_bytes = min(max_bytes, limit_bytes)
         refusal: PermissionDenied | None = None
         for prefix in self._prefixes(bucket, key):
             try:
@@ -89,15 +91,18 @@ class LeasePool:
                 continue
             if prefix and prefix != key:
                 self._remember_granted(bucket, prefix)
-            if size > self.limit_bytes:  # learnt from this very lease
+            if size > self._limit_of(bucket):  # learnt from this very lease
                 raise LeaseTooLarge
             return url, lease
         assert refusal is not None
         raise refusal
 
-    def learn_chunk_size(self, chunk_bytes: int) -> None:
-        """Larger objects are cut into chunks, and the store gives no leases beyond a chunk."""
-        self.limit_bytes = min(self.limit_bytes, chunk_bytes)
+    def learn_chunk_size(self, bucket: str, chunk_bytes: int) -> None:
+        """Larger objects of the bucket are cut into chunks, and the store would have them so."""
+        self._chunk_bytes[bucket] = min(self._chunk_bytes.get(bucket, chunk_bytes), chunk_bytes)
+
+    def _limit_of(self, bucket: str) -> int:
+        return min(self._limit_bytes, self._chunk_bytes.get(bucket, self._limit_bytes))
 
     def drop(self, lease: Lease) -> None:
         """Use no more needles of this lease."""
@@ -135,7 +140,7 @@ class LeasePool:
         if given < 1 or "{needle}" not in url:
             raise ProtocolError("the master gave a lease without needles")
         if "chunk_size" in answer:
-            self.learn_chunk_size(int(answer["chunk_size"]))
+            self.learn_chunk_size(bucket, int(answer["chunk_size"]))
         life_s = max((expires_at - datetime.now(UTC)).total_seconds(), _MIN_LIFE_S)
         return Lease(url, first, given, best_until=time.monotonic() + life_s - min(30.0, life_s / 5))
 

@@ -33,7 +33,7 @@ class Uploader:
         wire: Wire,
         config: TransferConfig,
         executor: Callable[[], Executor],
-        on_chunk_size: Callable[[int], None],
+        on_chunk_size: Callable[[str, int], None],
     ) -> None:
         self._on_chunk_size = on_chunk_size
         self._master = master
@@ -52,7 +52,7 @@ class Uploader:
             "POST", bucket_path(bucket, "uploads"), body={"key": key, "size": source.size, **attributes}
         )
         upload, chunks = str(answer["id"]), _chunks(answer["chunks"])
-        self._on_chunk_size(int(answer["chunk_size"]))
+        self._on_chunk_size(bucket, int(answer["chunk_size"]))
         if sum(chunk.size for chunk in chunks) != source.size:
             raise ProtocolError("the chunks of the upload do not add up to its size")
         stop = threading.Event()

@@ -85,7 +85,7 @@ class Client:
     # Buckets
 
     def create_bucket(self, name: str, **settings: Any) -> Bucket:
-        """Make a bucket. ``settings``: replication, visibility, quota_bytes, quota_objects, cors_origins."""
+        """Make a bucket. ``settings``: visibility, chunk_size, quota_bytes, quota_objects, cors_origins."""
         body = {"name": name, **settings}
         return Bucket.from_json(self._master.call("POST", "buckets", body=body, repeatable=False))
 

@@ -61,11 +61,12 @@ def test_buckets_are_made_changed_and_deleted(site: Client) -> None:
     row = Bucket.objects.get()
     assert (row.name, row.cors_origins) == ("new", ["https://a.example"])
     change = url("bucket", "change", row.pk)
-    assert site.post(change, form | {"name": "other", "quota_bytes": 7}).status_code == 302
+    assert site.post(change, form | {"name": "other", "quota_bytes": 7, "visibility": "public-read"}).status_code == 302
     row.refresh_from_db()
-    assert (row.name, row.quota_bytes) == ("new", 7)
+    assert (row.name, row.quota_bytes, row.visibility) == ("new", 7, "public-read")
     for wrong in (
-        {"visibility": "public-read"},
+        {"visibility": "open"},
+        {"chunk_size": 1},
         {"replication": 2},
         {"cors_origins": '["x"]'},
         {"cors_origins": "5"},

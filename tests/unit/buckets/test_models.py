@@ -34,6 +34,8 @@ def rows(lab: Lab, settings: Any) -> dict[str, Model]:
         ("bucket", {"name": ""}),
         ("bucket", {"visibility": "open"}),
         ("bucket", {"replication": 0}),
+        ("bucket", {"chunk_size": 1023}),
+        ("bucket", {"chunk_size": (255 << 20) + 1}),
         ("bucket", {"object_count": -1}),
         ("bucket", {"total_bytes": -1}),
         ("object", {"key": ""}),

@@ -134,6 +134,17 @@ def test_objects_are_cut_at_the_stores_chunk_size() -> None:
         assert (fake.calls["POST uploads"], fake.calls["POST leases"]) == (2, 2)
 
 
+def test_a_bucket_of_small_chunks_is_no_other_ones_limit(fake: FakeStore, client: Client) -> None:
+    body = b"x" * 3500
+    fake.chunk_size = 1000
+    client.put("b", "k", body)
+    fake.chunk_size, fake.buckets["c"] = CHUNK_SIZE, {}
+    client.put("c", "k", body)
+    client.put("c", "k2", body)
+    assert [len(fake.buckets[bucket]["k"].chunks) for bucket in ("b", "c")] == [4, 1]
+    assert (fake.calls["POST uploads"], fake.calls["POST leases"]) == (1, 2)
+
+
 def test_a_store_that_gives_only_small_leases(fake: FakeStore, client: Client) -> None:
     fake.max_lease_bytes = 1 << 16
     client.put("b", "k", b"x" * (1 << 17))

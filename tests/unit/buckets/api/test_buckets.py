@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+from django.conf import settings
 from rest_framework.test import APIClient
 
 from buckets.models import Bucket
@@ -18,6 +19,7 @@ FIELDS = {
     "total_bytes",
     "visibility",
     "replication",
+    "chunk_size",
     "quota_bytes",
     "quota_objects",
     "cors_origins",
@@ -38,13 +40,16 @@ def test_a_bucket_is_made_read_changed_and_deleted(api: APIClient) -> None:
         "/api/v1/buckets/photos",
         {
             "quota_bytes": None,
-            "visibility": "private",
+            "visibility": "public-read",
+            "chunk_size": 1 << 20,
             "cors_origins": ["https://b.example", "http://a.example:81"],
         },
     )
     assert changed.status_code == 200
     assert changed.json() == body | {
         "quota_bytes": None,
+        "visibility": "public-read",
+        "chunk_size": 1 << 20,
         "cors_origins": ["http://a.example:81", "https://b.example"],
     }
     assert Store.objects.get().cors_origins == ["http://a.example:81", "https://b.example"]
@@ -63,7 +68,10 @@ def test_a_bucket_is_made_read_changed_and_deleted(api: APIClient) -> None:
         ({"name": 5}, "name"),
         ({"name": None}, "name"),
         ({"name": "a", "visibility": "open"}, "visibility"),
-        ({"name": "a", "visibility": "public-read"}, "visibility"),
+        ({"name": "a", "visibility": None}, "visibility"),
+        ({"name": "a", "chunk_size": 1023}, "chunk_size"),
+        ({"name": "a", "chunk_size": (255 << 20) + 1}, "chunk_size"),
+        ({"name": "a", "chunk_size": "x"}, "chunk_size"),
         ({"name": "a", "replication": 2}, "replication"),
         ({"name": "a", "replication": 0}, "replication"),
         ({"name": "a", "replication": "x"}, "replication"),
@@ -88,13 +96,24 @@ def test_what_is_wrong_is_named(api: APIClient, body: Any, field: str) -> None:
 
 def test_what_cannot_be_kept_yet_is_refused_for_buckets_that_are_there(api: APIClient) -> None:
     made = api.post("/api/v1/buckets", {"name": "photos"}).json()
-    for field, value in (("visibility", "public-read"), ("replication", 5)):
-        answer = api.patch("/api/v1/buckets/photos", {field: value})
-        assert (answer.status_code, list(answer.json()["errors"])) == (400, [field])
-        [text] = answer.json()["errors"][field]
-        assert text.startswith("Only ")
-        assert text.endswith(" can be kept yet.")
+    answer = api.patch("/api/v1/buckets/photos", {"replication": 5})
+    assert answer.status_code == 400
+    assert answer.json()["errors"] == {"replication": ["Only 1 copy of each needle can be kept yet."]}
     assert api.get("/api/v1/buckets/photos").json() == made
+
+
+def test_a_bucket_may_have_chunks_of_its_own_size(api: APIClient, lab: Lab) -> None:
+    lease, upload = {"count": 1, "max_bytes": 1}, {"key": "k", "size": 5000}
+    before = api.post("/api/v1/buckets/photos/leases", lease).json()["chunk_size"]
+    assert before == settings.WAREHOUSE_CHUNK_SIZE
+    assert api.patch("/api/v1/buckets/photos", {"chunk_size": 2000}).status_code == 200
+    assert api.post("/api/v1/buckets/photos/leases", lease).json()["chunk_size"] == 2000
+    made = api.post("/api/v1/buckets/photos/uploads", upload).json()
+    assert (made["chunk_size"], [chunk["size"] for chunk in made["chunks"]]) == (2000, [2000, 2000, 1000])
+    assert api.patch("/api/v1/buckets/photos", {"chunk_size": None}).status_code == 200
+    assert api.post("/api/v1/buckets/photos/uploads", upload).json()["chunk_size"] == before
+    # What was begun goes on as it was cut.
+    assert [chunk["size"] for chunk in api.get(f"/api/v1/uploads/{made['id']}").json()["missing"]] == [2000, 2000, 1000]
 
 
 def test_a_name_is_taken_once(api: APIClient) -> None:

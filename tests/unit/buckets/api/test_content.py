@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.db import IntegrityError, transaction
 from django.utils.http import http_date
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,8 +17,13 @@ from buckets.api.ranges import Unsatisfiable, parse_range
 from buckets.models import Chunk, Object
 from buckets.selectors import find_objects
 from buckets.services import content
+from buckets.services.buckets import BucketSettings, create_bucket, update_bucket
 from buckets.services.uploads import create_upload
-from tests.unit.buckets.lab import Lab, chunk_put, forget_caches
+from keys.models import ApiKey
+from keys.permissions import Permission
+from keys.rights import GrantRow
+from tests.unit.buckets.api.conftest import client_of
+from tests.unit.buckets.lab import Lab, chunk_put, forget_caches, make_key
 from tests.unit.volumes.fake_server import FakeVolumeServer
 from volumes.models import Server
 
@@ -170,6 +176,80 @@ def test_a_client_that_leaves_frees_its_place(big: Object, lab: Lab) -> None:
         assert next(stream) == BODY[:100]
         stream.close()
         stream.close()
+
+
+class TestPublicBuckets:
+    """What those may who say not who they are."""
+
+    @pytest.fixture
+    def public(self, lab: Lab) -> Lab:
+        lab.put_many("k", "k2")
+        create_bucket(name="closed")
+        lab.put("k", bucket="closed")
+        update_bucket(name="photos", settings=BucketSettings(visibility="public-read"))
+        return lab
+
+    @pytest.fixture
+    def anybody(self) -> APIClient:
+        return APIClient()
+
+    def test_objects_are_read_on_nobodys_behalf(self, public: Lab, anybody: APIClient) -> None:
+        for method in (anybody.get, anybody.head):
+            answer = method("/api/v1/buckets/photos/content/k")
+            assert answer.status_code == 307
+            assert "&key=0.0&" in answer.headers["Location"]
+        missing = anybody.get("/api/v1/buckets/photos/content/none")
+        assert (missing.status_code, missing.json()["code"]) == (404, "object_unknown")
+
+    def test_no_key_is_nobody(self, public: Lab) -> None:
+        with pytest.raises(IntegrityError), transaction.atomic():
+            ApiKey.objects.create(pk=0, name="x", secret_hash="x")
+
+    def test_large_objects_are_streamed_within_the_same_limit(
+        self, big: Object, anybody: APIClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        update_bucket(name="photos", settings=BucketSettings(visibility="public-read"))
+        monkeypatch.setattr(content, "_streams", threading.BoundedSemaphore(1))
+        first = anybody.get(PATH)
+        assert anybody.get(PATH).json()["code"] == "busy"
+        assert body_of(first) == BODY
+
+    @pytest.mark.parametrize(
+        "path", ["closed/content/k", "closed/content/none", "none/content/k", "closed/content/%00"]
+    )
+    def test_of_others_nothing_is_told(self, public: Lab, anybody: APIClient, path: str) -> None:
+        answer, other = (anybody.get(f"/api/v1/buckets/{one}") for one in (path, "never-made"))
+        assert answer.status_code == 401
+        told = ("type", "title", "status", "code", "detail")
+        assert [answer.json()[name] for name in told] == [other.json()[name] for name in told]
+        assert answer.headers["WWW-Authenticate"] == other.headers["WWW-Authenticate"]
+
+    def test_all_else_stays_closed(self, public: Lab, anybody: APIClient) -> None:
+        for method, path in (
+            ("get", ""),
+            ("patch", ""),
+            ("delete", ""),
+            ("get", "/objects"),
+            ("get", "/objects/k"),
+            ("delete", "/objects/k"),
+            ("post", "/content/k"),
+            ("options", "/content/k"),
+            ("post", "/downloads"),
+            ("post", "/leases"),
+        ):
+            answer = getattr(anybody, method)(f"/api/v1/buckets/photos{path}", {"keys": ["k"]})
+            assert (answer.status_code, answer.json()["code"]) == (401, "not_authenticated"), (method, path)
+
+    def test_private_again_is_closed_at_once(self, public: Lab, anybody: APIClient) -> None:
+        update_bucket(name="photos", settings=BucketSettings(visibility="private"))
+        assert anybody.get("/api/v1/buckets/photos/content/k").status_code == 401
+
+    def test_a_key_may_no_less_than_anybody(self, public: Lab) -> None:
+        other = client_of(make_key(grants=(GrantRow("photos", "k2", int(Permission.OBJECTS_READ)),)))
+        assert "&key=0.0&" in other.get("/api/v1/buckets/photos/content/k").headers["Location"]
+        assert "&key=0.0&" not in other.get("/api/v1/buckets/photos/content/k2").headers["Location"]
+        assert other.get("/api/v1/buckets/closed/content/k").status_code == 403
+        assert other.get("/api/v1/buckets/photos/objects/k").status_code == 403
 
 
 @pytest.mark.parametrize(
