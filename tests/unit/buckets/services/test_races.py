@@ -1,127 +1,239 @@
-"""Writers of one bucket at the same time, in threads with connections of their own."""
+"""Writers of one bucket at the same time, in processes with connections of their own."""
 
 import random
+from datetime import timedelta
+from functools import partial
 
 import pytest
+from django.utils import timezone
 
-from buckets.errors import BucketNotEmpty, BucketTaken, BucketUnknown
-from buckets.models import Bucket, Chunk, Object, Outbox
+from buckets.errors import BucketNotEmpty, BucketTaken, BucketUnknown, UploadOver
+from buckets.models import Bucket, Chunk, Object, Outbox, Upload
 from buckets.services.buckets import create_bucket, delete_bucket
 from buckets.services.objects import delete_objects
-from buckets.services.uploads import create_upload
-from buckets.verdicts import Committed, Refused, Stored
+from buckets.services.uploads import abort_upload, create_upload, resume_upload
+from buckets.verdicts import Committed, Refused, Stored, Verdict
 from tests.support.races import at_once
 from tests.unit.buckets.lab import Lab, Put, chunk_put, forget_caches, require_sound
 from tests.unit.volumes.factories import make_server, make_volume
+from volumes.models import Server
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),  # nothing else runs in this process
+]
+
+ROUNDS = 5
+"""How often two that want the same are let loose on each other."""
 
 
 @pytest.fixture
 def lab(transactional_db: None) -> Lab:
-    return Lab.make()
+    lab = Lab.make()
+    _stay_online(lab.server)
+    return lab
 
 
-def test_batches_of_several_servers_on_the_same_keys(lab: Lab) -> None:
+@pytest.fixture
+def labs(lab: Lab) -> list[Lab]:
+    """The same bucket as three volume servers see it, each with a volume of its own."""
+    return [lab, *(_beside(lab) for _ in range(2))]
+
+
+def _beside(lab: Lab) -> Lab:
+    server = make_server()
+    _stay_online(server)
+    return Lab(server=server, volume=make_volume(server), bucket=lab.bucket, key=lab.key)
+
+
+def _stay_online(server: Server) -> None:
+    """However slow the machine: nobody sends heartbeats here."""
+    Server.objects.filter(pk=server.pk).update(last_seen_at=timezone.now() + timedelta(hours=1))
+
+
+def puts_of(lab: Lab, *keys: str, size: int = 10) -> list[Put]:
+    """Needles for the keys in the volume of this lab's server, of one lease."""
+    while True:
+        forget_caches()
+        lease = lab.lease(count=len(keys))
+        if lease.volume == lab.volume.pk:
+            return [Put(lease.url, lease.first + at, size, key) for at, key in enumerate(keys)]
+
+
+def needles_of(*batches: list[Put]) -> list[int]:
+    return [put.needle for batch in batches for put in batch]
+
+
+def state_of(lab: Lab, put: Put) -> str:
+    """What a confirm of one needle comes to, by name."""
+    return type(lab.confirm(put)[0]).__name__
+
+
+def winner_of(key: str) -> int:
+    """The needle that the one object of the key has."""
+    return Chunk.objects.get(object__key=key, object__bucket__name="photos").needle
+
+
+def test_batches_of_several_servers_on_the_same_keys(labs: list[Lab]) -> None:
     """Absent keys and present ones, in orders that would deadlock if rows were locked as they come."""
     keys = [f"k{at}" for at in range(8)]
-    labs = [lab]
-    for _ in range(2):
-        server = make_server()
-        labs.append(Lab(server=server, volume=make_volume(server), bucket=lab.bucket, key=lab.key))
-    batches: list[list[list[Put]]] = []
-    for one in labs:
-        own: list[list[Put]] = []
-        while len(own) < 6:
-            forget_caches()
-            lease = lab.lease(count=8)
-            if lease.volume != one.volume.pk:
-                continue
-            order = random.sample(keys, len(keys))
-            own.append([Put(lease.url, lease.first + at, at, key) for at, key in enumerate(order)])
-        batches.append(own)
+    batches = [[puts_of(one, *random.sample(keys, len(keys))) for _ in range(6)] for one in labs]
 
-    def write(one: Lab, own: list[list[Put]]) -> None:
-        for batch in own:
-            assert all(isinstance(verdict, Committed) for verdict in one.confirm(*batch))
+    def write(one: Lab, own: list[list[Put]]) -> list[Verdict]:
+        return [verdict for batch in own for verdict in one.confirm(*batch)]
 
-    def delete() -> None:
+    def delete() -> list[Verdict]:
         for _ in range(6):
             delete_objects(bucket="photos", keys=random.sample(keys, 3))
+        return []
 
-    jobs = [lambda one=one, own=own: write(one, own) for one, own in zip(labs, batches, strict=True)]
-    at_once(*jobs, delete)
-    require_sound()
+    written = at_once(*(partial(write, one, own) for one, own in zip(labs, batches, strict=True)), delete)
+    assert all(isinstance(verdict, Committed) for verdicts in written for verdict in verdicts)
+    require_sound(needles=needles_of(*(batch for own in batches for batch in own)))
     assert Chunk.objects.count() + Outbox.objects.count() == 3 * 6 * 8
 
 
-def test_one_creator_of_a_key(lab: Lab) -> None:
-    lease = lab.lease()
-    verdicts: list[object] = []
-    puts = [Put(lease.url, lease.first + at, 1, "k", {"if_none_match": True}) for at in range(4)]
-    at_once(*[lambda put=put: verdicts.extend(lab.confirm(put)) for put in puts])
-    assert sum(isinstance(verdict, Committed) for verdict in verdicts) == 1
-    assert sum(isinstance(verdict, Refused) for verdict in verdicts) == 3
-    require_sound()
+def test_two_overwrites_of_one_key_in_batches_of_two_servers(labs: list[Lab]) -> None:
+    one, other, _ = labs
+    needles: list[int] = []
+    for size in range(1, ROUNDS + 1):
+        # Each batch holds the key twice, and the later needle of it wins there.
+        batches = [puts_of(one, "k", "k", size=size), puts_of(other, "k", "k", size=10 * size)]
+        needles += needles_of(*batches)
+        at_once(partial(one.confirm, *batches[0]), partial(other.confirm, *batches[1]))
+        assert winner_of("k") in {batch[1].needle for batch in batches}
+        assert Outbox.objects.count() == len(needles) - 1
+        require_sound(needles=needles)
+
+
+def test_overwrite_and_delete(lab: Lab) -> None:
+    """Both happen, in one order or the other: what the delete found is gone, what came after it is there."""
+    needles: list[int] = []
+
+    def delete() -> str:
+        [deleted] = delete_objects(bucket="photos", keys=["k"]).deleted
+        return deleted
+
+    for _ in range(ROUNDS):
+        [old], [new] = puts_of(lab, "k"), puts_of(lab, "k", size=20)
+        needles += needles_of([old], [new])
+        lab.confirm(old)
+        assert at_once(partial(state_of, lab, new), delete) == ["Committed", "k"]
+        if Object.objects.exists():
+            assert winner_of("k") == new.needle
+        require_sound(needles=needles)
+        delete_objects(bucket="photos", keys=["k"])
+
+
+def test_one_creator_of_a_key(labs: list[Lab]) -> None:
+    for number in range(ROUNDS):
+        puts = [put for one in labs for put in puts_of(one, f"k{number}")]
+        for put in puts:
+            put.fields["if_none_match"] = True
+        verdicts = at_once(*(partial(one.confirm, put) for one, put in zip(labs, puts, strict=True)))
+        committed = [put for put, [verdict] in zip(puts, verdicts, strict=True) if isinstance(verdict, Committed)]
+        assert [put.needle for put in committed] == [winner_of(f"k{number}")]
+        assert sum(isinstance(verdict, Refused) for [verdict] in verdicts) == 2
+        require_sound(needles=needles_of(puts))
 
 
 def test_the_same_batch_twice(lab: Lab) -> None:
-    lease = lab.lease()
-    puts = [Put(lease.url, lease.first + at, 1, f"k{at % 3}") for at in range(9)]
-    answers: list[object] = []
-    at_once(*[lambda: answers.append(lab.confirm(*puts)) for _ in range(3)])
-    assert answers[0] == answers[1] == answers[2]
+    puts = puts_of(lab, *(f"k{at % 3}" for at in range(9)))
+    first, *others = at_once(*[partial(lab.confirm, *puts)] * 3)
+    assert others == [first, first]
     assert Object.objects.count() == 3
-    require_sound()
+    require_sound(needles=needles_of(puts))
 
 
-def test_quota_at_the_edge(lab: Lab) -> None:
-    Bucket.objects.update(quota_bytes=100, quota_objects=5)
-    lease = lab.lease()
-    puts = [Put(lease.url, lease.first + at, 30, f"k{at}") for at in range(6)]
-    at_once(*[lambda put=put: lab.confirm(put) for put in puts])
-    assert Object.objects.count() == 3
-    require_sound()
+@pytest.mark.parametrize(
+    ("quota", "fitting"), [({"quota_bytes": 100}, 3), ({"quota_objects": 5}, 5), ({"quota_objects": 0}, 0)]
+)
+def test_quota_at_the_edge(labs: list[Lab], quota: dict[str, int], fitting: int) -> None:
+    for number in range(ROUNDS // 2):
+        Bucket.objects.update(quota_bytes=None, quota_objects=None)
+        delete_objects(bucket="photos", keys=Object.objects.values_list("key", flat=True))
+        Bucket.objects.update(**quota)
+        own = [puts_of(one, *(f"{number}-{one.volume.pk}-{at}" for at in range(2)), size=30) for one in labs]
+        jobs = [partial(one.confirm, put) for one, puts in zip(labs, own, strict=True) for put in puts]
+        verdicts = [verdict for [verdict] in at_once(*jobs)]
+        assert sum(isinstance(verdict, Committed) for verdict in verdicts) == fitting == Object.objects.count()
+        assert {verdict.code for verdict in verdicts if isinstance(verdict, Refused)} == {"quota_exceeded"}
+        require_sound(needles=needles_of(*own))
+
+
+def test_quota_of_bytes_and_an_object_that_grows(labs: list[Lab]) -> None:
+    """Two overwrites, either of which fits: the one that comes second would be too much."""
+    one, other, _ = labs
+    for number in range(ROUNDS):
+        keys = [f"{number}-a", f"{number}-b"]
+        Bucket.objects.update(quota_bytes=None)
+        one.confirm(*puts_of(one, *keys, size=10))
+        Bucket.objects.update(quota_bytes=Bucket.objects.get().total_bytes + 25)
+        puts = [puts_of(one, keys[0], size=30), puts_of(other, keys[1], size=30)]
+        verdicts = at_once(partial(one.confirm, *puts[0]), partial(other.confirm, *puts[1]))
+        assert sorted(type(verdict).__name__ for [verdict] in verdicts) == ["Committed", "Refused"]
+        require_sound(needles=needles_of(*puts))
 
 
 def test_two_completions_of_one_upload(lab: Lab, settings: object) -> None:
     settings.WAREHOUSE_CHUNK_SIZE = 10  # type: ignore[attr-defined]
-    slots = create_upload(bucket="photos", holder=lab.rights, key="big", size=40)
-    verdicts: list[object] = []
-    at_once(*[lambda chunk=chunk: verdicts.extend(lab.confirm(chunk_put(chunk))) for chunk in slots.chunks])
-    assert sum(isinstance(verdict, Committed) for verdict in verdicts) == 1
-    assert sum(isinstance(verdict, Stored) for verdict in verdicts) == 3
-    require_sound()
+    for number in range(ROUNDS):
+        slots = create_upload(bucket="photos", holder=lab.rights, key=f"big-{number}", size=40)
+        puts = [chunk_put(chunk) for chunk in slots.chunks]
+        verdicts = [verdict for [verdict] in at_once(*(partial(lab.confirm, put) for put in puts))]
+        assert sum(isinstance(verdict, Committed) for verdict in verdicts) == 1
+        assert sum(isinstance(verdict, Stored) for verdict in verdicts) == 3
+        assert Object.objects.get(key=f"big-{number}").size == 40
+        require_sound(needles=needles_of(puts))
+
+
+def test_last_chunk_twice_and_an_abort(lab: Lab, settings: object) -> None:
+    """Two needles either of which completes the upload, and its end by hand: one of the three wins."""
+    settings.WAREHOUSE_CHUNK_SIZE = 10  # type: ignore[attr-defined]
+
+    def abort(upload: Upload) -> str:
+        try:
+            abort_upload(upload_id=upload.pk)
+        except UploadOver:
+            return "over"
+        return "aborted"
+
+    for number in range(ROUNDS):
+        slots = create_upload(bucket="photos", holder=lab.rights, key=f"big-{number}", size=20)
+        first = chunk_put(slots.chunks[0])
+        lab.confirm(first)
+        lasts = [chunk_put(resume_upload(upload=slots.upload, holder=lab.rights).chunks[0]) for _ in range(2)]
+        one, other, end = at_once(*(partial(state_of, lab, put) for put in lasts), partial(abort, slots.upload))
+        assert sorted([one, other, end]) in (["Committed", "Refused", "over"], ["Refused", "Refused", "aborted"])
+        assert Object.objects.filter(key=f"big-{number}").exists() == (end == "over")
+        require_sound(needles=needles_of([first], lasts))
 
 
 def test_a_bucket_is_made_once_and_deleted_empty(lab: Lab) -> None:
-    outcomes: list[str] = []
-
-    def make() -> None:
+    def make(name: str) -> str:
         try:
-            create_bucket(name="new")
-            outcomes.append("made")
+            create_bucket(name=name)
         except BucketTaken:
-            outcomes.append("taken")
+            return "taken"
+        return "made"
 
-    at_once(make, make, make)
-    assert sorted(outcomes) == ["made", "taken", "taken"]
-    lease = lab.lease()
-    put = Put(lease.url, lease.first, 1, "k")
-
-    def delete() -> None:
+    def delete() -> str:
         try:
             delete_bucket(name="photos")
-            outcomes.append("deleted")
         except BucketNotEmpty:
-            outcomes.append("full")
+            return "full"
+        return "deleted"
 
-    verdicts: list[object] = []
-    at_once(delete, lambda: verdicts.extend(lab.confirm(put)))
-    if outcomes[-1] == "deleted":
-        assert isinstance(verdicts[0], Refused)
-        with pytest.raises(BucketUnknown):
-            delete_objects(bucket="photos", keys=["k"])
-    else:
-        assert isinstance(verdicts[0], Committed)
-    require_sound()
+    for number in range(ROUNDS):
+        assert sorted(at_once(*[partial(make, f"new{number}")] * 3)) == ["made", "taken", "taken"]
+        [put] = puts_of(lab, "k")
+        outcome, verdict = at_once(delete, partial(state_of, lab, put))
+        if outcome == "deleted":
+            assert verdict == "Refused"
+            with pytest.raises(BucketUnknown):
+                delete_objects(bucket="photos", keys=["k"])
+            create_bucket(name="photos")
+        else:
+            assert verdict == "Committed"
+            assert delete_objects(bucket="photos", keys=["k"]).deleted == ["k"]
+        require_sound(needles=[put.needle])
