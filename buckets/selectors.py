@@ -13,7 +13,7 @@ from django.db.models import Q, QuerySet
 from buckets.errors import BucketUnknown, ObjectUnknown, UploadUnknown
 from buckets.models import Bucket, Chunk, Object, Upload
 from buckets.names import successor
-from buckets.services.bulk import as_datetime, run_in
+from buckets.services.bulk import MAX_PARAMETERS, as_datetime, run_in
 from keys.errors import Invalid
 from volumes.owners import Owner
 
@@ -86,6 +86,16 @@ def get_object(*, bucket: str, key: str) -> Object:
     if found is None:
         get_bucket(bucket)
         raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
+    return found
+
+
+def stat_objects(*, bucket_id: int, keys: Iterable[str]) -> dict[str, Object]:
+    """Those of the keys that exist, without their chunks; one query (but for the database's parameter limit)."""
+    wanted = list(dict.fromkeys(keys))
+    found: dict[str, Object] = {}
+    for start in range(0, len(wanted), MAX_PARAMETERS):
+        rows = Object.objects.filter(bucket=bucket_id, key__in=wanted[start : start + MAX_PARAMETERS])
+        found.update((row.key, row) for row in rows)
     return found
 
 

@@ -180,6 +180,11 @@ class KeysSerializer(Body):
     keys = serializers.ListField(child=TextField(error_of=names.key_error), max_length=MAX_KEYS)
 
 
+class StatSerializer(serializers.Serializer[Any]):
+    objects = ObjectSerializer(many=True)
+    missing = serializers.ListField(child=serializers.CharField())
+
+
 class DeletedSerializer(serializers.Serializer[Any]):
     deleted = serializers.ListField(child=serializers.CharField())
     missing = serializers.ListField(child=serializers.CharField())

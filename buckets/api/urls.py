@@ -15,6 +15,7 @@ urlpatterns = [
     path("buckets/<bucket:bucket>/leases", views.Leases.as_view(), name="leases"),
     path("buckets/<bucket:bucket>/uploads", views.Uploads.as_view(), name="uploads"),
     path("buckets/<bucket:bucket>/downloads", views.Downloads.as_view(), name="downloads"),
+    path("buckets/<bucket:bucket>/stat", views.StatObjects.as_view(), name="stat-objects"),
     path("buckets/<bucket:bucket>/delete", views.DeleteObjects.as_view(), name="delete-objects"),
     path("uploads/<uuid:upload_id>", views.UploadDetail.as_view(), name="upload"),
 ]

@@ -194,6 +194,25 @@ class Downloads(APIView):
         )
 
 
+class StatObjects(APIView):
+    """The attributes of many objects, without their bytes; keys that the caller may not read count as missing."""
+
+    @extend_schema(request=shapes.KeysSerializer, responses=shapes.StatSerializer)
+    def post(self, request: Request, bucket: str) -> Response:
+        reader = rights(request)
+        reader.require(Permission.OBJECTS_READ, bucket=bucket)
+        wanted = list(dict.fromkeys(_valid(shapes.KeysSerializer(data=request.data))["keys"]))
+        within = reader.prefixes(Permission.OBJECTS_READ, bucket=bucket)
+        allowed = wanted if within is None else [key for key in wanted if key.startswith(within)]
+        found = selectors.stat_objects(bucket_id=selectors.get_bucket(bucket).pk, keys=allowed)
+        return Response(
+            {
+                "objects": [shapes.described(found[key]) for key in wanted if key in found],
+                "missing": [key for key in wanted if key not in found],
+            }
+        )
+
+
 class DeleteObjects(APIView):
     """Delete many objects in one commit: all that there are of them, or, where a right is missing, none."""
 

@@ -84,8 +84,8 @@ class ObjectStream(Iterator[bytes]):
             if at > last:
                 break
         if at != last + 1:
-            raise NeedleUnreadable(f"No replica of chunk {chunk.index} can be read at byte {at}.")
+            raise NeedleUnreadable(f"No replica of chunk {chunk.position} can be read at byte {at}.")
         if is_whole and crc != chunk.crc32:
             log.error("needle %016x of volume %d: its bytes have another CRC", chunk.needle, chunk.volume_id)
-            raise NeedleUnreadable(f"The bytes of chunk {chunk.index} have another CRC than the stored ones had.")
+            raise NeedleUnreadable(f"The bytes of chunk {chunk.position} have another CRC than the stored ones had.")
         yield held

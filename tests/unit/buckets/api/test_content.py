@@ -147,7 +147,7 @@ def test_a_wrong_byte_is_never_given_out(api: APIClient, big: Object, fake_serve
     answer = api.get(PATH)
     assert answer.status_code == 200
     given: list[bytes] = []
-    with pytest.raises(content.NeedleUnreadable):
+    with pytest.raises(content.NeedleUnreadable, match="chunk 1 "):
         given.extend(answer.streaming_content)
     assert b"".join(given) == BODY[:100]
 
@@ -156,6 +156,7 @@ def test_what_cannot_be_read_at_all_is_an_error(api: APIClient, big: Object, fak
     fake_server.bodies.clear()
     answer = api.get(PATH)
     assert (answer.status_code, answer.json()["code"]) == (503, "chunk_unreadable")
+    assert "chunk 0 " in answer.json()["detail"]
 
 
 def test_a_quarter_of_the_threads_may_stream(api: APIClient, big: Object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,7 @@ def test_a_change_of_nothing_changes_nothing(api: APIClient, filled: Lab) -> Non
         ("post", "/photos/leases", {"count": 1, "max_bytes": 1}),
         ("post", "/photos/uploads", {"key": "k", "size": 1}),
         ("post", "/photos/downloads", {"keys": ["a"]}),
+        ("post", "/photos/stat", {"keys": ["a"]}),
         ("post", "/photos/delete", {"keys": ["a"]}),
     ],
 )
@@ -220,6 +221,43 @@ def test_downloads(
         with django_assert_num_queries(2):
             found = api.post("/api/v1/buckets/photos/downloads", {"keys": wanted}).json()["objects"]
         assert len(found) == len(wanted)
+
+
+def test_stat(
+    api: APIClient,
+    filled: Lab,
+    django_assert_num_queries: DjangoAssertNumQueries,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keys.selectors, "CACHE_SECONDS", 3600)
+    api.patch("/api/v1/buckets/photos/objects/dir/b", {"metadata": {"a": "ü"}})
+    one = api.get("/api/v1/buckets/photos/objects/dir/b").json()
+    answer = api.post("/api/v1/buckets/photos/stat", {"keys": ["dir/b", "no", "a", "no", "dir/b"]})
+    assert answer.status_code == 200
+    assert answer.json().keys() == {"objects", "missing"}
+    assert [row["key"] for row in answer.json()["objects"]] == ["dir/b", "a"]
+    assert (answer.json()["objects"][0], answer.json()["missing"]) == (one, ["no"])
+    inside = client_of(make_key(grants=(GrantRow("photos", "dir/", int(Permission.OBJECTS_READ)),)))
+    seen = inside.post("/api/v1/buckets/photos/stat", {"keys": ["a", "dir/b"]}).json()
+    assert (seen["objects"], seen["missing"]) == ([one], ["a"])
+    names = [f"n{at}" for at in range(1000)]
+    filled.put_many(*names)
+    assert api.post("/api/v1/buckets/photos/stat", {"keys": []}).json() == {"objects": [], "missing": []}
+    with django_assert_num_queries(2):
+        many = api.post("/api/v1/buckets/photos/stat", {"keys": names}).json()
+    assert ([row["key"] for row in many["objects"]], many["missing"]) == (names, [])
+    assert api.post("/api/v1/buckets/photos/stat", {"keys": ["k"] * 1001}).json()["errors"].keys() == {"keys"}
+    assert api.post("/api/v1/buckets/none/stat", {"keys": ["k"]}).json()["code"] == "bucket_unknown"
+
+
+def test_head_tells_what_get_tells(api: APIClient, filled: Lab) -> None:
+    path = "/api/v1/buckets/photos/objects/dir/b"
+    got, head = api.get(path), api.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("ETag", "Last-Modified", "Content-Type", "Content-Length"):
+        assert head.headers[name] == got.headers[name], name
+    assert int(head.headers["Content-Length"]) == len(got.content)
+    assert api.head("/api/v1/buckets/photos/objects/none").status_code == 404
 
 
 def test_a_lease(api: APIClient, lab: Lab) -> None:
@@ -329,6 +367,7 @@ def test_rights(filled: Lab) -> None:
         ("get", "objects/a", None),
         ("get", "content/a", None),
         ("post", "downloads", {"keys": []}),
+        ("post", "stat", {"keys": []}),
         ("post", "delete", {"keys": []}),
         ("post", "leases", lease),
         ("post", "uploads", {"key": "k", "size": 1}),
