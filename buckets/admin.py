@@ -115,7 +115,7 @@ class BucketAdmin(ServicesAdmin):
     )
     list_filter = ("visibility", "replication")
     search_fields = ("name",)
-    computed = ("objects", "size", "created_at")
+    computed = ("objects", "size", "reserved", "created_at")
     fields = ("name", *_SETTINGS, *computed)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Bucket | None = None) -> tuple[str, ...]:
@@ -153,6 +153,10 @@ class BucketAdmin(ServicesAdmin):
     @admin.display(description="size", ordering="total_bytes")
     def size(self, bucket: Bucket) -> str:
         return filesizeformat(bucket.total_bytes)
+
+    @admin.display(description="reserved by uploads", ordering="reserved_bytes")
+    def reserved(self, bucket: Bucket) -> str:
+        return f"{filesizeformat(bucket.reserved_bytes)} in {bucket.reserved_objects:,} new objects"
 
     @admin.display(description="quota", ordering="quota_bytes")
     def byte_quota(self, bucket: Bucket) -> str:
@@ -289,8 +293,8 @@ class ChunkAdmin(ReadOnlyAdmin):
 
 @admin.register(Upload)
 class UploadAdmin(ReadOnlyAdmin):
-    list_display = ("id", "bucket", "key", "human_size", "state", "progress", "created_at", "expires_at")
-    list_filter = ("state", "bucket")
+    list_display = ("id", "bucket", "key", "human_size", "state", "held", "progress", "created_at", "expires_at")
+    list_filter = ("state", "held", "bucket")
     list_select_related = ("bucket",)
     search_fields = ("=id", "^key")
     inlines = (ChunkInline,)

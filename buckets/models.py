@@ -35,6 +35,10 @@ class Bucket(models.Model):
     # Kept by every commit, so that nobody has to count.
     object_count = models.BigIntegerField(default=0, editable=False)
     total_bytes = models.BigIntegerField(default=0, editable=False)
+    reserved_objects = models.BigIntegerField(
+        default=0, editable=False, help_text="What uploads that are in progress will add."
+    )
+    reserved_bytes = models.BigIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     class Meta:
@@ -50,6 +54,9 @@ class Bucket(models.Model):
             ),
             models.CheckConstraint(
                 condition=Q(object_count__gte=0, total_bytes__gte=0), name="bucket_counts_not_negative"
+            ),
+            models.CheckConstraint(
+                condition=Q(reserved_objects__gte=0, reserved_bytes__gte=0), name="bucket_reserves_not_negative"
             ),
         ]
 
@@ -90,10 +97,15 @@ class Object(models.Model):
 
 
 class Upload(models.Model):
-    """An object on its way in, by chunks that are confirmed one by one."""
+    """An object on its way in, by chunks that are confirmed one by one.
+
+    open ──last chunk──> completed          held: open ──last chunk──> ready ──commit──> completed
+    open, ready ──abort or expiry──> aborted
+    """
 
     class State(models.TextChoices):
         OPEN = "open", "open"
+        READY = "ready", "ready"
         COMPLETED = "completed", "completed"
         ABORTED = "aborted", "aborted"
 
@@ -107,6 +119,10 @@ class Upload(models.Model):
     metadata = models.JSONField(default=dict)
     if_match = models.CharField(max_length=MAX_IF_MATCH_CHARS, blank=True, default="")
     if_none_match = models.BooleanField(default=False)
+    held = models.BooleanField(default=False, help_text="Only a commit of a group makes it an object.")
+    # Counted on the bucket while the upload is in progress: what it would add to what was there when it began.
+    reserved_objects = models.PositiveSmallIntegerField(default=0, editable=False)
+    reserved_bytes = models.BigIntegerField(default=0, editable=False)
     # The key that asked for it may be deleted, so no foreign key.
     api_key = models.BigIntegerField()
     generation = models.BigIntegerField()
@@ -117,7 +133,15 @@ class Upload(models.Model):
     class Meta:
         ordering = ("-created_at",)
         constraints = [
-            models.CheckConstraint(condition=Q(state__in=["open", "completed", "aborted"]), name="upload_state"),
+            models.CheckConstraint(
+                condition=Q(state__in=["open", "ready", "completed", "aborted"]), name="upload_state"
+            ),
+            models.CheckConstraint(condition=~Q(state="ready") | Q(held=True), name="upload_ready_is_held"),
+            models.CheckConstraint(
+                condition=Q(reserved_objects__gte=0, reserved_objects__lte=1)
+                & Q(reserved_bytes__gte=0, reserved_bytes__lte=models.F("size")),
+                name="upload_reserves_no_more_than_itself",
+            ),
             models.CheckConstraint(
                 condition=Q(size__gte=0, chunk_size__gt=0, chunk_count__gte=1), name="upload_sizes_sound"
             ),
@@ -128,13 +152,24 @@ class Upload(models.Model):
                 name="upload_chunks_cover_size",
             ),
         ]
+        indexes = [
+            models.Index(fields=["bucket", "size"], condition=Q(state__in=["open", "ready"]), name="upload_in_progress")
+        ]
 
     def __str__(self) -> str:
         return str(self.id)
 
+    @property
+    def is_in_progress(self) -> bool:
+        return self.state in IN_PROGRESS
+
     def chunk_bytes(self, index: int) -> int:
         """The length of chunk ``index``."""
         return min(self.chunk_size, self.size - index * self.chunk_size)
+
+
+IN_PROGRESS = (Upload.State.OPEN, Upload.State.READY)
+"""The states of uploads that may still become objects, and that reserve room for it."""
 
 
 class Chunk(models.Model):

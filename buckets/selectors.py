@@ -8,10 +8,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, Sum
 
 from buckets.errors import BucketUnknown, ObjectUnknown, UploadUnknown
-from buckets.models import Bucket, Chunk, Object, Upload
+from buckets.models import IN_PROGRESS, Bucket, Chunk, Object, Upload
 from buckets.names import successor
 from buckets.services.bulk import MAX_PARAMETERS, as_datetime, run_in
 from keys.errors import Invalid
@@ -99,11 +99,6 @@ def stat_objects(*, bucket_id: int, keys: Iterable[str]) -> dict[str, Object]:
     return found
 
 
-def current_etag(*, bucket_id: int, key: str) -> str | None:
-    """The ETag of what a key holds; None where it holds nothing."""
-    return Object.objects.filter(bucket=bucket_id, key=key).values_list("etag", flat=True).first()
-
-
 def find_objects(*, bucket_id: int, keys: Iterable[str]) -> dict[str, Found]:
     """Those of the keys that exist, chunks along; one statement, so that an object and its chunks are of one version.
 
@@ -142,6 +137,13 @@ def missing_chunks(upload: Upload) -> list[int]:
         return []
     stored = set(Chunk.objects.filter(upload=upload).values_list("index", flat=True))
     return [index for index in range(upload.chunk_count) if index not in stored]
+
+
+def awaited_bytes() -> int:
+    """What uploads in progress, of all buckets, have still to send."""
+    expected = Upload.objects.filter(state__in=IN_PROGRESS).aggregate(total=Sum("size"))["total"] or 0
+    stored = Chunk.objects.filter(upload__isnull=False).aggregate(total=Sum("size"))["total"] or 0
+    return int(expected - stored)
 
 
 def find_owners(needles: Collection[int]) -> dict[int, list[Owner]]:

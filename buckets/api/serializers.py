@@ -98,6 +98,8 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
             "created_at",
             "object_count",
             "total_bytes",
+            "reserved_objects",
+            "reserved_bytes",
             "visibility",
             "replication",
             "chunk_size",
@@ -105,7 +107,7 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
             "quota_objects",
             "cors_origins",
         )
-        read_only_fields = ("created_at", "object_count", "total_bytes")
+        read_only_fields = ("created_at", "object_count", "total_bytes", "reserved_objects", "reserved_bytes")
 
     def validated_settings(self) -> BucketSettings:
         """What the caller gave, as the services take it."""
@@ -220,6 +222,9 @@ class UploadRequestSerializer(Body):
     if_none_match = OnlyNewField(
         required=False, allow_null=True, help_text='`true` or `"*"`: only where there is no object.'
     )
+    held = serializers.BooleanField(
+        required=False, help_text="The last chunk makes it `ready`; only `commits` makes it an object."
+    )
 
     def validated_options(self) -> dict[str, Any]:
         """What the caller gave; null is as good as nothing."""
@@ -244,7 +249,8 @@ class UploadStateSerializer(serializers.Serializer[Any]):
     id = serializers.UUIDField()
     key = serializers.CharField()
     size = serializers.IntegerField()
-    state = serializers.ChoiceField(choices=["open", "completed", "aborted"])
+    state = serializers.ChoiceField(choices=["open", "ready", "completed", "aborted"])
+    held = serializers.BooleanField()
     missing = ChunkSlotSerializer(many=True)
     expires_at = serializers.DateTimeField()
 
@@ -319,6 +325,7 @@ def upload_state(slots: Slots) -> dict[str, object]:
         "key": slots.upload.key,
         "size": slots.upload.size,
         "state": slots.upload.state,
+        "held": slots.upload.held,
         "missing": [slot(chunk) for chunk in slots.chunks],
         "expires_at": rfc3339(slots.upload.expires_at),
     }

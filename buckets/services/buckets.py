@@ -9,7 +9,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from buckets.errors import BucketNotEmpty, BucketTaken, BucketUnknown
-from buckets.models import Bucket, Object, Outbox, Upload
+from buckets.models import IN_PROGRESS, Bucket, Object, Outbox, Upload
 from buckets.names import bucket_name_error
 from buckets.services.bulk import database_uuid
 from buckets.services.chunks import take_chunks_of_uploads
@@ -77,7 +77,7 @@ def update_bucket(*, name: str, settings: BucketSettings) -> Bucket:
 
 @transaction.atomic
 def delete_bucket(*, name: str) -> None:
-    """Deletes a bucket without objects, the uploads still open in it, and all grants on it.
+    """Deletes a bucket without objects, the uploads in progress in it, and all grants on it.
 
     Raises BucketUnknown, BucketNotEmpty.
     """
@@ -85,10 +85,8 @@ def delete_bucket(*, name: str) -> None:
     if Object.objects.filter(bucket=bucket).exists():
         raise BucketNotEmpty(f"Bucket {name!r} holds {bucket.object_count} objects.")
     uploads = Upload.objects.filter(bucket=bucket)
-    open_ids = uploads.filter(state=Upload.State.OPEN).values_list("pk", flat=True)
-    dead = take_chunks_of_uploads(
-        [database_uuid(upload_id) for upload_id in open_ids], reason=Outbox.Reason.UPLOAD_ABORTED
-    )
+    ids = uploads.filter(state__in=IN_PROGRESS).values_list("pk", flat=True)
+    dead = take_chunks_of_uploads([database_uuid(upload_id) for upload_id in ids], reason=Outbox.Reason.UPLOAD_ABORTED)
     uploads.delete()
     bury(dead, now=timezone.now())
     bucket.delete()

@@ -21,8 +21,16 @@ def require_conditions(*, etag: str | None, if_match: str = "", if_none_match: b
 def require_quota(
     bucket: Bucket | LockedBucket, *, objects: int, size_bytes: int, grows_objects: bool, grows_bytes: bool
 ) -> None:
-    """Raises QuotaExceeded when the bucket would hold too much; what makes it no larger is always let through."""
+    """Raises QuotaExceeded when the bucket would hold too much; what makes it no larger is always let through.
+
+    ``objects`` and ``size_bytes``: what it would hold, and what other uploads in progress have reserved.
+    """
     if grows_objects and bucket.quota_objects is not None and objects > bucket.quota_objects:
-        raise QuotaExceeded(f"Bucket {bucket.name!r} may hold {bucket.quota_objects} objects.")
+        raise QuotaExceeded(
+            f"Bucket {bucket.name!r} may hold {bucket.quota_objects} objects, those that are on their way included."
+        )
     if grows_bytes and bucket.quota_bytes is not None and size_bytes > bucket.quota_bytes:
-        raise QuotaExceeded(f"Bucket {bucket.name!r} may hold {bucket.quota_bytes} bytes, this would be {size_bytes}.")
+        raise QuotaExceeded(
+            f"Bucket {bucket.name!r} may hold {bucket.quota_bytes} bytes, this would be {size_bytes}, "
+            "those that are on their way included."
+        )

@@ -50,7 +50,7 @@ from buckets.services.bulk import database_uuid, insert_rows, run_in
 from buckets.services.chunks import Owner, first_verdict, take_chunks_of_objects, take_chunks_of_uploads
 from buckets.services.conditions import require_conditions, require_quota
 from buckets.services.intents import genuine_intent
-from buckets.services.locks import LockedBucket, add_to_counts, lock_buckets
+from buckets.services.locks import CountChange, LockedBucket, add_to_counts, lock_buckets
 from buckets.services.outbox import DeadNeedle, bury
 from buckets.verdicts import Committed, Refused, Stored, Verdict, from_json, rfc3339
 from keys.errors import WarehouseError
@@ -140,14 +140,47 @@ class _Lease:
 
 @dataclass(slots=True)
 class _Counts:
-    """What a bucket will hold."""
+    """What a bucket will hold, and what uploads in progress have reserved in it."""
 
     bucket: LockedBucket
     objects: int = field(init=False)
     size_bytes: int = field(init=False)
+    reserved_objects: int = field(init=False)
+    reserved_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.objects, self.size_bytes = self.bucket.object_count, self.bucket.total_bytes
+        self.reserved_objects, self.reserved_bytes = self.bucket.reserved_objects, self.bucket.reserved_bytes
+
+    def replace(self, size_before: int | None, size: int, *, completes: Upload | None = None) -> None:
+        """Counts a version of ``size`` bytes in the place of another (None: of nothing). Raises QuotaExceeded.
+
+        ``completes``: the upload that it comes from, whose own reservation ends with it.
+        """
+        objects = 0 if size_before is not None else 1
+        size_bytes = size - (size_before or 0)
+        reserved_objects = self.reserved_objects - (completes.reserved_objects if completes else 0)
+        reserved_bytes = self.reserved_bytes - (completes.reserved_bytes if completes else 0)
+        require_quota(
+            self.bucket,
+            objects=self.objects + objects + reserved_objects,
+            size_bytes=self.size_bytes + size_bytes + reserved_bytes,
+            grows_objects=objects > 0,
+            grows_bytes=size_bytes > 0,
+        )
+        self.objects += objects
+        self.size_bytes += size_bytes
+        self.reserved_objects, self.reserved_bytes = reserved_objects, reserved_bytes
+
+    def change(self) -> CountChange:
+        """What that adds to the bucket's row."""
+        return CountChange(
+            self.bucket.id,
+            self.objects - self.bucket.object_count,
+            self.size_bytes - self.bucket.total_bytes,
+            self.reserved_objects - self.bucket.reserved_objects,
+            self.reserved_bytes - self.bucket.reserved_bytes,
+        )
 
 
 class _Judge:
@@ -165,6 +198,7 @@ class _Judge:
         self.dead: list[DeadNeedle] = []
         self.lost_uploads: list[_Upload] = []
         self.completed_uploads: list[_Upload] = []
+        self.ready_uploads: list[UUID] = []
 
         self.verdicts = _Verdicts.read(needle.id for needle in batch.needles)
         genuine = [intent for intent in intents if intent is not None]
@@ -317,7 +351,7 @@ class _Judge:
                 if_match=if_match or "",
                 if_none_match=intent.if_none_match or needle.if_none_match,
             )
-        self._count(bucket.id, current, needle.size)
+        self.counts[bucket.id].replace(current.size if current else None, needle.size)
         verdict = Committed(bucket.name, key, needle.size, etag_of_needle(needle.id), self.now_text)
         self._replace(
             place,
@@ -346,10 +380,13 @@ class _Judge:
             raise SizeMismatch(f"Upload {upload_id} has no chunk {index} of {needle.size} bytes.")
         replaced = upload.stored.get(index)
         is_last = upload.count + (replaced is None) == row.chunk_count
-        if is_last:
+        if is_last and not row.held:
             return self._complete(needle, lease, upload, replaced)
         verdict = Stored(bucket.name, row.key, needle.size, str(upload_id), index)
         self._store_chunk(needle, lease, upload, replaced, verdict)
+        if is_last:
+            row.state = Upload.State.READY
+            self.ready_uploads.append(row.pk)
         return verdict
 
     def _store_chunk(
@@ -374,7 +411,7 @@ class _Judge:
         require_conditions(
             etag=current.etag if current else None, if_match=row.if_match, if_none_match=row.if_none_match
         )
-        self._count(row.bucket_id, current, row.size)
+        self.counts[row.bucket_id].replace(current.size if current else None, row.size, completes=row)
         verdict = Committed(row.bucket.name, row.key, row.size, etag_of_upload(row.pk), self.now_text)
         self._store_chunk(needle, lease, upload, replaced, verdict)
         row.state = Upload.State.COMPLETED
@@ -391,21 +428,6 @@ class _Judge:
             ),
         )
         return verdict
-
-    def _count(self, bucket_id: int, current: _Version | None, size: int) -> None:
-        """Adds a version to the bucket's counts, in place of ``current``. Raises QuotaExceeded."""
-        counts = self.counts[bucket_id]
-        added_objects = 0 if current else 1
-        added_bytes = size - (current.size if current else 0)
-        require_quota(
-            counts.bucket,
-            objects=counts.objects + added_objects,
-            size_bytes=counts.size_bytes + added_bytes,
-            grows_objects=added_objects > 0,
-            grows_bytes=added_bytes > 0,
-        )
-        counts.objects += added_objects
-        counts.size_bytes += added_bytes
 
     def _replace(self, place: Place, current: _Version | None, version: _Version) -> None:
         self.versions[place] = version
@@ -449,14 +471,7 @@ class _Judge:
         self._write_chunks(changed, object_ids)
         self._write_uploads(changed, object_ids)
         bury(self.dead, now=self.now)
-        add_to_counts(
-            (
-                bucket_id,
-                counts.objects - counts.bucket.object_count,
-                counts.size_bytes - counts.bucket.total_bytes,
-            )
-            for bucket_id, counts in self.counts.items()
-        )
+        add_to_counts(counts.change() for counts in self.counts.values())
         return sequence
 
     def _write_objects(self, changed: dict[Place, _Version], sequence: int) -> dict[Place, int]:
@@ -539,6 +554,8 @@ class _Judge:
 
     def _write_uploads(self, changed: dict[Place, _Version], object_ids: dict[Place, int]) -> None:
         """Chunks of completed uploads become their objects'; those of objects that the batch replaced again die."""
+        if self.ready_uploads:
+            Upload.objects.filter(pk__in=self.ready_uploads).update(state=Upload.State.READY)
         if not self.completed_uploads:
             return
         Upload.objects.filter(pk__in=[upload.row.pk for upload in self.completed_uploads]).update(

@@ -36,6 +36,8 @@ class LockedBucket(NamedTuple):
     quota_objects: int | None
     object_count: int
     total_bytes: int
+    reserved_objects: int
+    reserved_bytes: int
 
 
 def lock_buckets(bucket_ids: Iterable[int]) -> list[LockedBucket]:
@@ -49,13 +51,24 @@ def lock_buckets(bucket_ids: Iterable[int]) -> list[LockedBucket]:
     return [LockedBucket(*row) for row in rows]
 
 
-def add_to_counts(changes: Iterable[tuple[int, int, int]]) -> None:
-    """Adds to the kept counts of locked buckets: (bucket id, objects, bytes) each. One statement for a few buckets."""
-    changes = [change for change in changes if change[1] or change[2]]
-    if not changes:
+class CountChange(NamedTuple):
+    """What a commit adds to a bucket's kept counts."""
+
+    bucket_id: int
+    objects: int = 0
+    size_bytes: int = 0
+    reserved_objects: int = 0
+    reserved_bytes: int = 0
+
+
+def add_to_counts(changes: Iterable[CountChange]) -> None:
+    """Adds to the kept counts of locked buckets. One statement for a few buckets."""
+    rows = [(*change[1:], change.bucket_id) for change in changes if any(change[1:])]
+    if not rows:
         return
     with connection.cursor() as cursor:
         cursor.executemany(
-            "UPDATE buckets_bucket SET object_count = object_count + %s, total_bytes = total_bytes + %s WHERE id = %s",
-            [(objects, size_bytes, bucket_id) for bucket_id, objects, size_bytes in changes],
+            "UPDATE buckets_bucket SET object_count = object_count + %s, total_bytes = total_bytes + %s, "
+            "reserved_objects = reserved_objects + %s, reserved_bytes = reserved_bytes + %s WHERE id = %s",
+            rows,
         )

@@ -13,7 +13,7 @@ from buckets.services.bulk import run_in
 from buckets.services.chunks import Owner, take_chunks_of_objects
 from buckets.services.conditions import require_conditions
 from buckets.services.confirm import select_versions
-from buckets.services.locks import add_to_counts, lock_bucket
+from buckets.services.locks import CountChange, add_to_counts, lock_bucket
 from buckets.services.outbox import bury
 from keys.errors import Invalid
 from volumes.services.store import next_sequence
@@ -45,7 +45,7 @@ def delete_objects(*, bucket: str, keys: Iterable[str], if_match: str = "") -> D
     dead = take_chunks_of_objects(owners, reason=Outbox.Reason.DELETED)
     run_in("DELETE FROM buckets_object WHERE id IN {in}", owners)
     bury(dead, now=timezone.now())
-    add_to_counts([(row.pk, -len(owners), -sum(owner.size for owner in owners.values()))])
+    add_to_counts([CountChange(row.pk, -len(owners), -sum(owner.size for owner in owners.values()))])
     next_sequence()
     gone = {owner.key for owner in owners.values()}
     return Deleted(deleted=[key for key in wanted if key in gone], missing=[key for key in wanted if key not in gone])

@@ -10,22 +10,22 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from buckets.errors import KeyInvalid, MetadataInvalid, ObjectTooLarge, UploadOver, UploadUnknown
-from buckets.models import Bucket, Outbox, Upload
+from buckets.errors import BucketUnknown, KeyInvalid, MetadataInvalid, ObjectTooLarge, UploadOver, UploadUnknown
+from buckets.models import IN_PROGRESS, Bucket, Outbox, Upload
 from buckets.names import DEFAULT_CONTENT_TYPE, content_type_error, if_match_error, key_error, metadata_error
-from buckets.selectors import current_etag, get_bucket, missing_chunks
+from buckets.selectors import awaited_bytes, get_bucket, missing_chunks, stat_objects
 from buckets.services.bulk import database_uuid
 from buckets.services.chunks import take_chunks_of_uploads
 from buckets.services.conditions import require_conditions, require_quota
 from buckets.services.leases import SLOT_BITS
-from buckets.services.locks import lock_bucket
+from buckets.services.locks import CountChange, add_to_counts, lock_bucket
 from buckets.services.outbox import bury
 from keys.errors import Invalid
 from keys.rights import KeyRights
 from volume_server.intent import Intent
 from volume_server.record import MAX_DATA_BYTES
 from volumes.services.leases import reserve_lease_number
-from volumes.services.placement import pick
+from volumes.services.placement import pick, require_room
 from volumes.services.presign import put_url
 from volumes.services.store import next_sequence
 
@@ -62,25 +62,21 @@ def create_upload(
     metadata: dict[str, str] | None = None,
     if_match: str = "",
     if_none_match: bool = False,
+    held: bool = False,
 ) -> Slots:
     """An upload of ``size`` bytes, and a signed URL for each of its chunks, spread over volumes.
 
-    Preconditions and quota are judged when it completes; what is hopeless already is refused here.
+    What it would add to the bucket is reserved until it completes, is aborted or expires. Preconditions and quota are
+    judged when it completes; what is hopeless already is refused here. ``held``: its last chunk makes it ready, and
+    only a commit of a group makes it an object (see `buckets.services.groups`).
+
     Raises BucketUnknown, Invalid, ObjectTooLarge, ObjectChanged, QuotaExceeded, NoRoom, NoServers.
     """
     content_type = content_type or DEFAULT_CONTENT_TYPE
     _require_valid(key=key, size=size, content_type=content_type, metadata=metadata or {}, if_match=if_match)
     row = get_bucket(bucket)
     chunk_size = _chunk_size(size, row)
-    etag = current_etag(bucket_id=row.pk, key=key)
-    require_conditions(etag=etag, if_match=if_match, if_none_match=if_none_match)
-    require_quota(
-        row,
-        objects=row.object_count + 1,
-        size_bytes=size,  # the version that goes may be as large as all that is there
-        grows_objects=etag is None,
-        grows_bytes=size > 0,
-    )
+    require_room(needed_bytes=size + awaited_bytes())
     upload = Upload(
         id=uuid.uuid4(),
         bucket=row,
@@ -92,6 +88,7 @@ def create_upload(
         metadata=metadata or {},
         if_match=if_match,
         if_none_match=if_none_match,
+        held=held,
         api_key=holder.id,
         generation=holder.generation,
         expires_at=timezone.now() + timedelta(seconds=settings.WAREHOUSE_UPLOAD_SECONDS),
@@ -99,9 +96,32 @@ def create_upload(
     # Signed before it is written: what can't be signed, or has no room, leaves no trace.
     chunks = _sign(upload, range(upload.chunk_count), holder)
     with transaction.atomic():
-        lock_bucket(bucket)
+        _reserve(upload, lock_bucket(bucket))
         upload.save(force_insert=True)
     return Slots(upload=upload, chunks=chunks)
+
+
+def _reserve(upload: Upload, bucket: Bucket) -> None:
+    """Reserves what the upload would add to its locked bucket now.
+
+    Raises BucketUnknown, ObjectChanged, QuotaExceeded.
+    """
+    if bucket.pk != upload.bucket_id:
+        raise BucketUnknown(f"Bucket {bucket.name!r} was deleted meanwhile.")
+    found = stat_objects(bucket_id=bucket.pk, keys=[upload.key]).get(upload.key)
+    require_conditions(etag=found.etag if found else None, if_match=upload.if_match, if_none_match=upload.if_none_match)
+    upload.reserved_objects = 0 if found else 1
+    upload.reserved_bytes = max(0, upload.size - (found.size if found else 0))
+    require_quota(
+        bucket,
+        objects=bucket.object_count + bucket.reserved_objects + upload.reserved_objects,
+        size_bytes=bucket.total_bytes + bucket.reserved_bytes + upload.reserved_bytes,
+        grows_objects=upload.reserved_objects > 0,
+        grows_bytes=upload.reserved_bytes > 0,
+    )
+    add_to_counts(
+        [CountChange(bucket.pk, reserved_objects=upload.reserved_objects, reserved_bytes=upload.reserved_bytes)]
+    )
 
 
 def resume_upload(*, upload: Upload, holder: KeyRights) -> Slots:
@@ -111,16 +131,25 @@ def resume_upload(*, upload: Upload, holder: KeyRights) -> Slots:
 
 @transaction.atomic
 def abort_upload(*, upload_id: uuid.UUID) -> None:
-    """Ends an open upload; its chunks die. Raises UploadUnknown, UploadOver."""
+    """Ends an upload in progress; its chunks die. Raises UploadUnknown, UploadOver."""
     upload = Upload.objects.select_related("bucket").filter(pk=upload_id).first()
     if upload is None:
         raise UploadUnknown(f"There is no upload {upload_id}.")
     lock_bucket(upload.bucket.name)
-    ended = Upload.objects.filter(pk=upload_id, state=Upload.State.OPEN).update(state=Upload.State.ABORTED)
+    ended = Upload.objects.filter(pk=upload_id, state__in=IN_PROGRESS).update(state=Upload.State.ABORTED)
     if ended != 1:
         raise UploadOver(f"Upload {upload_id} is over already.")
     dead = take_chunks_of_uploads([database_uuid(upload_id)], reason=Outbox.Reason.UPLOAD_ABORTED)
     bury(dead, now=timezone.now())
+    add_to_counts(
+        [
+            CountChange(
+                upload.bucket_id,
+                reserved_objects=-upload.reserved_objects,
+                reserved_bytes=-upload.reserved_bytes,
+            )
+        ]
+    )
     next_sequence()
 
 
@@ -128,13 +157,13 @@ def expire_uploads() -> int:
     """Ends uploads whose time and grace are over, and forgets those that have been over for as long; how many ended."""
     cutoff = timezone.now() - timedelta(seconds=settings.WAREHOUSE_CONFIRM_GRACE_SECONDS)
     ended = 0
-    for upload in Upload.objects.filter(state=Upload.State.OPEN, expires_at__lt=cutoff)[:UPLOADS_AT_ONCE]:
+    for upload in Upload.objects.filter(state__in=IN_PROGRESS, expires_at__lt=cutoff)[:UPLOADS_AT_ONCE]:
         try:
             abort_upload(upload_id=upload.pk)
         except (UploadOver, UploadUnknown):
             continue  # somebody else was quicker
         ended += 1
-    Upload.objects.filter(expires_at__lt=cutoff).exclude(state=Upload.State.OPEN).delete()
+    Upload.objects.filter(expires_at__lt=cutoff).exclude(state__in=IN_PROGRESS).delete()
     return ended
 
 

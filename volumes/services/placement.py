@@ -109,6 +109,19 @@ def pick(*, needed_bytes: int, count: int = 1) -> list[Target]:
         return _pick_spread(table, needed_bytes, count, now)
 
 
+def require_room(*, needed_bytes: int) -> None:
+    """Raises NoRoom when the servers that are online have less room together; that none is online, `pick` tells."""
+    with _lock:
+        candidates = _fresh_table().candidates.values()
+        now = time.time()
+        usable = [candidate.usable_bytes for candidate in candidates if now < candidate.good_until]
+    if usable and sum(usable) < needed_bytes:
+        raise NoRoom(
+            f"The {len(usable)} servers online have room for {sum(usable)} bytes together; with what "
+            f"uploads in progress have still to send, this needs {needed_bytes}."
+        )
+
+
 def forget_table() -> None:
     """Lets the next pick look at the database: a server came or went, a volume changed its state."""
     with _lock:

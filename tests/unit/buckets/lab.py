@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from buckets.batch import Batch, Needle
-from buckets.models import Bucket, Chunk, Object, Outbox
+from buckets.models import IN_PROGRESS, Bucket, Chunk, Object, Outbox, Upload
 from buckets.services.buckets import BucketSettings, create_bucket
 from buckets.services.confirm import confirm_needles
 from buckets.services.leases import Lease, issue_lease
@@ -128,6 +128,9 @@ def require_sound(*, needles: Iterable[int] = ()) -> None:
     for bucket in Bucket.objects.all():
         sizes = list(Object.objects.filter(bucket=bucket).values_list("size", flat=True))
         assert (bucket.object_count, bucket.total_bytes) == (len(sizes), sum(sizes)), bucket.name
+        waiting = Upload.objects.filter(bucket=bucket, state__in=IN_PROGRESS)
+        assert bucket.reserved_objects == sum(upload.reserved_objects for upload in waiting), bucket.name
+        assert bucket.reserved_bytes == sum(upload.reserved_bytes for upload in waiting), bucket.name
     for row in Object.objects.all():
         chunks = list(Chunk.objects.filter(object=row).order_by("index"))
         assert [chunk.index for chunk in chunks] == list(range(len(chunks))), row.key

@@ -38,6 +38,8 @@ def rows(lab: Lab, settings: Any) -> dict[str, Model]:
         ("bucket", {"chunk_size": (255 << 20) + 1}),
         ("bucket", {"object_count": -1}),
         ("bucket", {"total_bytes": -1}),
+        ("bucket", {"reserved_objects": -1}),
+        ("bucket", {"reserved_bytes": -1}),
         ("object", {"key": ""}),
         ("object", {"key": "ü" * 513}),
         ("object", {"size": -1}),

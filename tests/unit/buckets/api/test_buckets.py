@@ -17,6 +17,8 @@ FIELDS = {
     "created_at",
     "object_count",
     "total_bytes",
+    "reserved_objects",
+    "reserved_bytes",
     "visibility",
     "replication",
     "chunk_size",

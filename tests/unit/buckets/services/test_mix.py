@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
+from buckets.errors import QuotaExceeded
 from buckets.models import Bucket, Object
 from buckets.services.objects import delete_objects, update_object
 from buckets.services.uploads import Slots, abort_upload, create_upload
@@ -22,7 +23,7 @@ STEPS = st.lists(
         st.tuples(st.just("puts"), st.lists(st.tuples(KEYS, SIZES, st.booleans()), min_size=1, max_size=4)),
         st.tuples(st.just("delete"), st.sets(KEYS, min_size=1)),
         st.tuples(st.just("change"), KEYS),
-        st.tuples(st.just("start"), st.tuples(KEYS, SIZES)),
+        st.tuples(st.just("start"), st.tuples(KEYS, SIZES, st.booleans())),
         st.tuples(st.just("chunk"), st.tuples(st.integers(0, 9), st.integers(0, 9))),
         st.tuples(st.just("abort"), st.integers(0, 9)),
         st.tuples(st.just("repeat"), st.integers(0, 99)),
@@ -61,10 +62,7 @@ class MixTests(TestCase):
                 before = Object.objects.get(key=value).etag
                 assert update_object(bucket="photos", key=value, metadata={"a": "b"}).etag != before
             elif step == "start":
-                key, size = value
-                quota = Bucket.objects.get().quota_bytes
-                if quota is None or size <= quota:
-                    uploads.append(create_upload(bucket="photos", holder=lab.rights, key=key, size=size))
+                self._start(lab, model, uploads, *value)
             elif step == "chunk" and uploads:
                 slots = uploads[value[0] % len(uploads)]
                 put = chunk_put(slots.chunks[value[1] % len(slots.chunks)])
@@ -75,7 +73,7 @@ class MixTests(TestCase):
             elif step == "abort" and uploads:
                 slots = uploads.pop(value % len(uploads))
                 slots.upload.refresh_from_db()
-                if slots.upload.state == "open":
+                if slots.upload.is_in_progress:
                     abort_upload(upload_id=slots.upload.pk)
             elif step == "repeat" and sent:
                 one = sent[value % len(sent)]
@@ -85,20 +83,36 @@ class MixTests(TestCase):
             assert dict(Object.objects.values_list("key", "size")) == model
             require_sound()
 
+    def _start(self, lab: Lab, model: dict[str, int], uploads: list[Slots], key: str, size: int, held: bool) -> None:
+        fits = self._fits(model, size - model.get(key, 0))
+        try:
+            uploads.append(create_upload(bucket="photos", holder=lab.rights, key=key, size=size, held=held))
+        except QuotaExceeded:
+            assert not fits
+        else:
+            assert fits
+
+    @staticmethod
+    def _fits(model: dict[str, int], growth: int) -> bool:
+        bucket = Bucket.objects.get()
+        return (
+            bucket.quota_bytes is None
+            or growth <= 0
+            or sum(model.values()) + bucket.reserved_bytes + growth <= bucket.quota_bytes
+        )
+
     def _put(self, lab: Lab, model: dict[str, int], sent: list[Sent], rows: list[tuple[str, int, bool]]) -> None:
         lease = lab.lease(count=len(rows))
         puts = [
             Put(lease.url, lease.first + at, size, key, {"if_none_match": only_new})
             for at, (key, size, only_new) in enumerate(rows)
         ]
-        quota = Bucket.objects.get().quota_bytes
         for put, verdict in zip(puts, lab.confirm(*puts), strict=True):
             assert put.key is not None
-            growth = put.size - model.get(put.key, 0)
             if put.fields["if_none_match"] and put.key in model:
                 assert isinstance(verdict, Refused)
                 assert verdict.code == "precondition_failed"
-            elif quota is not None and growth > 0 and sum(model.values()) + growth > quota:
+            elif not self._fits(model, put.size - model.get(put.key, 0)):
                 assert isinstance(verdict, Refused)
                 assert verdict.code == "quota_exceeded"
             else:

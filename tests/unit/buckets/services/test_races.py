@@ -7,11 +7,11 @@ from functools import partial
 import pytest
 from django.utils import timezone
 
-from buckets.errors import BucketNotEmpty, BucketTaken, BucketUnknown, UploadOver
+from buckets.errors import BucketNotEmpty, BucketTaken, BucketUnknown, QuotaExceeded, UploadOver
 from buckets.models import Bucket, Chunk, Object, Outbox, Upload
 from buckets.services.buckets import create_bucket, delete_bucket
 from buckets.services.objects import delete_objects
-from buckets.services.uploads import abort_upload, create_upload, resume_upload
+from buckets.services.uploads import Slots, abort_upload, create_upload, resume_upload
 from buckets.verdicts import Committed, Refused, Stored, Verdict
 from tests.support.races import at_once
 from tests.unit.buckets.lab import Lab, Put, chunk_put, forget_caches, require_sound
@@ -173,6 +173,33 @@ def test_quota_of_bytes_and_an_object_that_grows(labs: list[Lab]) -> None:
         verdicts = at_once(partial(one.confirm, *puts[0]), partial(other.confirm, *puts[1]))
         assert sorted(type(verdict).__name__ for [verdict] in verdicts) == ["Committed", "Refused"]
         require_sound(needles=needles_of(*puts))
+
+
+def test_reservations_at_the_edge(lab: Lab, settings: object) -> None:
+    settings.WAREHOUSE_CHUNK_SIZE = 10  # type: ignore[attr-defined]
+
+    def start(key: str) -> Slots | None:
+        try:
+            return create_upload(bucket="photos", holder=lab.rights, key=key, size=30)
+        except QuotaExceeded:
+            return None
+
+    for number in range(ROUNDS):
+        Bucket.objects.update(quota_bytes=Bucket.objects.get().total_bytes + 100)
+        outcomes = at_once(*[partial(start, f"{number}-{at}") for at in range(6)])
+        made = [slots for slots in outcomes if slots is not None]
+        assert len(made) == 3
+        require_sound()
+        # One completes while another is aborted and small puts look for room.
+        puts = [*map(chunk_put, made[0].chunks), *puts_of(lab, *(f"{number}-s{at}" for at in range(4)), size=20)]
+        end = partial(abort_upload, upload_id=made[1].upload.pk)
+        at_once(*[partial(state_of, lab, put) for put in puts], end)
+        bucket = Bucket.objects.get()
+        assert (bucket.reserved_objects, bucket.reserved_bytes) == (1, 30)
+        assert bucket.quota_bytes is not None
+        assert bucket.total_bytes + bucket.reserved_bytes <= bucket.quota_bytes
+        require_sound(needles=needles_of(puts))
+        abort_upload(upload_id=made[2].upload.pk)
 
 
 def test_two_completions_of_one_upload(lab: Lab, settings: object) -> None:

@@ -24,7 +24,7 @@ from keys.errors import Invalid
 from tests.unit.buckets.lab import Lab, Put, chunk_put, forget_caches, require_sound
 from tests.unit.volumes.factories import make_server, make_volume
 from volume_server.record import MAX_DATA_BYTES
-from volumes.errors import NoServers
+from volumes.errors import NoRoom, NoServers
 from volumes.models import Server
 
 CHUNK = 100
@@ -247,6 +247,116 @@ def test_what_cannot_be_leaves_no_trace(lab: Lab) -> None:
     assert not Upload.objects.exists()
 
 
+def reserved() -> tuple[int, int]:
+    bucket = Bucket.objects.get()
+    return bucket.reserved_objects, bucket.reserved_bytes
+
+
+def test_what_uploads_have_reserved_counts_until_they_are_over(lab: Lab, settings: Any) -> None:
+    lab.put("there", size=30)
+    Bucket.objects.update(quota_bytes=300, quota_objects=3)
+    first = start(lab, size=150)
+    second = start(lab, key="there", size=130)
+    # Only what it adds to what is there.
+    assert reserved() == (1, 250)
+    require_sound()
+    with pytest.raises(QuotaExceeded):
+        start(lab, key="third", size=21)
+    with pytest.raises(QuotaExceeded):
+        start(lab, key="there", size=51)
+    third = start(lab, key="third", size=20)
+    assert reserved() == (2, 270)
+    # Small puts are judged beside what is on its way, whatever is there; but what grows nothing is let through.
+    for key, size in (("new", 0), ("there", 31)):
+        refused = lab.put(key, size=size)
+        assert isinstance(refused, Refused)
+        assert refused.code == "quota_exceeded"
+    assert isinstance(lab.put("there", size=30), Committed)
+    # Its own reservation is no hindrance to the upload that completes.
+    assert isinstance(lab.confirm(*map(chunk_put, first.chunks))[-1], Committed)
+    assert reserved() == (1, 120)
+    require_sound()
+    abort_upload(upload_id=second.upload.pk)
+    assert reserved() == (1, 20)
+    require_sound()
+    over = timezone.now() - timedelta(seconds=settings.WAREHOUSE_CONFIRM_GRACE_SECONDS + 1)
+    Upload.objects.filter(pk=third.upload.pk).update(expires_at=over)
+    assert expire_uploads() == 1
+    assert reserved() == (0, 0)
+    assert isinstance(lab.put("new", size=120), Committed)
+    require_sound()
+
+
+def test_a_refused_completion_keeps_its_reservation(lab: Lab) -> None:
+    lab.put("big", size=200)
+    slots = start(lab)
+    assert reserved() == (0, 50)
+    delete_objects(bucket="photos", keys=["big"])
+    Bucket.objects.update(quota_bytes=249)
+    lab.confirm(*map(chunk_put, slots.chunks[:2]))
+    [verdict] = lab.confirm(chunk_put(slots.chunks[2]))
+    assert isinstance(verdict, Refused)
+    assert verdict.code == "quota_exceeded"
+    assert reserved() == (0, 50)
+    require_sound()
+
+
+def test_free_space_is_judged_beside_what_is_still_to_come(lab: Lab) -> None:
+    Server.objects.update(capacity_bytes=1000, free_bytes=1000)
+    forget_caches()
+    first = start(lab, size=300)
+    with pytest.raises(NoRoom):
+        start(lab, size=691)
+    start(lab, size=690)
+    with pytest.raises(NoRoom):
+        start(lab, size=1)
+    # What is stored is in the figures of the server, and no longer to come.
+    lab.confirm(chunk_put(first.chunks[0]))
+    start(lab, size=100)
+    with pytest.raises(NoRoom):
+        start(lab, size=1)
+    abort_upload(upload_id=first.upload.pk)
+    start(lab, size=200)
+
+
+def test_a_held_upload_is_ready_and_no_object(lab: Lab, settings: Any) -> None:
+    slots = start(lab, held=True)
+    verdicts = lab.confirm(*map(chunk_put, slots.chunks))
+    assert verdicts == [
+        Stored("photos", "big", chunk.size, str(slots.upload.pk), chunk.index) for chunk in slots.chunks
+    ]
+    assert Upload.objects.get().state == "ready"
+    assert not Object.objects.exists()
+    assert reserved() == (1, 250)
+    assert again(slots, lab).chunks == []
+    assert lab.confirm(*map(chunk_put, slots.chunks)) == verdicts
+    require_sound()
+    abort_upload(upload_id=slots.upload.pk)
+    assert Outbox.objects.filter(reason="upload_aborted").count() == 3
+    assert reserved() == (0, 0)
+    require_sound()
+    lost = start(lab, held=True, size=10)
+    lab.confirm(chunk_put(lost.chunks[0]))
+    over = timezone.now() - timedelta(seconds=settings.WAREHOUSE_CONFIRM_GRACE_SECONDS + 1)
+    Upload.objects.update(expires_at=over)
+    assert expire_uploads() == 1
+    assert Outbox.objects.count() == 4
+    assert not Upload.objects.exists()
+    require_sound()
+
+
+def test_a_ready_upload_takes_no_more_chunks(lab: Lab) -> None:
+    slots = start(lab, held=True, size=50)
+    spare = chunk_put(again(slots, lab).chunks[0])
+    _, late = lab.confirm(chunk_put(slots.chunks[0]), spare)
+    assert isinstance(late, Refused)
+    assert late.code == "upload_over"
+    assert Chunk.objects.get().needle != spare.needle
+    require_sound()
+    delete_bucket(name="photos")
+    assert Outbox.objects.count() == 2
+
+
 def test_very_large_objects_have_larger_chunks(lab: Lab) -> None:
     slots = start(lab, size=MAX_CHUNKS * CHUNK + 1)
     assert slots.upload.chunk_size == CHUNK + 1
@@ -261,6 +371,10 @@ def test_very_large_objects_have_larger_chunks(lab: Lab) -> None:
         {"size": 301},
         {"size": -1},
         {"state": "lost"},
+        {"state": "ready"},
+        {"reserved_bytes": 251},
+        {"reserved_bytes": -1},
+        {"reserved_objects": 2},
         {"chunk_size": 0},
     ],
 )
