@@ -1,69 +1,45 @@
 """Buckets and what they hold, for operators.
 
 Whatever changes something here calls the service that the API calls; rows that services alone write are read-only.
+Objects, chunks and the outbox may have millions of rows: their lists are ordered by an index, and searched by one.
 """
 
-from collections import defaultdict
+from itertools import groupby
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
-from django.db.models import Count, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
-from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from buckets.models import Bucket, Chunk, Object, Outbox, Upload
-from buckets.names import bucket_name_error, content_type_error, metadata_error
-from buckets.services.buckets import BucketSettings, apply_settings, create_bucket, delete_bucket, update_bucket
-from buckets.services.objects import delete_objects, update_object
+from buckets.names import successor
+from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, update_bucket
+from buckets.services.objects import delete_objects, empty_bucket, update_object
 from buckets.services.outbox import collect_outbox
-from buckets.services.uploads import abort_upload
-from keys.errors import Invalid, WarehouseError
+from buckets.services.uploads import abort_upload, expire_uploads
+from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, table, when
+from keys.errors import WarehouseError
+from keys.models import Grant
 
 _SETTINGS = ("visibility", "replication", "chunk_size", "quota_bytes", "quota_objects", "cors_origins")
+CHUNKS_SHOWN = 50
+"""Chunks on the page of an object or an upload; the list of chunks has the others."""
+BUCKETS_SHOWN = 30
+"""Buckets offered by the filter of a list; a search for `bucket/…` leads to any of them."""
+OBJECTS_SEARCHED = 1000
+"""Objects whose chunks a search by key finds."""
+EMPTIED_AT_ONCE = 10_000
+"""Objects that one click deletes: a few seconds."""
+MAX_BIGINT = (1 << 63) - 1
 
 
-def _link(view: str, text: object, *args: object, query: str = "") -> SafeString:
-    return format_html('<a href="{}{}">{}</a>', reverse(f"admin:buckets_{view}", args=args), query, text)
-
-
-class ServicesAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """What a service refuses becomes a message, and nothing is changed."""
-
-    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        return self._told(request, super().changeform_view, *args, **kwargs)
-
-    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        return self._told(request, super().delete_view, *args, **kwargs)
-
-    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        return self._told(request, super().changelist_view, *args, **kwargs)
-
-    def _told(self, request: HttpRequest, view: Any, *args: Any, **kwargs: Any) -> HttpResponse:
-        try:
-            response: HttpResponse = view(request, *args, **kwargs)
-        except WarehouseError as error:
-            self.message_user(request, error.detail, messages.ERROR)
-            return HttpResponseRedirect(request.get_full_path())
-        return response
-
-
-class ReadOnlyAdmin(ServicesAdmin):
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
-class BucketForm(forms.ModelForm[Bucket]):
+class BucketForm(ServiceForm):
     cors_origins = forms.JSONField(
         required=False,
         initial=list,
@@ -74,26 +50,11 @@ class BucketForm(forms.ModelForm[Bucket]):
         model = Bucket
         fields = ("name", *_SETTINGS)
 
-    def clean_name(self) -> str:
-        name: str = self.cleaned_data["name"]
-        if (problem := bucket_name_error(name)) is not None:
-            raise forms.ValidationError(problem)
-        return name
-
     def clean_cors_origins(self) -> list[str]:
         origins = self.cleaned_data["cors_origins"] or []
         if not isinstance(origins, list) or not all(isinstance(origin, str) for origin in origins):
             raise forms.ValidationError("A list of texts.")
         return origins
-
-    def clean(self) -> None:
-        super().clean()
-        if not self.errors:
-            try:
-                apply_settings(Bucket(), self.settings())
-            except Invalid as error:
-                for name, texts in error.extra["errors"].items():  # type: ignore[attr-defined]
-                    self.add_error(name, texts)
 
     def settings(self) -> BucketSettings:
         return BucketSettings(**{name: self.cleaned_data[name] for name in _SETTINGS})
@@ -101,29 +62,32 @@ class BucketForm(forms.ModelForm[Bucket]):
 
 @admin.register(Bucket)
 class BucketAdmin(ServicesAdmin):
+    help_text = "What objects lie in, with its quota and its settings."
     form = BucketForm
-    list_display = (
-        "name",
-        "objects",
-        "size",
-        "visibility",
-        "replication",
-        "byte_quota",
-        "object_quota",
-        "uploads",
-        "created_at",
-    )
-    list_filter = ("visibility", "replication")
+    list_display = ("name", "objects", "size", "quota", "visibility", "replication", "uploads", "made")
+    list_filter = ("visibility",)
     search_fields = ("name",)
-    computed = ("objects", "size", "reserved", "created_at")
-    fields = ("name", *_SETTINGS, *computed)
+    search_help_text = "A part of the name."
+    computed = ("objects", "size", "reserved", "uploads", "grants", "created_at")
+    fieldsets = (
+        (None, {"fields": ("name", "visibility", "replication", "chunk_size")}),
+        ("Quota", {"fields": ("quota_bytes", "quota_objects")}),
+        ("Web pages", {"fields": ("cors_origins",)}),
+        ("State", {"fields": computed}),
+    )
+    actions = ("empty",)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Bucket | None = None) -> tuple[str, ...]:
         return (*self.computed, "name") if obj else self.computed
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Bucket]:
-        buckets: QuerySet[Bucket] = super().get_queryset(request).annotate(upload_count=Count("uploads"))
-        return buckets
+    def get_fieldsets(self, request: HttpRequest, obj: Bucket | None = None) -> Any:
+        return super().get_fieldsets(request, obj) if obj is not None else self.fieldsets[:-1]
+
+    def fill_in(self, rows: list[Any]) -> None:
+        opened = Upload.objects.filter(bucket__in=rows, state=Upload.State.OPEN).order_by()
+        counts = dict(opened.values_list("bucket").annotate(count=Count("pk")))
+        for bucket in rows:
+            bucket.open_uploads = counts.get(bucket.pk, 0)
 
     def save_model(self, request: HttpRequest, obj: Bucket, form: BucketForm, change: bool) -> None:
         saved = (
@@ -136,100 +100,177 @@ class BucketAdmin(ServicesAdmin):
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
-        full = [f"{bucket} holds {bucket.object_count} objects" for bucket in objs if bucket.object_count]
+        full = [f"{bucket} holds {bucket.object_count:,} objects" for bucket in objs if bucket.object_count]
         return [str(bucket) for bucket in objs], {"buckets": len(objs)}, set(), full
 
     def delete_model(self, request: HttpRequest, obj: Bucket) -> None:
         delete_bucket(name=obj.name)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
-        for bucket in queryset:
+        for bucket in queryset.order_by("pk"):  # the order in which buckets are locked
             delete_bucket(name=bucket.name)
 
     @admin.display(description="objects", ordering="object_count")
     def objects(self, bucket: Bucket) -> SafeString:
-        return _link("object_changelist", f"{bucket.object_count:,}", query=f"?bucket__id__exact={bucket.pk}")
+        return link_to_list(Object, f"{bucket.object_count:,}", bucket=bucket.pk)
 
     @admin.display(description="size", ordering="total_bytes")
     def size(self, bucket: Bucket) -> str:
         return filesizeformat(bucket.total_bytes)
 
-    @admin.display(description="reserved by uploads", ordering="reserved_bytes")
+    @admin.display(description="reserved by uploads")
     def reserved(self, bucket: Bucket) -> str:
         return f"{filesizeformat(bucket.reserved_bytes)} in {bucket.reserved_objects:,} new objects"
 
-    @admin.display(description="quota", ordering="quota_bytes")
-    def byte_quota(self, bucket: Bucket) -> str:
-        return "-" if bucket.quota_bytes is None else filesizeformat(bucket.quota_bytes)
+    @admin.display(description="quota used")
+    def quota(self, bucket: Bucket) -> str:
+        told = []
+        for used, quota, text in (
+            (bucket.total_bytes, bucket.quota_bytes, filesizeformat(bucket.quota_bytes or 0)),
+            (bucket.object_count, bucket.quota_objects, f"{bucket.quota_objects or 0:,} objects"),
+        ):
+            if quota is not None:
+                told.append(f"{100 * used / quota:.0f} % of {text}" if quota else f"all of {text}")
+        return ", ".join(told) or "no limit"
 
-    @admin.display(description="object quota", ordering="quota_objects")
-    def object_quota(self, bucket: Bucket) -> str:
-        return "-" if bucket.quota_objects is None else f"{bucket.quota_objects:,}"
-
-    @admin.display(description="uploads", ordering="upload_count")
+    @admin.display(description="open uploads")
     def uploads(self, bucket: Any) -> SafeString:
-        return _link("upload_changelist", bucket.upload_count, query=f"?bucket__id__exact={bucket.pk}")
+        count = getattr(bucket, "open_uploads", "all open uploads")
+        return link_to_list(Upload, count, bucket__id__exact=bucket.pk, state__exact=Upload.State.OPEN.value)
+
+    @admin.display(description="grants")
+    def grants(self, bucket: Bucket) -> SafeString:
+        return link_to_list(Grant, "keys with rights on this bucket alone", bucket__exact=bucket.name)
+
+    @admin.display(description="made", ordering="created_at")
+    def made(self, bucket: Bucket) -> str:
+        return when(bucket.created_at)
+
+    @admin.action(description="Empty: delete all objects", permissions=["delete"])
+    def empty(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> HttpResponse | None:
+        warning = "All objects of these buckets are deleted, for good. Grants, settings and open uploads stay."
+        if (page := self.ask_first(request, queryset, title="Empty buckets", warning=warning)) is not None:
+            return page
+        left = EMPTIED_AT_ONCE
+        for bucket in queryset.order_by("pk"):
+            try:
+                emptied = empty_bucket(bucket=bucket.name, limit=left)
+            except WarehouseError as error:
+                self.message_user(request, f"Bucket {bucket}: {error.detail}", messages.ERROR)
+                continue
+            left -= emptied.deleted
+            told = f"Bucket {bucket}: {emptied.deleted:,} objects are deleted"
+            if emptied.is_empty:
+                self.message_user(request, f"{told}, it is empty.")
+            else:
+                self.message_user(request, f"{told}; there are more: do it again.", messages.WARNING)
+        return None
 
 
-class ChunkInline(admin.TabularInline):  # type: ignore[type-arg]
-    model = Chunk
-    extra = 0
-    can_delete = False
-    fields = ("index", "volume", "needle_hex", "size", "crc32_hex", "committed_at")
-    readonly_fields = fields
-    ordering = ("index",)
+class BucketFilter(admin.SimpleListFilter):
+    """The first buckets by name, and the one that is chosen: there may be thousands."""
 
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    title = "bucket"
+    parameter_name = "bucket"
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        buckets = Bucket.objects.values_list("pk", "name").order_by("name")
+        offered = dict(buckets[:BUCKETS_SHOWN])
+        chosen = request.GET.get(self.parameter_name, "")
+        if _is_number(chosen) and int(chosen) not in offered:
+            offered.update(buckets.filter(pk=int(chosen)))
+        return [(str(pk), name) for pk, name in offered.items()]
 
-    @admin.display(description="needle")
-    def needle_hex(self, chunk: Chunk) -> str:
-        return f"{chunk.needle:016x}"
-
-    @admin.display(description="CRC-32")
-    def crc32_hex(self, chunk: Chunk) -> str:
-        return f"{chunk.crc32:08x}"
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        if value is None:
+            return queryset
+        return queryset.filter(bucket=int(value)) if _is_number(value) else queryset.none()
 
 
-class ObjectForm(forms.ModelForm[Object]):
+class NewestFilter(admin.SimpleListFilter):
+    """Each order is an index: keys of all buckets, and the newest of one."""
+
+    title = "order"
+    parameter_name = "order"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("newest", "Newest first")] if request.GET.get(BucketFilter.parameter_name) else []
+
+    def has_output(self) -> bool:
+        return bool(self.lookup_choices)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and int(text) <= MAX_BIGINT
+
+
+def _chunk_table(chunks: QuerySet[Chunk], more: SafeString, count: int) -> SafeString:
+    """The first chunks of an object or an upload, and a link to all of them."""
+    heads = ("chunk", "volume", "needle", "size", "CRC-32", "judged")
+    shown = chunks.select_related("volume").order_by("index")[:CHUNKS_SHOWN]
+    rows = [
+        (
+            one.index,
+            link_to(one.volume),
+            link_to(one),
+            filesizeformat(one.size),
+            f"{one.crc32:08x}",
+            when(one.committed_at),
+        )
+        for one in shown
+    ]
+    return format_html("{}{}", table(heads, rows), format_html("<p>{}</p>", more) if count > len(rows) else "")
+
+
+class ObjectForm(ServiceForm):
     metadata = forms.JSONField(required=False, help_text='Such as {"colour": "blue"}.')
 
     class Meta:
         model = Object
         fields = ("content_type", "metadata")
 
-    def clean_content_type(self) -> str:
-        content_type: str = self.cleaned_data["content_type"]
-        if (problem := content_type_error(content_type)) is not None:
-            raise forms.ValidationError(problem)
-        return content_type
-
     def clean_metadata(self) -> dict[str, str]:
         metadata = self.cleaned_data["metadata"] or {}
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
             raise forms.ValidationError("An object whose values are texts.")
-        if (problem := metadata_error(metadata)) is not None:
-            raise forms.ValidationError(problem)
         return metadata
 
 
 @admin.register(Object)
 class ObjectAdmin(ServicesAdmin):
+    help_text = "The current version of every key, what it is made of, and its attributes."
     form = ObjectForm
-    list_display = ("key", "bucket", "human_size", "content_type", "updated_at", "sequence")
-    list_filter = ("bucket", "updated_at")
+    list_display = ("key", "in_bucket", "human_size", "content_type", "changed", "sequence")
+    list_filter = (BucketFilter, NewestFilter)
     list_select_related = ("bucket",)
-    search_fields = ("^key", "=etag")
-    show_full_result_count = False
-    readonly_fields = ("bucket", "key", "human_size", "etag", "created_at", "updated_at", "sequence")
-    fields = ("bucket", "key", "content_type", "metadata", *readonly_fields[2:])
-    inlines = (ChunkInline,)
+    sortable_by = ()
+    search_fields = ("key",)
+    search_help_text = "The beginning of a key. With a bucket's name and a slash before it: in that bucket alone."
+    readonly_fields = ("in_bucket", "key", "human_size", "etag", "created_at", "updated_at", "sequence", "chunks")
+    fieldsets = (
+        (None, {"fields": ("in_bucket", "key", "content_type", "metadata")}),
+        ("State", {"fields": readonly_fields[2:-1]}),
+        ("Chunks", {"fields": ("chunks",)}),
+    )
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        if request.GET.get("order") == "newest" and request.GET.get(BucketFilter.parameter_name):
+            return ("-sequence", "-pk")
+        return ("bucket_id", "key")
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        if not search_term:
+            return queryset, False
+        if request.GET.get(BucketFilter.parameter_name):
+            return queryset.filter(_begins_with(search_term)), False
+        return queryset.filter(_of_path(search_term)), False
 
     def save_model(self, request: HttpRequest, obj: Object, form: ObjectForm, change: bool) -> None:
         update_object(
@@ -248,41 +289,97 @@ class ObjectAdmin(ServicesAdmin):
         delete_objects(bucket=obj.bucket.name, keys=[obj.key])
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Object]) -> None:
-        keys: dict[str, list[str]] = defaultdict(list)
-        for bucket, key in queryset.values_list("bucket__name", "key"):
-            keys[bucket].append(key)
-        for bucket, bucket_keys in keys.items():
-            delete_objects(bucket=bucket, keys=bucket_keys)
+        rows = queryset.order_by("bucket_id").values_list("bucket__name", "key")  # the order in which they are locked
+        for bucket, keys in groupby(rows, key=lambda row: row[0]):
+            delete_objects(bucket=bucket, keys=[key for _, key in keys])
 
-    @admin.display(description="size", ordering="size")
+    @admin.display(description="bucket")
+    def in_bucket(self, row: Object) -> SafeString:
+        return link_to(row.bucket)
+
+    @admin.display(description="size")
     def human_size(self, row: Object) -> str:
         return filesizeformat(row.size)
 
+    @admin.display(description="changed")
+    def changed(self, row: Object) -> str:
+        return when(row.updated_at)
+
+    @admin.display(description="chunks")
+    def chunks(self, row: Object) -> SafeString:
+        chunks = Chunk.objects.filter(object=row)
+        count = chunks.count()
+        more = link_to_list(Chunk, f"all {count:,} chunks", object__id__exact=row.pk)
+        return _chunk_table(chunks, more, count)
+
+
+def _begins_with(prefix: str, *, of: str = "") -> Q:
+    """Keys that begin with a text, as the range of the index that they are; ``of`` a relation to objects."""
+    end = successor(prefix)
+    beyond = Q() if end is None else Q(**{f"{of}key__lt": end})
+    return Q(**{f"{of}key__gte": prefix}) & beyond
+
+
+def _of_path(text: str) -> Q:
+    """Objects that `BUCKET/KEY…` means where there is such a bucket, else those of any bucket whose keys begin so."""
+    name, slash, rest = text.partition("/")
+    if slash and (bucket := Bucket.objects.filter(name=name).first()) is not None:
+        return Q(bucket=bucket) & (_begins_with(rest) if rest else Q())
+    # The index begins with the bucket: so it can be entered once for each of them.
+    return Q(bucket__in=Bucket.objects.values("pk")) & _begins_with(text)
+
+
+class ChunksOfFilter(admin.SimpleListFilter):
+    title = "owner"
+    parameter_name = "of"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("uploads", "Uploads")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Chunk]) -> QuerySet[Chunk]:
+        return queryset.filter(upload__isnull=False) if self.value() == "uploads" else queryset
+
 
 @admin.register(Chunk)
-class ChunkAdmin(ReadOnlyAdmin):
-    list_display = ("needle_hex", "volume", "owner", "index", "human_size", "crc32_hex", "committed_at")
-    list_filter = (("upload", admin.EmptyFieldListFilter),)
+class ChunkAdmin(ShownOnly):
+    help_text = "Which needle of which volume holds which piece of an object or of an upload."
+    list_display = ("needle_hex", "in_volume", "owner", "index", "human_size", "crc32_hex", "judged")
+    list_filter = (ChunksOfFilter,)
     list_select_related = ("object__bucket", "upload", "volume")
-    search_fields = ("=object__key", "=volume__id", "=needle")
-    search_help_text = "A whole key, a volume, or a needle's 16 hex digits."
-    show_full_result_count = False
-    ordering = ("-id",)
+    sortable_by = ()
+    search_fields = ("needle",)
+    search_help_text = "A needle's 16 hex digits, or the beginning of BUCKET/KEY."
+    fields = ("needle_hex", "in_volume", "owner", "index", "human_size", "crc32_hex", "committed_at", "first_verdict")
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        if request.GET.get("of") == "uploads" or "upload__id__exact" in request.GET:
+            return ("upload_id", "index")
+        return ("object_id", "index") if "object__id__exact" in request.GET else ("-pk",)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        return super().get_search_results(request, queryset, _decimal_needle(search_term))
+        if not search_term:
+            return queryset, False
+        if (needle := _needle(search_term)) is not None:
+            return queryset.filter(needle=needle), False
+        objects = Object.objects.filter(_of_path(search_term)).order_by("bucket_id", "key")
+        return queryset.filter(object__in=objects.values("pk")[:OBJECTS_SEARCHED]), False
 
-    @admin.display(description="needle", ordering="needle")
+    @admin.display(description="needle")
     def needle_hex(self, chunk: Chunk) -> str:
         return f"{chunk.needle:016x}"
+
+    @admin.display(description="volume")
+    def in_volume(self, chunk: Chunk) -> SafeString:
+        return link_to(chunk.volume)
 
     @admin.display(description="object or upload")
     def owner(self, chunk: Chunk) -> SafeString:
         if chunk.object is not None:
-            return _link("object_change", f"{chunk.object.bucket}/{chunk.object.key}", chunk.object.pk)
-        return _link("upload_change", f"upload {chunk.upload_id}", chunk.upload_id)
+            return link_to(chunk.object, f"{chunk.object.bucket}/{chunk.object.key}")
+        assert chunk.upload is not None
+        return link_to(chunk.upload, f"upload {chunk.upload.pk}")
 
-    @admin.display(description="size", ordering="size")
+    @admin.display(description="size")
     def human_size(self, chunk: Chunk) -> str:
         return filesizeformat(chunk.size)
 
@@ -290,33 +387,98 @@ class ChunkAdmin(ReadOnlyAdmin):
     def crc32_hex(self, chunk: Chunk) -> str:
         return f"{chunk.crc32:08x}"
 
+    @admin.display(description="judged")
+    def judged(self, chunk: Chunk) -> str:
+        return when(chunk.committed_at)
+
+    @admin.display(description="first verdict")
+    def first_verdict(self, chunk: Chunk) -> str:
+        return "committed, as all of its object" if chunk.verdict is None else str(chunk.verdict["state"])
+
 
 @admin.register(Upload)
-class UploadAdmin(ReadOnlyAdmin):
-    list_display = ("id", "bucket", "key", "human_size", "state", "held", "progress", "created_at", "expires_at")
-    list_filter = ("state", "held", "bucket")
+class UploadAdmin(ShownOnly):
+    help_text = "Large objects on their way in, chunk by chunk, and those that were lately."
+    list_display = ("key", "in_bucket", "human_size", "state", "held", "progress", "begun", "ends")
+    list_filter = ("state", "held", BucketFilter)
     list_select_related = ("bucket",)
-    search_fields = ("=id", "^key")
-    inlines = (ChunkInline,)
-    actions = ("abort",)
+    sortable_by = ()
+    search_fields = ("key",)
+    search_help_text = "An upload's whole id, or a part of its key."
+    ordering = ("-expires_at",)
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": (
+                    "id",
+                    "in_bucket",
+                    "key",
+                    "state",
+                    "held",
+                    "human_size",
+                    "progress",
+                    "content_type",
+                    "metadata",
+                )
+            },
+        ),
+        ("Conditions", {"fields": ("if_match", "if_none_match")}),
+        ("Whose", {"fields": ("api_key", "generation", "created_at", "expires_at")}),
+        ("Chunks", {"fields": ("chunks",)}),
+    )
+    actions = ("abort", "expire")
+    unselected_actions = ("expire",)
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Upload]:
-        uploads: QuerySet[Upload] = super().get_queryset(request).annotate(stored_count=Count("chunks"))
-        return uploads
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        if not search_term:
+            return queryset, False
+        try:
+            return queryset.filter(pk=UUID(search_term)), False
+        except ValueError:
+            return queryset.filter(key__contains=search_term), False
 
-    @admin.display(description="size", ordering="size")
+    def fill_in(self, rows: list[Any]) -> None:
+        stored = Chunk.objects.filter(upload__in=rows).order_by()
+        counts = dict(stored.values_list("upload").annotate(count=Count("pk")))
+        for upload in rows:
+            upload.stored_count = counts.get(upload.pk, 0)
+
+    @admin.display(description="bucket")
+    def in_bucket(self, upload: Upload) -> SafeString:
+        return link_to(upload.bucket)
+
+    @admin.display(description="size")
     def human_size(self, upload: Upload) -> str:
         return filesizeformat(upload.size)
 
     @admin.display(description="chunks stored")
     def progress(self, upload: Any) -> str:
         if upload.state == Upload.State.COMPLETED:
-            return f"{upload.chunk_count} of {upload.chunk_count}"
-        return f"{upload.stored_count} of {upload.chunk_count}"
+            return f"{upload.chunk_count:,} of {upload.chunk_count:,}"
+        stored = upload.stored_count if hasattr(upload, "stored_count") else upload.chunks.count()
+        return f"{stored:,} of {upload.chunk_count:,}"
 
-    @admin.action(description="Abort: their chunks are gone", permissions=["view"])
-    def abort(self, request: HttpRequest, queryset: QuerySet[Upload]) -> None:
-        _require_admin(request)
+    @admin.display(description="begun")
+    def begun(self, upload: Upload) -> str:
+        return when(upload.created_at)
+
+    @admin.display(description="ends")
+    def ends(self, upload: Upload) -> str:
+        return when(upload.expires_at)
+
+    @admin.display(description="chunks")
+    def chunks(self, upload: Upload) -> SafeString:
+        stored = Chunk.objects.filter(upload=upload)
+        count = stored.count()
+        more = link_to_list(Chunk, f"all {count:,} stored chunks", upload__id__exact=upload.pk)
+        return _chunk_table(stored, more, count)
+
+    @admin.action(description="Abort: their chunks are gone", permissions=["operate"])
+    def abort(self, request: HttpRequest, queryset: QuerySet[Upload]) -> HttpResponse | None:
+        warning = "These uploads end, and what was stored of them is gone. Their clients have to begin anew."
+        if (page := self.ask_first(request, queryset, title="Abort uploads", warning=warning)) is not None:
+            return page
         for upload in queryset:
             try:
                 abort_upload(upload_id=upload.pk)
@@ -324,56 +486,89 @@ class UploadAdmin(ReadOnlyAdmin):
                 self.message_user(request, error.detail, messages.ERROR)
             else:
                 self.message_user(request, f"Upload {upload.pk} is aborted.")
+        return None
+
+    @admin.action(description="End all that are overdue now, as the worker does", permissions=["operate"])
+    def expire(self, request: HttpRequest, queryset: QuerySet[Upload]) -> None:
+        self.message_user(request, f"{expire_uploads()} overdue uploads were ended.")
+
+
+class WaitingFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("waiting", "Tombstone to be written"), ("written", "Tombstone written")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Outbox]) -> QuerySet[Outbox]:
+        match self.value():
+            case "waiting":
+                return queryset.filter(tombstoned_at__isnull=True)
+            case "written":
+                return queryset.filter(tombstoned_at__isnull=False)
+            case _:
+                return queryset
 
 
 @admin.register(Outbox)
-class OutboxAdmin(ReadOnlyAdmin):
-    list_display = (
-        "needle_hex",
-        "volume",
-        "reason",
-        "outcome",
-        "created_at",
-        "not_before",
-        "tombstoned_at",
-        "keep_until",
-    )
-    list_filter = ("reason", ("tombstoned_at", admin.EmptyFieldListFilter), "created_at")
+class OutboxAdmin(ShownOnly):
+    help_text = "Dead needles: those whose tombstone is still to be written, and verdicts still to be remembered."
+    list_display = ("needle_hex", "in_volume", "reason", "outcome", "state", "entered")
+    list_filter = (WaitingFilter, "reason")
     list_select_related = ("volume",)
-    search_fields = ("=volume__id", "=needle")
-    search_help_text = "A volume, or a needle's 16 hex digits."
-    show_full_result_count = False
-    ordering = ("-id",)
+    sortable_by = ()
+    search_fields = ("needle",)
+    search_help_text = "A needle's 16 hex digits."
+    fieldsets = (
+        (None, {"fields": ("needle_hex", "in_volume", "reason", "verdict")}),
+        ("State", {"fields": ("state", "created_at", "not_before", "tombstoned_at", "keep_until")}),
+    )
     actions = ("collect",)
+    unselected_actions = ("collect",)
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        return {"waiting": ("volume_id", "not_before"), "written": ("keep_until",)}.get(
+            request.GET.get("state", ""), ("-pk",)
+        )
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        return super().get_search_results(request, queryset, _decimal_needle(search_term))
+        if not search_term:
+            return queryset, False
+        return queryset.filter(needle=_needle(search_term) or 0), False
 
-    @admin.display(description="needle", ordering="needle")
+    @admin.display(description="needle")
     def needle_hex(self, row: Outbox) -> str:
         return f"{row.needle:016x}"
+
+    @admin.display(description="volume")
+    def in_volume(self, row: Outbox) -> SafeString:
+        return link_to(row.volume)
 
     @admin.display(description="first verdict")
     def outcome(self, row: Outbox) -> str:
         return str(row.verdict.get("code") or row.verdict["state"])
 
-    @admin.action(description="Write all tombstones that are due, selected or not", permissions=["view"])
+    @admin.display(description="state")
+    def state(self, row: Outbox) -> str:
+        if row.tombstoned_at is not None:
+            return f"tombstone written, verdict kept until {when(row.keep_until)}"
+        if row.not_before > timezone.now():
+            return f"may be read until {when(row.not_before)}"
+        return "its tombstone is due"
+
+    @admin.display(description="since")
+    def entered(self, row: Outbox) -> str:
+        return when(row.created_at)
+
+    @admin.action(description="Write all tombstones that are due now, as the worker does", permissions=["operate"])
     def collect(self, request: HttpRequest, queryset: QuerySet[Outbox]) -> None:
-        _require_admin(request)
         collected = collect_outbox()
         self.message_user(request, f"{collected.tombstoned} needles tombstoned, {collected.dropped} rows forgotten.")
 
 
-def _require_admin(request: HttpRequest) -> None:
-    if not getattr(request.user, "is_superuser", False):
-        raise PermissionDenied
-
-
-def _decimal_needle(search_term: str) -> str:
-    """A needle's 16 hex digits as the number that the column holds; other words as they are."""
-    words = search_term.split()
-    return " ".join(str(int(word, 16)) if len(word) == 16 and _is_hex(word) else word for word in words)
-
-
-def _is_hex(word: str) -> bool:
-    return not set(word) - set("0123456789abcdef")
+def _needle(text: str) -> int | None:
+    """The number that 16 hex digits are; None for any other text, and for numbers that are no needle's."""
+    if len(text) != 16 or set(text) - set("0123456789abcdef"):
+        return None
+    needle = int(text, 16)
+    return needle if needle <= MAX_BIGINT else None

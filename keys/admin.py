@@ -5,21 +5,43 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.auth.models import Group
-from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Count, F, QuerySet
 from django.forms import BaseModelFormSet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
+from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, when, with_dot
 from keys.errors import WarehouseError
-from keys.models import ApiKey, Grant, RefreshFamily
-from keys.permissions import DESCRIPTIONS, GRANTABLE, Permission
+from keys.models import ApiKey, Grant, RefreshFamily, RevokedKey
+from keys.permissions import DESCRIPTIONS, GRANTABLE, Permission, names
 from keys.rights import GrantRow, KeyRights
 from keys.selectors import rights_now
-from keys.services.keys import create_key, delete_key, update_key
+from keys.services.keys import create_key, delete_key, end_sessions, update_key
+from keys.services.sign_in import revoke_families
 
 admin.site.unregister(Group)  # rights are the bits of keys; groups would be a second kind
+
+
+def bits_text(bits: int) -> str:
+    """The names of permission bits and their integer."""
+    return f"{', '.join(names(bits)) or 'none'} ({bits})"
+
+
+class PermissionBoxes(forms.CheckboxSelectMultiple):
+    """Named checkboxes, and the integer that they make."""
+
+    class Media:
+        js = ("warehouse/permissions.js",)
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
+        boxes = super().render(name, value, attrs, renderer)
+        bits = sum({int(one) for one in value or () if str(one).isdecimal()})
+        return format_html(
+            '<div class="permission-bits">{}<p>As an integer: <output>{}</output></p></div>', boxes, bits
+        )
 
 
 class PermissionBitsField(forms.TypedMultipleChoiceField):
@@ -27,7 +49,7 @@ class PermissionBitsField(forms.TypedMultipleChoiceField):
 
     def __init__(self, *, allowed: Permission, **kwargs: Any) -> None:
         choices = [(int(bit), f"{bit.name}: {DESCRIPTIONS[bit]}") for bit in Permission if bit & allowed]
-        super().__init__(coerce=int, choices=choices, widget=forms.CheckboxSelectMultiple, **kwargs)
+        super().__init__(coerce=int, choices=choices, widget=PermissionBoxes, **kwargs)
 
     def prepare_value(self, value: Any) -> Any:
         if isinstance(value, int):
@@ -42,12 +64,17 @@ class PermissionBitsField(forms.TypedMultipleChoiceField):
         return {str(bit) for bit in bits} != {str(bit) for bit in data or ()}
 
 
-class ApiKeyForm(forms.ModelForm[ApiKey]):
-    permissions = PermissionBitsField(allowed=~Permission(0), required=False, help_text="These hold in every bucket.")
+class ApiKeyForm(ServiceForm):
+    permissions = PermissionBitsField(
+        allowed=~Permission(0),
+        required=False,
+        help_text="These hold in every bucket. To give less, grant rights on single buckets below instead.",
+    )
 
     class Meta:
         model = ApiKey
         fields = ("name", "description", "permissions", "expires_at")
+        widgets = {"description": forms.Textarea(attrs={"rows": 2, "cols": 60})}
 
 
 class GrantForm(forms.ModelForm[Grant]):
@@ -62,6 +89,7 @@ class GrantForm(forms.ModelForm[Grant]):
         prefix = self.fields["prefix"]
         assert isinstance(prefix, forms.CharField)
         prefix.strip = False  # a prefix is exactly the text it is
+        prefix.help_text = "Exactly this text: logs covers logs2 too, logs/ does not. Empty: the whole bucket."
 
 
 class GrantInline(admin.TabularInline[Grant, ApiKey]):
@@ -88,55 +116,103 @@ class IsLiveFilter(admin.SimpleListFilter):
                 return queryset
 
 
+class HasBitFilter(admin.SimpleListFilter):
+    title = "right"
+    parameter_name = "bit"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(str(int(bit)), bit.name or "") for bit in Permission]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        if value is None or value not in {str(int(bit)) for bit in Permission}:
+            return queryset
+        having = queryset.annotate(asked_bit=F("permissions").bitand(int(value)))
+        chosen: QuerySet[Any] = having.filter(asked_bit__gt=0)
+        return chosen
+
+
 @admin.register(ApiKey)
-class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
+class ApiKeyAdmin(ServicesAdmin):
+    help_text = "Who may do what. There are no other accounts: people and programs sign in with a key."
     form = ApiKeyForm
     inlines = (GrantInline,)
-    list_display = ("name", "id", "bits", "live", "expires_at", "last_used_at", "created_at", "created_by")
-    list_filter = (IsLiveFilter,)
+    list_display = ("name", "id", "bits", "grants", "state", "last_used", "expires", "made", "maker")
+    list_filter = (IsLiveFilter, HasBitFilter)
     list_select_related = ("created_by",)
     search_fields = ("name", "description", "=id")
-    readonly_fields = ("id", "generation", "created_at", "created_by", "last_used_at")
+    search_help_text = "A part of the name or the description, or a key's number."
+    actions = ("expire", "sign_out")
+    computed = ("id", "state", "generation", "created_at", "maker", "last_used_at", "sign_ins")
+    readonly_fields = computed
     fieldsets = (
         (None, {"fields": ("name", "description", "permissions", "expires_at")}),
-        ("State", {"fields": ("id", "generation", "created_at", "created_by", "last_used_at")}),
+        ("State", {"fields": computed}),
     )
 
-    @admin.display(description="Rights everywhere")
+    def fill_in(self, rows: list[Any]) -> None:
+        granted = Grant.objects.filter(key__in=rows).values_list("key").annotate(count=Count("pk")).order_by()
+        counts = dict(granted)
+        for key in rows:
+            key.grant_count = counts.get(key.pk, 0)
+
+    @admin.display(description="Rights everywhere", ordering="permissions")
     def bits(self, key: ApiKey) -> str:
-        return ", ".join(key.permission_names) or "none"
+        return bits_text(key.permissions)
 
-    @admin.display(description="Live", boolean=True)
-    def live(self, key: ApiKey) -> bool:
-        return key.is_active
+    @admin.display(description="Grants")
+    def grants(self, key: Any) -> SafeString | str:
+        return link_to_list(Grant, key.grant_count, key__id__exact=key.pk) if key.grant_count else "none"
 
-    def changeform_view(
-        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
-    ) -> HttpResponse:
-        """What the services refuse is a message; nothing of it was kept."""
+    @admin.display(description="State")
+    def state(self, key: ApiKey) -> SafeString:
+        return with_dot("online", "live") if key.is_active else with_dot("offline", "expired")
+
+    @admin.display(description="Last used", ordering="last_used_at")
+    def last_used(self, key: ApiKey) -> str:
+        return when(key.last_used_at) if key.last_used_at else "never"
+
+    @admin.display(description="Expires", ordering="expires_at")
+    def expires(self, key: ApiKey) -> str:
+        return when(key.expires_at) if key.expires_at else "never"
+
+    @admin.display(description="Made", ordering="created_at")
+    def made(self, key: ApiKey) -> str:
+        return when(key.created_at)
+
+    @admin.display(description="Made by")
+    def maker(self, key: ApiKey) -> SafeString | str:
+        return link_to(key.created_by) if key.created_by is not None else "system, or deleted"
+
+    @admin.display(description="Sign-ins")
+    def sign_ins(self, key: ApiKey) -> SafeString:
+        return link_to_list(RefreshFamily, "all sign-ins of this key to the API", key__id__exact=key.pk)
+
+    @admin.action(description="Expire now: refused from now on, but still listed", permissions=["change"])
+    def expire(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse | None:
+        warning = "These keys are refused from now on, and all that was signed for them. A new expiry revives a key."
+        if (page := self.ask_first(request, queryset, title="Expire keys", warning=warning)) is not None:
+            return page
+        for key in queryset:
+            self._try(request, key, "it has expired.", update_key, expires_at=timezone.now())
+        return None
+
+    @admin.action(description="Sign out everywhere: end tokens, sessions, leases and URLs", permissions=["change"])
+    def sign_out(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse | None:
+        warning = "All that was signed for these keys ends: tokens, sessions, leases, URLs. The keys stay good."
+        if (page := self.ask_first(request, queryset, title="Sign keys out", warning=warning)) is not None:
+            return page
+        for key in queryset:
+            self._try(request, key, "it is signed out everywhere.", end_sessions)
+        return None
+
+    def _try(self, request: HttpRequest, key: ApiKey, success: str, service: Any, **values: Any) -> None:
         try:
-            return super().changeform_view(request, object_id, form_url, extra_context)
+            service(actor=_actor(request), key_id=key.pk, **values)
         except WarehouseError as error:
-            self.message_user(request, error.detail, messages.ERROR)
-            return redirect(request.get_full_path())
-
-    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> HttpResponse:
-        try:
-            return super().delete_view(request, object_id, extra_context)
-        except WarehouseError as error:
-            self.message_user(request, error.detail, messages.ERROR)
-            return redirect(request.get_full_path())
-
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        """Its actions are done for all of the chosen keys or for none, the log entries with them."""
-        if request.method != "POST":
-            return super().changelist_view(request, extra_context)  # a transaction would keep writers waiting
-        try:
-            with transaction.atomic():
-                return super().changelist_view(request, extra_context)
-        except WarehouseError as error:
-            self.message_user(request, error.detail, messages.ERROR)
-            return redirect(request.get_full_path())
+            self.message_user(request, f"{key}: {error.detail}", messages.ERROR)
+        else:
+            self.message_user(request, f"{key}: {success}")
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         return super().get_fieldsets(request, obj) if obj is not None else self.fieldsets[:1]
@@ -183,20 +259,101 @@ class ApiKeyAdmin(admin.ModelAdmin[ApiKey]):
         return TemplateResponse(request, "admin/keys/apikey/created.html", context)
 
 
-@admin.register(RefreshFamily)
-class RefreshFamilyAdmin(admin.ModelAdmin[RefreshFamily]):
-    """Who is signed in to the API. Read only; deleting one signs its holder out."""
+@admin.register(Grant)
+class GrantAdmin(ShownOnly):
+    help_text = "Rights of keys on single buckets and prefixes. They are changed on the page of their key."
+    list_display = ("bucket", "exact_prefix", "bits", "holder")
+    list_display_links = None
+    list_filter = (HasBitFilter,)
+    list_select_related = ("key",)
+    search_fields = ("bucket", "prefix", "key__name")
+    search_help_text = "A part of a bucket's name, of a prefix, or of a key's name."
+    fields = ("holder", "bucket", "exact_prefix", "bits")
 
-    list_display = ("id", "key", "serial", "created_at", "expires_at", "revoked_at")
+    @admin.display(description="Prefix", ordering="prefix")
+    def exact_prefix(self, grant: Grant) -> SafeString | str:
+        return format_html("<code>{}</code>", grant.prefix) if grant.prefix else "the whole bucket"
+
+    @admin.display(description="Rights", ordering="permissions")
+    def bits(self, grant: Grant) -> str:
+        return bits_text(grant.permissions)
+
+    @admin.display(description="Key", ordering="key__name")
+    def holder(self, grant: Grant) -> SafeString:
+        return link_to(grant.key)
+
+
+class SignInFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("good", "Good"), ("revoked", "Revoked"), ("expired", "Expired")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[RefreshFamily]) -> QuerySet[RefreshFamily]:
+        now = timezone.now()
+        match self.value():
+            case "good":
+                return queryset.filter(revoked_at=None, expires_at__gt=now)
+            case "revoked":
+                return queryset.exclude(revoked_at=None)
+            case "expired":
+                return queryset.filter(revoked_at=None, expires_at__lte=now)
+            case _:
+                return queryset
+
+
+@admin.register(RefreshFamily)
+class RefreshFamilyAdmin(ShownOnly):
+    """All refresh tokens of one sign-in make a family."""
+
+    help_text = "Who is signed in to the API. Revoking one signs its holder out within the life of an access token."
+    list_display = ("id", "holder", "state", "renewals", "began", "ends")
+    list_filter = (SignInFilter,)
     list_select_related = ("key",)
     search_fields = ("key__name",)
-    date_hierarchy = "created_at"
+    search_help_text = "A part of the key's name."
+    ordering = ("-expires_at",)
+    fields = ("id", "holder", "state", "renewals", "created_at", "expires_at", "revoked_at")
+    actions = ("revoke",)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
+    @admin.display(description="Key", ordering="key__name")
+    def holder(self, family: RefreshFamily) -> SafeString:
+        return link_to(family.key)
 
-    def has_change_permission(self, request: HttpRequest, obj: RefreshFamily | None = None) -> bool:
-        return False
+    @admin.display(description="State")
+    def state(self, family: RefreshFamily) -> SafeString:
+        if family.revoked_at is not None:
+            return with_dot("offline", f"revoked {when(family.revoked_at)}")
+        if family.expires_at <= timezone.now():
+            return with_dot("offline", "expired")
+        return with_dot("online", "good")
+
+    @admin.display(description="Renewed")
+    def renewals(self, family: RefreshFamily) -> str:
+        return f"{family.serial - 1} times"
+
+    @admin.display(description="Since", ordering="created_at")
+    def began(self, family: RefreshFamily) -> str:
+        return when(family.created_at)
+
+    @admin.display(description="Until", ordering="expires_at")
+    def ends(self, family: RefreshFamily) -> str:
+        return when(family.expires_at)
+
+    @admin.action(description="Revoke: sign out", permissions=["operate"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[RefreshFamily]) -> None:
+        ended = revoke_families(family_ids=queryset.values_list("pk", flat=True))
+        self.message_user(request, f"{ended} signed out. What was over before stays so.")
+
+
+@admin.register(RevokedKey)
+class RevokedKeyAdmin(ShownOnly):
+    help_text = "Deleted keys whose leases and URLs could still be about: volume servers are told to refuse them."
+    list_display = ("key_id", "revoked_at")
+    search_fields = ("=key_id",)
+    search_help_text = "The number of a key that was deleted."
+    ordering = ("-revoked_at",)
 
 
 def _actor(request: HttpRequest) -> KeyRights:

@@ -5,24 +5,23 @@ store is read-only; actions call the services that the API calls.
 """
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
-from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.text import capfirst
-from django.utils.timezone import localtime
 
+from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, table, when, with_dot
 from keys.errors import WarehouseError
 from volumes import selectors
 from volumes.models import JobState, Replica, Server, Store, Volume
 from volumes.owners import owner_text, owners_of
 from volumes.services import placement
+from volumes.services.checks import check_servers
+from volumes.services.servers import set_admin_state
 from volumes.services.states import seal_volume
 from volumes.services.store import accept_store
 from volumes.services.upkeep import list_damage, start_compaction, start_scrub
@@ -31,18 +30,8 @@ DAMAGE_SHOWN = 50
 """Damaged records that a volume's page lists; `manage.py scrub` lists all that its server tells."""
 
 
-def _with_dot(status: str, text: object) -> SafeString:
-    """A coloured dot for the eye, the status in words for everybody else."""
-    return format_html('<span class="status-dot {0}" title="{0}"></span> {1}', status, text)
-
-
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.0f} %" if whole else "-"
-
-
-def _when(moment: datetime | None) -> str:
-    """A time that a narrow column can break, unlike the site's own."""
-    return f"{localtime(moment):%Y-%m-%d %H:%M}" if moment else "-"
 
 
 def _damage(count: int) -> SafeString | str:
@@ -62,26 +51,6 @@ def _work(replica: Replica) -> str:
         else:
             told.append(f"{noun} failed: {job['detail']}")
     return ", ".join(told) or "-"
-
-
-class NoAddNoDelete(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Rows come and go by services alone. Pages are called by what they show: little here is to be changed."""
-
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        title = {"title": capfirst(self.opts.verbose_name_plural)}
-        return super().changelist_view(request, title | (extra_context or {}))
-
-    def change_view(
-        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        title = {"title": capfirst(self.opts.verbose_name)}
-        return super().change_view(request, object_id, form_url, title | (extra_context or {}))
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 class ReplicaInline(admin.TabularInline):  # type: ignore[type-arg]
@@ -130,64 +99,71 @@ class ReplicaInline(admin.TabularInline):  # type: ignore[type-arg]
         return _work(replica)
 
 
-class ShownOnly(NoAddNoDelete):
-    """Pages that only show, beside actions on the list, which take the right to change."""
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return obj is None and super().has_change_permission(request)
-
-
 @admin.register(Store)
 class StoreAdmin(ShownOnly):
-    list_display = ("uuid", "sequence", "lease_high", "volume_high", "is_behind", "created_at")
-    readonly_fields = (
-        "uuid",
-        "sequence",
-        "lease_high",
-        "volume_high",
-        "behind_of",
-        "cors_origins",
-        "created_at",
-    )
+    help_text = "Which store this is, and the numbers that are never given twice."
+    list_display = ("uuid", "standing", "sequence", "lease_high", "volume_high", "created_at")
+    fields = ("uuid", "standing", "sequence", "lease_high", "volume_high", "behind_of", "cors_origins", "created_at")
     actions = ("accept",)
 
-    @admin.display(boolean=True, description="up to date")
-    def is_behind(self, store: Store) -> bool:
-        return store.behind_of is None
+    @admin.display(description="state")
+    def standing(self, store: Store) -> SafeString:
+        if store.behind_of is None:
+            return with_dot("online", "up to date")
+        return with_dot("offline", "older than what a volume server has seen: nothing is written or deleted")
 
-    @admin.action(description="Accept this database as the truth", permissions=["change"])
-    def accept(self, request: HttpRequest, queryset: QuerySet[Store]) -> None:
+    @admin.action(description="Accept this database as the truth", permissions=["operate"])
+    def accept(self, request: HttpRequest, queryset: QuerySet[Store]) -> HttpResponse | None:
         if not queryset.filter(behind_of__isnull=False).exists():
             self.message_user(request, "The database is not behind; nothing was changed.", messages.WARNING)
-            return
+            return None
+        warning = (
+            "A volume server has seen later commits than this database has. What they made is given up for good. "
+            "If the newer database can be had, stop here and put it back instead."
+        )
+        if (page := self.ask_first(request, queryset, title="Accept this database", warning=warning)) is not None:
+            return page
         accept_store()
         placement.forget_table()
         self.message_user(request, "Accepted. Leases and deletions go on.")
+        return None
+
+
+class ServerForm(ServiceForm):
+    class Meta:
+        model = Server
+        fields = ("admin_state",)
+        help_texts = {
+            "admin_state": "Draining and maintenance: no new needle goes there, what is there can be read. "
+            "Maintenance announces silence too: the server is not asked how it is."
+        }
 
 
 @admin.register(Server)
-class ServerAdmin(NoAddNoDelete):
+class ServerAdmin(ServicesAdmin):
+    help_text = "Volume servers, whether they are heard, and their space."
+    form = ServerForm
     list_display = (
         "__str__",
         "state",
-        "node",
         "public_url",
         "volumes",
         "used",
         "free",
-        "capacity",
         "damaged",
-        "last_seen_at",
+        "seen",
         "check_error",
     )
     list_filter = ("admin_state", "node")
     search_fields = ("id", "node", "public_url", "internal_url")
+    search_help_text = "A part of the id, of the node's name, or of an address."
     readonly_fields = (
         "id",
         "state",
         "node",
         "public_url",
         "internal_url",
+        "volumes",
         "version",
         "instance",
         "kid",
@@ -204,24 +180,28 @@ class ServerAdmin(NoAddNoDelete):
         "check_error",
     )
     fields = ("admin_state", *readonly_fields)
-    inlines = (ReplicaInline,)
+    actions = ("ask_all",)
+    unselected_actions = ("ask_all",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Server]:
         return selectors.list_servers()
 
     def save_model(self, request: HttpRequest, obj: Server, form: Any, change: bool) -> None:
-        # Only what the form may change: a heartbeat may have written the rest since it was shown.
-        obj.save(update_fields=["admin_state"])
-        placement.forget_table()
+        set_admin_state(server_id=obj.pk, admin_state=form.cleaned_data["admin_state"])
 
     @admin.display(description="status")
     def state(self, server: Server) -> SafeString:
-        return _with_dot(server.status, server.status)
+        return with_dot(server.status, server.status)
 
     @admin.display(description="volumes", ordering="volume_count")
     def volumes(self, server: Any) -> SafeString:
-        url = reverse("admin:volumes_replica_changelist") + f"?server__id__exact={server.pk}"
-        return format_html('<a href="{}">{}</a>', url, server.volume_count)
+        return link_to_list(Replica, server.volume_count, server__id__exact=server.pk)
 
     @admin.display(description="used", ordering="used_bytes")
     def used(self, server: Server) -> str:
@@ -229,7 +209,8 @@ class ServerAdmin(NoAddNoDelete):
 
     @admin.display(description="free", ordering="free_bytes")
     def free(self, server: Server) -> str:
-        return f"{filesizeformat(server.free_bytes)} ({_percent(server.free_bytes, server.capacity_bytes)})"
+        share = _percent(server.free_bytes, server.capacity_bytes)
+        return f"{filesizeformat(server.free_bytes)} ({share}) of {filesizeformat(server.capacity_bytes)}"
 
     @admin.display(description="capacity", ordering="capacity_bytes")
     def capacity(self, server: Server) -> str:
@@ -238,6 +219,16 @@ class ServerAdmin(NoAddNoDelete):
     @admin.display(description="damage", ordering="damaged_count")
     def damaged(self, server: Any) -> SafeString | str:
         return _damage(server.damaged_count)
+
+    @admin.display(description="last heard", ordering="last_seen_at")
+    def seen(self, server: Server) -> str:
+        return when(server.last_seen_at)
+
+    @admin.action(description="Ask all of them how they are now, as the worker does", permissions=["operate"])
+    def ask_all(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
+        result = check_servers()
+        level = messages.WARNING if result.failed else messages.SUCCESS
+        self.message_user(request, f"{result.answered} answered, {result.failed} did not.", level)
 
 
 @admin.register(Volume)
@@ -254,8 +245,10 @@ class VolumeAdmin(ShownOnly):
         "servers",
         "figures_of",
     )
+    help_text = "The logs that needles lie in: their size, their garbage, their damage, and what runs on them."
     list_filter = ("state",)
-    search_fields = ("id",)
+    search_fields = ("=id",)
+    search_help_text = "A volume's number."
     readonly_fields = ("id", "state", "epoch", "created_at", "state_changed_at", "damage")
     inlines = (ReplicaInline,)
     actions = ("compact", "scrub", "seal")
@@ -290,7 +283,7 @@ class VolumeAdmin(ShownOnly):
     @admin.display(description="scrubbed")
     def scrubbed(self, volume: Volume) -> str:
         primary = self._primary(volume)
-        return _when(primary.scrubbed_at if primary else None)
+        return when(primary.scrubbed_at if primary else None)
 
     @admin.display(description="work")
     def work(self, volume: Volume) -> str:
@@ -299,14 +292,14 @@ class VolumeAdmin(ShownOnly):
 
     @admin.display(description="servers")
     def servers(self, volume: Volume) -> SafeString:
-        dots = ((_with_dot(one.server.status, one.server),) for one in volume.replicas.all())
+        dots = ((with_dot(one.server.status, link_to(one.server)),) for one in volume.replicas.all())
         return format_html_join(", ", "{}", dots)
 
     @admin.display(description="figures of")
     def figures_of(self, volume: Volume) -> str:
         """When its server was heard last: so old is what the row shows."""
         primary = self._primary(volume)
-        return _when(primary.server.last_seen_at if primary else None)
+        return when(primary.server.last_seen_at if primary else None)
 
     @admin.display(description="damaged records")
     def damage(self, volume: Volume) -> SafeString | str:
@@ -326,7 +319,7 @@ class VolumeAdmin(ShownOnly):
             return format_html('<span class="damage">{} damaged</span>; {}', report.count, where)
         shown = report.records[:DAMAGE_SHOWN]
         owners = owners_of({one.needle for one in shown if one.needle is not None})
-        rows = (
+        rows = [
             (
                 "unknown" if one.needle is None else f"{one.needle:016x}",
                 "unknown" if one.needle is None else owner_text(owners[one.needle]),
@@ -335,25 +328,28 @@ class VolumeAdmin(ShownOnly):
                 one.reason,
             )
             for one in shown
-        )
+        ]
         return format_html(
-            '<p class="damage">{}</p><table><thead><tr><th>needle</th><th>of</th><th>at</th>'
-            "<th>bytes</th><th>what is wrong</th></tr></thead><tbody>{}</tbody></table>",
+            '<p class="damage">{}</p>{}',
             f"{report.count} damaged" + (f", the first {len(shown)} of them:" if len(shown) < report.count else ":"),
-            format_html_join("", "<tr><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>", rows),
+            table(("needle", "of", "at", "bytes", "what is wrong"), rows),
         )
 
-    @admin.action(description="Compact: give back the space of dead needles", permissions=["change"])
+    @admin.action(description="Compact: give back the space of dead needles", permissions=["operate"])
     def compact(self, request: HttpRequest, queryset: QuerySet[Volume]) -> None:
         self._each(request, queryset, start_compaction, "the compaction runs; see its row for how far it is.")
 
-    @admin.action(description="Scrub now: check every record", permissions=["change"])
+    @admin.action(description="Scrub now: check every record", permissions=["operate"])
     def scrub(self, request: HttpRequest, queryset: QuerySet[Volume]) -> None:
         self._each(request, queryset, start_scrub, "the scrub runs, or is next in its server's line.")
 
-    @admin.action(description="Seal: no more writes, for good", permissions=["change"])
-    def seal(self, request: HttpRequest, queryset: QuerySet[Volume]) -> None:
+    @admin.action(description="Seal: no more writes, for good", permissions=["operate"])
+    def seal(self, request: HttpRequest, queryset: QuerySet[Volume]) -> HttpResponse | None:
+        warning = "Nothing is written to these volumes again, for good; what is in them can be read."
+        if (page := self.ask_first(request, queryset, title="Seal volumes", warning=warning)) is not None:
+            return page
         self._each(request, queryset, seal_volume, "it is sealed.")
+        return None
 
     def _each(
         self, request: HttpRequest, queryset: QuerySet[Volume], service: Callable[..., object], success: str
@@ -369,7 +365,8 @@ class VolumeAdmin(ShownOnly):
 
 
 @admin.register(Replica)
-class ReplicaAdmin(NoAddNoDelete):
+class ReplicaAdmin(ShownOnly):
+    help_text = "The copies of volumes on servers, each with what its server told last."
     list_display = (
         "volume",
         "server",
@@ -385,10 +382,8 @@ class ReplicaAdmin(NoAddNoDelete):
     )
     list_filter = ("role", "state", "server")
     list_select_related = ("volume", "server")
-    search_fields = ("volume__id", "server__id")
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    search_fields = ("=volume__id", "server__id", "server__node")
+    search_help_text = "A volume's number, or a part of a server's id or of its node's name."
 
     @admin.display(description="size", ordering="size_bytes")
     def size(self, replica: Replica) -> str:
@@ -412,8 +407,8 @@ class ReplicaAdmin(NoAddNoDelete):
 
     @admin.display(description="scrubbed", ordering="scrubbed_at")
     def scrubbed(self, replica: Replica) -> str:
-        return _when(replica.scrubbed_at)
+        return when(replica.scrubbed_at)
 
     @admin.display(description="reported", ordering="reported_at")
     def reported(self, replica: Replica) -> str:
-        return _when(replica.reported_at)
+        return when(replica.reported_at)

@@ -3,4 +3,4 @@ from django.apps import AppConfig
 
 class VolumesConfig(AppConfig):
     name = "volumes"
-    verbose_name = "Volumes and servers"
+    verbose_name = "Servers and volumes"

@@ -9,6 +9,7 @@ from django.utils import timezone
 from buckets.errors import MetadataInvalid, ObjectUnknown
 from buckets.models import Object, Outbox
 from buckets.names import content_type_error, etag_of_change, if_match_error, metadata_error
+from buckets.selectors import get_bucket
 from buckets.services.bulk import run_in
 from buckets.services.chunks import Owner, take_chunks_of_objects
 from buckets.services.conditions import require_conditions
@@ -17,6 +18,9 @@ from buckets.services.locks import CountChange, add_to_counts, lock_bucket
 from buckets.services.outbox import bury
 from keys.errors import Invalid
 from volumes.services.store import next_sequence
+
+KEYS_AT_ONCE = 1000
+"""Objects of a bucket that is emptied that go in one commit: others wait for its lock that long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,27 @@ def delete_objects(*, bucket: str, keys: Iterable[str], if_match: str = "") -> D
     return Deleted(deleted=[key for key in wanted if key in gone], missing=[key for key in wanted if key not in gone])
 
 
+@dataclass(frozen=True, slots=True)
+class Emptied:
+    """How many objects were deleted, and whether none was left when the last of them went."""
+
+    deleted: int
+    is_empty: bool
+
+
+def empty_bucket(*, bucket: str, limit: int) -> Emptied:
+    """Deletes up to ``limit`` objects of a bucket, in the order of their keys, `KEYS_AT_ONCE` a commit.
+
+    Raises BucketUnknown.
+    """
+    row = get_bucket(bucket)
+    keys = Object.objects.filter(bucket=row).order_by("key").values_list("key", flat=True)
+    deleted = 0
+    while found := list(keys[: min(KEYS_AT_ONCE, limit - deleted)]):
+        deleted += len(delete_objects(bucket=bucket, keys=found).deleted)
+    return Emptied(deleted=deleted, is_empty=not keys.exists())
+
+
 @transaction.atomic
 def update_object(
     *,
@@ -62,7 +87,7 @@ def update_object(
 ) -> Object:
     """Gives an object other attributes (None: as they are), and by that a new version of the same bytes.
 
-    Where nothing is given, it stays the version that it is.
+    Where nothing changes by that, it stays the version that it is.
     Raises BucketUnknown, ObjectUnknown, MetadataInvalid, Invalid, ObjectChanged.
     """
     _require_if_match(if_match)
@@ -78,12 +103,11 @@ def update_object(
     if found is None:
         raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
     require_conditions(etag=found.etag, if_match=if_match)
-    if content_type is None and metadata is None:
+    content_type = found.content_type if content_type is None else content_type
+    metadata = found.metadata if metadata is None else metadata
+    if (content_type, metadata) == (found.content_type, found.metadata):
         return found
-    if content_type is not None:
-        found.content_type = content_type
-    if metadata is not None:
-        found.metadata = metadata
+    found.content_type, found.metadata = content_type, metadata
     found.updated_at = timezone.now()
     found.sequence = next_sequence()
     found.etag = etag_of_change(found.etag, found.sequence)

@@ -123,6 +123,21 @@ def update_key(
 
 
 @transaction.atomic
+def end_sessions(*, actor: KeyRights | None, key_id: int) -> None:
+    """Make all that was signed for a key worthless: tokens, sessions, leases, URLs. The key itself stays good.
+
+    Raises KeyUnknown, KeyTooStrong.
+    """
+    key = _locked(key_id)
+    rights = rights_of_row(key)
+    _require_covered(actor, permissions=rights.permissions, grants=rights.grants)
+    ApiKey.objects.filter(pk=key_id).update(generation=F("generation") + 1, generation_at=timezone.now())
+    RefreshFamily.objects.filter(key=key).delete()
+    _forget()
+    logger.info("all that was signed for key %s was ended", key_id, extra={"actor": _name_of(actor)})
+
+
+@transaction.atomic
 def delete_key(*, actor: KeyRights | None, key_id: int) -> None:
     """Delete a key; all that was signed for it is refused from now on.
 

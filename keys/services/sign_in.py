@@ -1,9 +1,11 @@
 """Signing in with a key, and the tokens that follow from it."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
+from uuid import UUID
 
 from django.conf import settings
 from django.core.cache import cache
@@ -84,6 +86,12 @@ def revoke_tokens(*, refresh: str) -> None:
     """End the family of a refresh token; done already is done. Raises TokenRefused for what is no refresh token."""
     token = read_refresh(refresh)
     RefreshFamily.objects.filter(pk=token["fam"], revoked_at__isnull=True).update(revoked_at=timezone.now())
+
+
+def revoke_families(*, family_ids: Iterable[UUID]) -> int:
+    """End sign-ins: their refresh tokens get no new pair, access tokens end by themselves. How many were not over."""
+    now = timezone.now()
+    return RefreshFamily.objects.filter(pk__in=list(family_ids), revoked_at__isnull=True).update(revoked_at=now)
 
 
 def mark_used(*, key: ApiKey) -> None:

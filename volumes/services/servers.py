@@ -12,11 +12,20 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from keys.errors import Invalid
 from keys.secrets import secret
 from keys.selectors import revoked_generations
 from volumes import client
 from volumes.derived_secrets import server_secret
-from volumes.errors import JoinRefused, MasterBehind, ServerKnown, ServerRunning, Superseded, WrongStore
+from volumes.errors import (
+    JoinRefused,
+    MasterBehind,
+    ServerKnown,
+    ServerNotFound,
+    ServerRunning,
+    Superseded,
+    WrongStore,
+)
 from volumes.models import Server, Store
 from volumes.reports import Registration, ServerReport
 from volumes.services import placement
@@ -138,6 +147,17 @@ def deregister_server(*, server_id: UUID, instance: str) -> None:
     if stopped:
         log.info("server %s has said good-bye", server_id)
         transaction.on_commit(placement.forget_table)
+
+
+def set_admin_state(*, server_id: UUID, admin_state: str) -> None:
+    """What the operator wants of a server. Raises Invalid, ServerNotFound."""
+    if admin_state not in Server.AdminState:
+        raise Invalid(errors={"admin_state": [f"One of {', '.join(Server.AdminState.values)}."]})
+    # This column alone: a heartbeat may write the rest at the same time.
+    if not Server.objects.filter(pk=server_id).update(admin_state=admin_state):
+        raise ServerNotFound(f"There is no server {server_id}.")
+    log.info("server %s is to be %s", server_id, admin_state)
+    transaction.on_commit(placement.forget_table)
 
 
 def _take_report(*, server: Server, report: ServerReport, store: Store, now: datetime) -> Orders:

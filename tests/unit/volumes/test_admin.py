@@ -91,7 +91,7 @@ def test_seal(operator: Client, fake_server: FakeVolumeServer) -> None:
     Server.objects.filter(replicas__volume=gone).update(internal_url="http://127.0.0.1:1")
     page = operator.post(
         reverse("admin:volumes_volume_changelist"),
-        {"action": "seal", "_selected_action": [volume.pk, gone.pk]},
+        {"action": "seal", "_selected_action": [volume.pk, gone.pk], "post": "yes"},
         follow=True,
     ).content.decode()
     assert f"Volume {volume.pk}: it is sealed." in page
@@ -205,7 +205,7 @@ def test_damage_whose_place_is_not_known(
 
 def test_accept_a_database_that_is_behind(operator: Client) -> None:
     url = reverse("admin:volumes_store_changelist")
-    accept = {"action": "accept", "_selected_action": [1]}
+    accept = {"action": "accept", "_selected_action": [1], "post": "yes"}
     assert "not behind" in operator.post(url, accept, follow=True).content.decode()
     note_behind(seen_sequence=9)
     assert "Accepted" in operator.post(url, accept, follow=True).content.decode()
