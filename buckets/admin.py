@@ -64,11 +64,11 @@ class BucketForm(ServiceForm):
 class BucketAdmin(ServicesAdmin):
     help_text = "What objects lie in, with its quota and its settings."
     form = BucketForm
-    list_display = ("name", "objects", "size", "quota", "visibility", "replication", "uploads", "made")
-    list_filter = ("visibility",)
+    list_display = ("name", "objects", "size", "quota", "visibility", "replication", "uploads", "made", "deleting_at")
+    list_filter = ("visibility", ("deleting_at", admin.EmptyFieldListFilter))
     search_fields = ("name",)
     search_help_text = "A part of the name."
-    computed = ("objects", "size", "reserved", "uploads", "grants", "created_at")
+    computed = ("objects", "size", "reserved", "uploads", "grants", "created_at", "deleting_at")
     fieldsets = (
         (None, {"fields": ("name", "visibility", "replication", "chunk_size")}),
         ("Quota", {"fields": ("quota_bytes", "quota_objects")}),

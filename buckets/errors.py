@@ -18,6 +18,13 @@ class BucketUnknown(NotFound):
     title = "There is no such bucket"
 
 
+class BucketDeleting(BucketUnknown):
+    """The bucket is closed, and is gone once its objects are; until then it can be looked at, and no more."""
+
+    code = "bucket_deleting"
+    title = "The bucket is being deleted"
+
+
 class ObjectUnknown(NotFound):
     code = "object_unknown"
     title = "There is no such object"
@@ -151,6 +158,7 @@ REFUSALS: tuple[type[WarehouseError], ...] = (
     KeyRevoked,
     PermissionDenied,
     BucketUnknown,
+    BucketDeleting,
     NeedleOutsideLease,
     PayloadTooLarge,
     SizeMismatch,

@@ -40,6 +40,9 @@ class Bucket(models.Model):
     )
     reserved_bytes = models.BigIntegerField(default=0, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    deleting_at = models.DateTimeField(
+        null=True, editable=False, help_text="When its deletion with all objects was asked for; closed since."
+    )
 
     class Meta:
         ordering = ("name",)
@@ -62,6 +65,10 @@ class Bucket(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_deleting(self) -> bool:
+        return self.deleting_at is not None
 
 
 class Object(models.Model):

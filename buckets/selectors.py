@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import connection
 from django.db.models import Q, QuerySet, Sum
 
-from buckets.errors import BucketUnknown, ObjectUnknown, UploadUnknown
+from buckets.errors import BucketDeleting, BucketUnknown, ObjectUnknown, UploadUnknown
 from buckets.models import IN_PROGRESS, Bucket, Chunk, Object, Upload
 from buckets.names import successor
 from buckets.services.bulk import MAX_PARAMETERS, as_datetime, run_in
@@ -59,17 +59,24 @@ class Found(NamedTuple):
     chunks: list[FoundChunk]
 
 
-def get_bucket(name: str) -> Bucket:
-    """Raises BucketUnknown."""
-    bucket = Bucket.objects.filter(name=name).first()
+def get_bucket(name: str, *, deleting_too: bool = False) -> Bucket:
+    """Raises BucketUnknown, BucketDeleting."""
+    return require_bucket(Bucket.objects.filter(name=name).first(), name, deleting_too=deleting_too)
+
+
+def require_bucket(bucket: Bucket | None, name: str, *, deleting_too: bool = False) -> Bucket:
+    """The bucket that was found by ``name``. Raises BucketUnknown, and BucketDeleting unless that is wanted too."""
     if bucket is None:
         raise BucketUnknown(f"There is no bucket {name!r}.")
+    if bucket.is_deleting and not deleting_too:
+        raise BucketDeleting(f"Bucket {name!r} is being deleted, with {bucket.object_count} objects left.")
     return bucket
 
 
 def is_public(name: str) -> bool:
     """Whether anybody may read the objects of a bucket; False as well where there is no such bucket."""
-    return Bucket.objects.filter(name=name, visibility=Bucket.Visibility.PUBLIC_READ).exists()
+    visibility = Bucket.Visibility.PUBLIC_READ
+    return Bucket.objects.filter(name=name, visibility=visibility, deleting_at=None).exists()
 
 
 def list_buckets(*, names: Iterable[str] | None = None, after: str = "", limit: int = MAX_PAGE) -> QuerySet[Bucket]:
@@ -86,6 +93,7 @@ def get_object(*, bucket: str, key: str) -> Object:
     if found is None:
         get_bucket(bucket)
         raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
+    require_bucket(found.bucket, bucket)
     return found
 
 

@@ -387,4 +387,5 @@ else:
 CELERY_BEAT_SCHEDULE = {
     "check-servers": {"task": "volumes.tasks.check_servers", "schedule": 5.0, "options": {"expires": 5}},
     "collect-outbox": {"task": "buckets.tasks.collect_outbox", "schedule": 10.0, "options": {"expires": 10}},
+    "delete-buckets": {"task": "buckets.tasks.delete_buckets", "schedule": 10.0, "options": {"expires": 10}},
 }

@@ -91,15 +91,22 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
         "for the whole store.",
     )
 
+    deleting = serializers.BooleanField(
+        source="is_deleting",
+        read_only=True,
+        help_text="It was deleted by force: closed, and gone once the objects that are counted still are.",
+    )
+
     class Meta:
         model = Bucket
-        fields = (
+        fields: tuple[str, ...] = (
             "name",
             "created_at",
             "object_count",
             "total_bytes",
             "reserved_objects",
             "reserved_bytes",
+            "deleting",
             "visibility",
             "replication",
             "chunk_size",
@@ -117,6 +124,23 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
 
 class BucketChangeSerializer(BucketSerializer):
     name = TextField(read_only=True)
+
+
+class BucketDeletionSerializer(BucketSerializer):
+    detail = serializers.SerializerMethodField(help_text="What is going to happen.")
+
+    class Meta(BucketSerializer.Meta):
+        fields = (*BucketSerializer.Meta.fields, "detail")
+
+    def get_detail(self, bucket: Bucket) -> str:
+        return (
+            f"Bucket {bucket.name!r} is closed. The worker deletes its {bucket.object_count} objects "
+            f"({bucket.total_bytes} bytes), and then the bucket itself; until then its name stays taken."
+        )
+
+
+class BucketDeleteQuerySerializer(Body):
+    force = serializers.BooleanField(default=False, help_text="Also where there are objects: they are deleted as well.")
 
 
 class BucketListSerializer(serializers.Serializer[Any]):

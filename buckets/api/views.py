@@ -18,10 +18,12 @@ from buckets.errors import KeyInvalid, ObjectUnknown
 from buckets.models import Object, Upload
 from buckets.names import key_error
 from buckets.services.buckets import create_bucket, delete_bucket, update_bucket
+from buckets.services.deletion import close_bucket
 from buckets.services.downloads import sign_downloads
 from buckets.services.leases import issue_lease
 from buckets.services.objects import delete_objects, update_object
 from buckets.services.uploads import abort_upload, create_upload, resume_upload
+from buckets.tasks import wake_deletion
 from keys.api import rights
 from keys.permissions import Permission
 
@@ -58,7 +60,7 @@ class BucketDetail(APIView):
     @extend_schema(responses=shapes.BucketSerializer)
     def get(self, request: Request, bucket: str) -> Response:
         rights(request).require(Permission.BUCKETS_READ, bucket=bucket)
-        return Response(shapes.BucketSerializer(selectors.get_bucket(bucket)).data)
+        return Response(shapes.BucketSerializer(selectors.get_bucket(bucket, deleting_too=True)).data)
 
     @extend_schema(request=shapes.BucketChangeSerializer, responses=shapes.BucketSerializer)
     def patch(self, request: Request, bucket: str) -> Response:
@@ -68,11 +70,25 @@ class BucketDetail(APIView):
         changed = update_bucket(name=bucket, settings=given.validated_settings())
         return Response(shapes.BucketSerializer(changed).data)
 
-    @extend_schema(responses={204: None})
+    @extend_schema(
+        parameters=[shapes.BucketDeleteQuerySerializer], responses={202: shapes.BucketDeletionSerializer, 204: None}
+    )
     def delete(self, request: Request, bucket: str) -> Response:
-        rights(request).require(Permission.BUCKETS_DELETE, bucket=bucket, prefix=True)
-        delete_bucket(name=bucket)
-        return Response(status=204)
+        """Delete the bucket, which must be empty; or, with `force`, close it and delete all that is in it (202).
+
+        `force` asks for OBJECTS_DELETE on the whole bucket, too.
+        """
+        actor = rights(request)
+        actor.require(Permission.BUCKETS_DELETE, bucket=bucket, prefix=True)
+        if not _valid(shapes.BucketDeleteQuerySerializer(data=request.query_params))["force"]:
+            delete_bucket(name=bucket)
+            return Response(status=204)
+        actor.require(Permission.OBJECTS_DELETE, bucket=bucket, prefix=True)
+        closed = close_bucket(name=bucket)
+        if closed is None:
+            return Response(status=204)
+        wake_deletion()
+        return Response(shapes.BucketDeletionSerializer(closed).data, status=202)
 
 
 class Objects(APIView):

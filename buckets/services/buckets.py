@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from buckets.errors import BucketNotEmpty, BucketTaken, BucketUnknown
+from buckets.errors import BucketNotEmpty, BucketTaken
 from buckets.models import IN_PROGRESS, Bucket, Object, Outbox, Upload
 from buckets.names import bucket_name_error
+from buckets.selectors import require_bucket
 from buckets.services.bulk import database_uuid
 from buckets.services.chunks import take_chunks_of_uploads
 from buckets.services.outbox import bury
@@ -56,8 +57,9 @@ def create_bucket(*, name: str, settings: BucketSettings | None = None) -> Bucke
             _tell_volume_servers(changed=bool(bucket.cors_origins))
             next_sequence()
     except IntegrityError:
-        if Bucket.objects.filter(name=name).exists():
-            raise BucketTaken(f"There is a bucket {name!r}.") from None
+        if (taken := Bucket.objects.filter(name=name).first()) is not None:
+            how = ", which is being deleted" if taken.is_deleting else ""
+            raise BucketTaken(f"There is a bucket {name!r}{how}.") from None
         raise
     bucket.refresh_from_db()
     return bucket
@@ -65,8 +67,8 @@ def create_bucket(*, name: str, settings: BucketSettings | None = None) -> Bucke
 
 @transaction.atomic
 def update_bucket(*, name: str, settings: BucketSettings) -> Bucket:
-    """Changes what is given and leaves the rest. Raises BucketUnknown, Invalid."""
-    bucket = _locked(name)
+    """Changes what is given and leaves the rest. Raises BucketUnknown, BucketDeleting, Invalid."""
+    bucket = lock_bucket_row(name)
     origins = bucket.cors_origins
     apply_settings(bucket, settings)
     bucket.save(update_fields=[setting.name for setting in fields(BucketSettings)])
@@ -79,28 +81,31 @@ def update_bucket(*, name: str, settings: BucketSettings) -> Bucket:
 def delete_bucket(*, name: str) -> None:
     """Deletes a bucket without objects, the uploads in progress in it, and all grants on it.
 
-    Raises BucketUnknown, BucketNotEmpty.
+    Raises BucketUnknown, BucketDeleting, BucketNotEmpty.
     """
-    bucket = _locked(name)
+    bucket = lock_bucket_row(name)
     if Object.objects.filter(bucket=bucket).exists():
         raise BucketNotEmpty(f"Bucket {name!r} holds {bucket.object_count} objects.")
+    remove_bucket(bucket)
+    next_sequence()
+
+
+def remove_bucket(bucket: Bucket) -> None:
+    """Deletes a bucket that its caller has locked by `lock_bucket_row` and found empty, with all that hangs on it."""
     uploads = Upload.objects.filter(bucket=bucket)
     ids = uploads.filter(state__in=IN_PROGRESS).values_list("pk", flat=True)
     dead = take_chunks_of_uploads([database_uuid(upload_id) for upload_id in ids], reason=Outbox.Reason.UPLOAD_ABORTED)
     uploads.delete()
     bury(dead, now=timezone.now())
     bucket.delete()
-    delete_bucket_grants(bucket=name)
+    delete_bucket_grants(bucket=bucket.name)
     _tell_volume_servers(changed=bool(bucket.cors_origins))
-    next_sequence()
 
 
-def _locked(name: str) -> Bucket:
+def lock_bucket_row(name: str, *, deleting_too: bool = False) -> Bucket:
     """As `lock_bucket`, and nothing may come to point to the row meanwhile either."""
     bucket = Bucket.objects.select_for_update().filter(name=name).first()
-    if bucket is None:
-        raise BucketUnknown(f"There is no bucket {name!r}.")
-    return bucket
+    return require_bucket(bucket, name, deleting_too=deleting_too)
 
 
 def apply_settings(bucket: Bucket, settings: BucketSettings) -> None:

@@ -20,6 +20,7 @@ from django.db import connection, transaction
 
 from buckets.batch import Batch, Needle
 from buckets.errors import (
+    BucketDeleting,
     BucketUnknown,
     DeadlinePassed,
     EpochStale,
@@ -243,6 +244,8 @@ class _Judge:
             return KeyRevoked("The API key that the lease was made for was deleted or has expired.")
         if bucket is None:
             return BucketUnknown(f"The bucket {intent.bucket!r} that the lease was made for is gone.")
+        if bucket.deleting_at is not None:
+            return BucketDeleting(f"The bucket {intent.bucket!r} is being deleted.")
         return None
 
     def _read_uploads(self, intents: Iterable[Intent | None]) -> dict[UUID, _Upload]:

@@ -13,18 +13,15 @@ from typing import NamedTuple
 
 from django.db import connection
 
-from buckets.errors import BucketUnknown
 from buckets.models import Bucket
+from buckets.selectors import require_bucket
 from buckets.services.bulk import run_in
 
 
 def lock_bucket(name: str) -> Bucket:
-    """The bucket, locked until the caller's transaction ends. Raises BucketUnknown."""
+    """The bucket, locked until the caller's transaction ends. Raises BucketUnknown, BucketDeleting."""
     # NO KEY UPDATE: rows that merely point to the bucket (a new upload) may come in meanwhile.
-    bucket = Bucket.objects.select_for_update(no_key=True).filter(name=name).first()
-    if bucket is None:
-        raise BucketUnknown(f"There is no bucket {name!r}.")
-    return bucket
+    return require_bucket(Bucket.objects.select_for_update(no_key=True).filter(name=name).first(), name)
 
 
 class LockedBucket(NamedTuple):
@@ -38,10 +35,12 @@ class LockedBucket(NamedTuple):
     total_bytes: int
     reserved_objects: int
     reserved_bytes: int
+    deleting_at: object
+    """None while it is open."""
 
 
 def lock_buckets(bucket_ids: Iterable[int]) -> list[LockedBucket]:
-    """Those of the buckets that exist, locked in the order of their ids."""
+    """Those of the buckets that exist, closed ones too, locked in the order of their ids."""
     lock = "FOR NO KEY UPDATE" if connection.features.has_select_for_no_key_update else ""
     rows = run_in(
         f"SELECT {', '.join(LockedBucket._fields)} FROM buckets_bucket "  # noqa: S608 - only the names above are put in

@@ -45,14 +45,20 @@ def delete_objects(*, bucket: str, keys: Iterable[str], if_match: str = "") -> D
         return Deleted(deleted=[], missing=wanted)
     for _, _, _, _, etag in found:
         require_conditions(etag=etag, if_match=if_match)
+    remove_objects(bucket=bucket, found=found)
+    next_sequence()
+    gone = {key for _, _, key, _, _ in found}
+    return Deleted(deleted=[key for key in wanted if key in gone], missing=[key for key in wanted if key not in gone])
+
+
+def remove_objects(*, bucket: str, found: list[tuple[int, int, str, int, str]]) -> None:
+    """Deletes objects of a bucket that its caller has locked; they are given as by `select_versions`, one at least."""
     owners = {object_id: Owner(bucket, key, size) for object_id, _, key, size, _ in found}
     dead = take_chunks_of_objects(owners, reason=Outbox.Reason.DELETED)
     run_in("DELETE FROM buckets_object WHERE id IN {in}", owners)
     bury(dead, now=timezone.now())
-    add_to_counts([CountChange(row.pk, -len(owners), -sum(owner.size for owner in owners.values()))])
-    next_sequence()
-    gone = {owner.key for owner in owners.values()}
-    return Deleted(deleted=[key for key in wanted if key in gone], missing=[key for key in wanted if key not in gone])
+    bucket_id = found[0][1]
+    add_to_counts([CountChange(bucket_id, -len(owners), -sum(owner.size for owner in owners.values()))])
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from django.utils import timezone
 from buckets.errors import BucketUnknown, KeyInvalid, MetadataInvalid, ObjectTooLarge, UploadOver, UploadUnknown
 from buckets.models import IN_PROGRESS, Bucket, Outbox, Upload
 from buckets.names import DEFAULT_CONTENT_TYPE, content_type_error, if_match_error, key_error, metadata_error
-from buckets.selectors import awaited_bytes, get_bucket, missing_chunks, stat_objects
+from buckets.selectors import awaited_bytes, get_bucket, missing_chunks, require_bucket, stat_objects
 from buckets.services.bulk import database_uuid
 from buckets.services.chunks import take_chunks_of_uploads
 from buckets.services.conditions import require_conditions, require_quota
@@ -125,7 +125,11 @@ def _reserve(upload: Upload, bucket: Bucket) -> None:
 
 
 def resume_upload(*, upload: Upload, holder: KeyRights) -> Slots:
-    """The chunks that are missing, with fresh URLs; none once the upload is over. Raises NoRoom, NoServers."""
+    """The chunks that are missing, with fresh URLs; none once the upload is over.
+
+    Raises BucketDeleting, NoRoom, NoServers.
+    """
+    require_bucket(upload.bucket, upload.bucket.name)
     return Slots(upload=upload, chunks=_sign(upload, missing_chunks(upload), holder))
 
 
@@ -157,10 +161,12 @@ def expire_uploads() -> int:
     """Ends uploads whose time and grace are over, and forgets those that have been over for as long; how many ended."""
     cutoff = timezone.now() - timedelta(seconds=settings.WAREHOUSE_CONFIRM_GRACE_SECONDS)
     ended = 0
-    for upload in Upload.objects.filter(state__in=IN_PROGRESS, expires_at__lt=cutoff)[:UPLOADS_AT_ONCE]:
+    expired = Upload.objects.filter(state__in=IN_PROGRESS, expires_at__lt=cutoff)
+    # Those of closed buckets end with their buckets.
+    for upload in expired.filter(bucket__deleting_at=None)[:UPLOADS_AT_ONCE]:
         try:
             abort_upload(upload_id=upload.pk)
-        except (UploadOver, UploadUnknown):
+        except (UploadOver, UploadUnknown, BucketUnknown):
             continue  # somebody else was quicker
         ended += 1
     Upload.objects.filter(expires_at__lt=cutoff).exclude(state__in=IN_PROGRESS).delete()

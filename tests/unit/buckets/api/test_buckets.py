@@ -4,6 +4,7 @@ import pytest
 from django.conf import settings
 from rest_framework.test import APIClient
 
+from buckets import tasks
 from buckets.models import Bucket
 from keys.models import Grant
 from keys.permissions import Permission
@@ -19,6 +20,7 @@ FIELDS = {
     "total_bytes",
     "reserved_objects",
     "reserved_bytes",
+    "deleting",
     "visibility",
     "replication",
     "chunk_size",
@@ -128,6 +130,75 @@ def test_a_bucket_with_objects_stays(api: APIClient, filled: Lab) -> None:
     answer = api.delete("/api/v1/buckets/photos")
     assert (answer.status_code, answer.json()["code"]) == (409, "bucket_not_empty")
     assert api.get("/api/v1/buckets/photos").json()["object_count"] == 4
+
+
+def test_a_bucket_is_deleted_by_force(
+    api: APIClient, filled: Lab, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    woken: list[str] = []
+    monkeypatch.setattr(tasks.delete_buckets, "delay", lambda: woken.append("deletion"))
+    before = api.get("/api/v1/buckets/photos").json()
+    for wrong in ("force=x", "Force=true", "force=true&purge=1"):
+        assert api.delete(f"/api/v1/buckets/photos?{wrong}").status_code == 400
+    assert api.delete("/api/v1/buckets/photos?force=false").status_code == 409
+    for _ in range(2):  # whoever lost the first answer asks again
+        with django_capture_on_commit_callbacks(execute=True):
+            answer = api.delete("/api/v1/buckets/photos?force=true")
+        assert answer.status_code == 202
+        assert answer.json() == {**before, "deleting": True, "detail": answer.json()["detail"]}
+        assert "4 objects (40 bytes)" in answer.json()["detail"]
+    assert woken == ["deletion"] * 2
+    seen = api.get("/api/v1/buckets/photos").json()
+    assert seen == {**before, "deleting": True}
+    assert api.get("/api/v1/buckets").json()["results"] == [seen]
+    for method, path, body in (
+        ("get", "objects", None),
+        ("get", "objects/a", None),
+        ("get", "content/a", None),
+        ("post", "leases", {"count": 1, "max_bytes": 1}),
+        ("post", "uploads", {"key": "k", "size": 1}),
+        ("post", "downloads", {"keys": ["a"]}),
+        ("post", "delete", {"keys": ["a"]}),
+    ):
+        refused = getattr(api, method)(f"/api/v1/buckets/photos/{path}", body)
+        assert (refused.status_code, refused.json()["code"]) == (404, "bucket_deleting"), path
+    assert APIClient().get("/api/v1/buckets/photos/content/a").status_code == 401
+    assert api.post("/api/v1/buckets", {"name": "photos"}).json()["code"] == "bucket_taken"
+    tasks.delete_buckets()
+    assert api.get("/api/v1/buckets/photos").json()["code"] == "bucket_unknown"
+    assert api.delete("/api/v1/buckets/photos?force=true").status_code == 404
+    api.post("/api/v1/buckets", {"name": "photos"})
+    assert api.delete("/api/v1/buckets/photos?force=true").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("permissions", "grants"),
+    [
+        (Permission.BUCKETS_DELETE, ()),
+        (Permission.OBJECTS_DELETE, ()),
+        (Permission.BUCKETS_DELETE, (GrantRow("photos", "dir/", int(Permission.OBJECTS_DELETE)),)),
+        (Permission.OBJECTS_DELETE, (GrantRow("photos", "dir/", int(Permission.BUCKETS_DELETE)),)),
+    ],
+)
+def test_force_takes_both_rights_on_the_whole_bucket(
+    filled: Lab, permissions: Permission, grants: tuple[GrantRow, ...]
+) -> None:
+    client = client_of(make_key(permissions=int(permissions), grants=grants))
+    answer = client.delete("/api/v1/buckets/photos?force=true")
+    assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
+    assert not Bucket.objects.get().is_deleting
+
+
+def test_a_broker_that_is_away_stops_no_deletion(
+    api: APIClient, filled: Lab, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    def away() -> None:
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(tasks.delete_buckets, "delay", away)
+    with django_capture_on_commit_callbacks(execute=True):
+        assert api.delete("/api/v1/buckets/photos?force=true").status_code == 202
+    assert Bucket.objects.get().is_deleting
 
 
 def test_grants_go_with_the_bucket(api: APIClient) -> None:

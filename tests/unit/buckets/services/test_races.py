@@ -9,7 +9,9 @@ from django.utils import timezone
 
 from buckets.errors import BucketNotEmpty, BucketTaken, BucketUnknown, QuotaExceeded, UploadOver
 from buckets.models import Bucket, Chunk, Object, Outbox, Upload
+from buckets.services import deletion
 from buckets.services.buckets import create_bucket, delete_bucket
+from buckets.services.deletion import close_bucket, delete_closed_buckets
 from buckets.services.objects import delete_objects
 from buckets.services.uploads import Slots, abort_upload, create_upload, resume_upload
 from buckets.verdicts import Committed, Refused, Stored, Verdict
@@ -200,6 +202,30 @@ def test_reservations_at_the_edge(lab: Lab, settings: object) -> None:
         assert bucket.total_bytes + bucket.reserved_bytes <= bucket.quota_bytes
         require_sound(needles=needles_of(puts))
         abort_upload(upload_id=made[2].upload.pk)
+
+
+def test_two_workers_delete_a_bucket_that_is_written_to(labs: list[Lab], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever comes in before the bucket is closed goes with it; nothing comes in later."""
+    monkeypatch.setattr(deletion, "OBJECTS_A_BATCH", 3)
+    puts = [[puts_of(one, f"{one.volume.pk}-{at}-a", f"{one.volume.pk}-{at}-b") for at in range(8)] for one in labs]
+    labs[0].put("first")
+
+    def write(one: Lab, own: list[list[Put]]) -> list[str]:
+        return [type(verdict).__name__ for batch in own for verdict in one.confirm(*batch)]
+
+    def delete() -> list[str]:
+        close_bucket(name="photos")
+        while delete_closed_buckets():
+            pass
+        return []
+
+    writers = [partial(write, one, own) for one, own in zip(labs, puts, strict=True)]
+    for told in at_once(*writers, delete, delete_closed_buckets, delete_closed_buckets)[:3]:
+        assert told == sorted(told)  # committed ones, then refused ones
+    delete_closed_buckets()
+    assert not Bucket.objects.exists()
+    assert not Chunk.objects.exists()
+    require_sound(needles=needles_of(*(batch for own in puts for batch in own)))
 
 
 def test_two_completions_of_one_upload(lab: Lab, settings: object) -> None:
