@@ -16,16 +16,19 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 
-from buckets.models import Bucket, Chunk, Object, Outbox, Upload
+from buckets.models import Bucket, Chunk, Object, Outbox, Share, Upload
 from buckets.names import successor
+from buckets.selectors import shares_in
 from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, update_bucket
 from buckets.services.objects import delete_objects, empty_bucket, update_object
 from buckets.services.outbox import collect_outbox
+from buckets.services.shares import revoke_share
 from buckets.services.uploads import abort_upload, expire_uploads
 from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, table, when
 from keys.errors import WarehouseError
-from keys.models import Grant
+from keys.models import ApiKey, Grant
 
 _SETTINGS = ("visibility", "replication", "chunk_size", "quota_bytes", "quota_objects", "cors_origins")
 CHUNKS_SHOWN = 50
@@ -508,6 +511,85 @@ class WaitingFilter(admin.SimpleListFilter):
                 return queryset.filter(tombstoned_at__isnull=False)
             case _:
                 return queryset
+
+
+class ShareStateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(str(value), str(label)) for value, label in Share.State.choices]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Share]) -> QuerySet[Share]:
+        if self.value() not in Share.State:
+            return queryset
+        return queryset.filter(shares_in(self.value() or "", now=timezone.now()))
+
+
+@admin.register(Share)
+class ShareAdmin(ShownOnly):
+    help_text = "Links to single objects, for whoever has one."
+    list_display = ("key", "in_bucket", "state", "downloads", "password", "maker", "ends", "used", "made")
+    list_filter = (ShareStateFilter, ("password_hash", admin.EmptyFieldListFilter), BucketFilter)
+    list_select_related = ("bucket",)
+    sortable_by = ()
+    search_fields = ("=id", "key", "description", "api_key_name")
+    search_help_text = "A share's number, or a part of its key, of its description, or of the name of who made it."
+    ordering = ("-id",)
+    fieldsets = (
+        (None, {"fields": ("id", "in_bucket", "key", "description", "inline")}),
+        ("Terms", {"fields": ("expires_at", "max_downloads", "password")}),
+        ("State", {"fields": ("state", "download_count", "last_used_at", "revoked_at")}),
+        ("Whose", {"fields": ("maker", "created_at")}),
+    )
+    actions = ("revoke",)
+
+    def fill_in(self, rows: list[Any]) -> None:
+        living = ApiKey.objects.in_bulk({share.api_key for share in rows})
+        for share in rows:
+            share.maker_row = living.get(share.api_key)
+
+    @admin.display(description="bucket")
+    def in_bucket(self, share: Share) -> SafeString:
+        return link_to(share.bucket)
+
+    @admin.display(description="downloads")
+    def downloads(self, share: Share) -> str:
+        limit = "" if share.max_downloads is None else f" of {share.max_downloads:,}"
+        return f"{share.download_count:,}{limit}"
+
+    @admin.display(description="password", boolean=True)
+    def password(self, share: Share) -> bool:
+        return share.has_password
+
+    @admin.display(description="made by")
+    def maker(self, share: Any) -> str:
+        """The API key's name then; a deleted one, whose shares have all ended, has no page."""
+        row = share.maker_row if hasattr(share, "maker_row") else ApiKey.objects.filter(pk=share.api_key).first()
+        text = f"{share.api_key_name} ({share.api_key})"
+        return link_to(row, text) if row is not None else f"{text}, deleted"
+
+    @admin.display(description="ends")
+    def ends(self, share: Share) -> str:
+        return when(share.expires_at)
+
+    @admin.display(description="last used")
+    def used(self, share: Share) -> str:
+        return when(share.last_used_at)
+
+    @admin.display(description="made")
+    def made(self, share: Share) -> str:
+        return when(share.created_at)
+
+    @admin.action(description="Revoke: their links end at once", permissions=["operate"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[Share]) -> HttpResponse | None:
+        warning = "The links of these shares end for good. Their rows stay, with their counts."
+        if (page := self.ask_first(request, queryset, title="Revoke shares", warning=warning)) is not None:
+            return page
+        for share in queryset:
+            revoke_share(share_id=share.pk)
+            self.message_user(request, f"{capfirst(str(share))} is revoked.")
+        return None
 
 
 @admin.register(Outbox)

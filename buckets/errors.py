@@ -2,12 +2,14 @@
 
 from keys.errors import (
     Conflict,
+    Gone,
     Invalid,
     NoSpace,
     NotFound,
     PermissionDenied,
     PreconditionFailed,
     TooLarge,
+    Unauthenticated,
     Unavailable,
     WarehouseError,
 )
@@ -33,6 +35,32 @@ class ObjectUnknown(NotFound):
 class UploadUnknown(NotFound):
     code = "upload_unknown"
     title = "There is no such upload"
+
+
+class ShareUnknown(NotFound):
+    """There never was such a share, or what it led to is gone: which of these is not told."""
+
+    code = "share_unknown"
+    title = "There is no such share"
+
+
+class ShareOver(Gone):
+    """The share was revoked, has expired or is used up, or whoever made it may no longer share: which is not told."""
+
+    code = "share_over"
+    title = "This link has ended"
+
+
+class ShareRevoked(Conflict):
+    code = "share_revoked"
+    title = "The share is revoked"
+
+
+class SharePasswordRefused(Unauthenticated):
+    """The share has a password, and none or a wrong one was given."""
+
+    code = "password_refused"
+    title = "This link has a password"
 
 
 class BucketTaken(Conflict):
@@ -78,10 +106,10 @@ class DeadlinePassed(Unavailable):
 
 
 class Busy(Unavailable):
-    """All threads that may stream bytes are streaming."""
+    """All threads that may stream bytes, or check passwords, are doing so."""
 
     code = "busy"
-    title = "Too many objects are being streamed"
+    title = "Too much of this is being done at the same time"
 
 
 class NeedleUnreadable(Unavailable):

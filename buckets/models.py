@@ -8,12 +8,15 @@ import uuid
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from buckets.fields import ByteOrderedField, OctetLength
 from buckets.names import MAX_CONTENT_TYPE_CHARS, MAX_IF_MATCH_CHARS, MAX_KEY_BYTES
 from buckets.sizes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
+from keys.models import HASH_HEX_CHARS, MAX_NAME_CHARS
 
 MAX_CRC32 = (1 << 32) - 1
+MAX_DESCRIPTION_CHARS = 500
 
 
 class Bucket(models.Model):
@@ -255,3 +258,75 @@ class Outbox(models.Model):
 
     def __str__(self) -> str:
         return f"{self.needle:016x}"
+
+
+class Share(models.Model):
+    """A link by which whoever has it reads what a key holds at that time, by the rights of the API key that made it."""
+
+    class State(models.TextChoices):
+        LIVE = "live", "live"
+        EXPIRED = "expired", "expired"
+        USED_UP = "used_up", "used up"
+        REVOKED = "revoked", "revoked"
+
+    bucket = models.ForeignKey(Bucket, on_delete=models.CASCADE, related_name="shares")
+    # By name, not by row: an object that is overwritten, or deleted and put again, is shared on.
+    key = ByteOrderedField(max_length=MAX_KEY_BYTES)
+    token_hash = models.CharField(max_length=HASH_HEX_CHARS, help_text="Of what stands in the link.")
+    password_hash = models.CharField(max_length=256, blank=True, default="", help_text="Empty: none is asked for.")
+    inline = models.BooleanField(default=False, help_text="Browsers show the object instead of saving it.")
+    description = models.CharField(
+        max_length=MAX_DESCRIPTION_CHARS, blank=True, default="", help_text="For whoever looks after the share."
+    )
+    # The API key that made it may be deleted, so no foreign key.
+    api_key = models.BigIntegerField()
+    api_key_name = models.CharField(max_length=MAX_NAME_CHARS, help_text="When the share was made.")
+    created_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty: never.")
+    max_downloads = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: no limit.")
+    download_count = models.BigIntegerField(default=0)
+    last_used_at = models.DateTimeField(null=True, blank=True, help_text="The last counted download.")
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        constraints = [
+            models.UniqueConstraint(fields=["token_hash"], name="share_token_unique"),
+            models.CheckConstraint(condition=~Q(token_hash=""), name="share_has_token"),
+            models.CheckConstraint(condition=~Q(key=""), name="share_key_not_empty"),
+            models.CheckConstraint(
+                condition=models.lookups.LessThanOrEqual(OctetLength("key"), MAX_KEY_BYTES), name="share_key_bytes"
+            ),
+            models.CheckConstraint(
+                condition=Q(max_downloads__isnull=True) | Q(max_downloads__gte=1), name="share_limit_positive"
+            ),
+            models.CheckConstraint(
+                condition=Q(download_count__gte=0)
+                & (Q(max_downloads__isnull=True) | Q(download_count__lte=models.F("max_downloads"))),
+                name="share_count_within_limit",
+            ),
+        ]
+        indexes = [models.Index(fields=["api_key", "id"], name="share_of_maker")]
+
+    def __str__(self) -> str:
+        return f"share {self.pk}"
+
+    @property
+    def state(self) -> State:
+        """What its own terms say; that whoever made it may still share is another question."""
+        if self.revoked_at is not None:
+            return self.State.REVOKED
+        if self.expires_at is not None and self.expires_at <= timezone.now():
+            return self.State.EXPIRED
+        if self.max_downloads is not None and self.download_count >= self.max_downloads:
+            return self.State.USED_UP
+        return self.State.LIVE
+
+    @property
+    def has_password(self) -> bool:
+        return bool(self.password_hash)
+
+    @property
+    def downloads_left(self) -> int | None:
+        """None: no limit."""
+        return None if self.max_downloads is None else self.max_downloads - self.download_count

@@ -8,12 +8,13 @@ from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import F, Q, QuerySet, Sum
 
-from buckets.errors import BucketDeleting, BucketUnknown, ObjectUnknown, UploadUnknown
-from buckets.models import IN_PROGRESS, Bucket, Chunk, Object, Upload
+from buckets.errors import BucketDeleting, BucketUnknown, ObjectUnknown, ShareUnknown, UploadUnknown
+from buckets.models import IN_PROGRESS, Bucket, Chunk, Object, Share, Upload
 from buckets.names import successor
 from buckets.services.bulk import MAX_PARAMETERS, as_datetime, run_in
+from keys import secret_text
 from keys.errors import Invalid
 from volumes.owners import Owner
 
@@ -171,6 +172,48 @@ def find_owners(needles: Collection[int]) -> dict[int, list[Owner]]:
             )
             found.setdefault(chunk.needle, []).append(owner)
     return found
+
+
+# --- shares ---
+
+
+def find_share(share_id: int, *, api_key: int | None = None) -> Share | None:
+    """One share; of one maker, where that is given."""
+    shares = Share.objects.select_related("bucket").filter(pk=share_id)
+    return (shares if api_key is None else shares.filter(api_key=api_key)).first()
+
+
+def share_of_token(token: str) -> Share:
+    """The share of what stands in a link. Raises ShareUnknown."""
+    found = Share.objects.select_related("bucket").filter(token_hash=secret_text.secret_hash(token)).first()
+    if found is None:
+        raise ShareUnknown
+    return found
+
+
+def list_shares(
+    *, api_key: int | None = None, bucket: str = "", after: int = 0, limit: int = MAX_PAGE
+) -> QuerySet[Share]:
+    """Up to ``limit`` shares behind the id ``after``, by id; of one maker, or of one bucket, where these are given."""
+    shares = Share.objects.select_related("bucket").filter(pk__gt=after).order_by("pk")
+    if api_key is not None:
+        shares = shares.filter(api_key=api_key)
+    if bucket:
+        shares = shares.filter(bucket__name=bucket)
+    return shares[:limit]
+
+
+def shares_in(state: str, *, now: datetime) -> Q:
+    """The shares that are in such a state, as `Share.state` tells it of one."""
+    unrevoked = Q(revoked_at__isnull=True)
+    unexpired = Q(expires_at__isnull=True) | Q(expires_at__gt=now)
+    unused = Q(max_downloads__isnull=True) | Q(download_count__lt=F("max_downloads"))
+    return {
+        Share.State.LIVE: unrevoked & unexpired & unused,
+        Share.State.EXPIRED: unrevoked & ~unexpired,
+        Share.State.USED_UP: unrevoked & unexpired & ~unused,
+        Share.State.REVOKED: ~unrevoked,
+    }[Share.State(state)]
 
 
 # --- listing ---

@@ -83,6 +83,13 @@ class KeyUnknown(NotFound):
     title = "There is no such key"
 
 
+class Gone(WarehouseError):
+    """It was there, and is over for good."""
+
+    code = "gone"
+    title = "This is over"
+
+
 class Conflict(WarehouseError):
     code = "conflict"
     title = "The request conflicts with what is there"

@@ -22,3 +22,6 @@ from warehouse_site.settings import DATABASES  # noqa: E402
 if "sqlite" in DATABASES["default"]["ENGINE"]:
     # A file, not memory: threads of one test then meet the same locks as gunicorn's do.
     DATABASES["default"]["TEST"] = {"NAME": str(_data / "test.sqlite3")}
+
+# Passwords of shares are hashed slowly on purpose; what tests ask about them is not how slowly.
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -2,9 +2,12 @@
 
 import json
 import logging
+import re
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
+
+from keys.secret_text import SECRET_CHARS
 
 NO_REQUEST = "-"
 request_id: ContextVar[str] = ContextVar("request_id", default=NO_REQUEST)
@@ -12,12 +15,24 @@ request_id: ContextVar[str] = ContextVar("request_id", default=NO_REQUEST)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "request_id", "request"}
 
+_SHARE = re.compile(rf"/s/[A-Za-z0-9]{{{SECRET_CHARS}}}(/content/[^\s\"']+)?")
+
 
 class RequestIdFilter(logging.Filter):
     """Adds `request_id` to every record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get()
+        return True
+
+
+class SecretsFilter(logging.Filter):
+    """Takes the links of shares out of every message: who reads a log is not meant to use them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if "/s/" in text:
+            record.msg, record.args = _SHARE.sub("/s/…", text), ()
         return True
 
 
@@ -43,13 +58,16 @@ def configuration(style: str) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"request_id": {"()": "warehouse_site.logs.RequestIdFilter"}},
+        "filters": {
+            "request_id": {"()": "warehouse_site.logs.RequestIdFilter"},
+            "secrets": {"()": "warehouse_site.logs.SecretsFilter"},
+        },
         "formatters": {
             "json": {"()": "warehouse_site.logs.JsonFormatter"},
             "text": {"format": "%(asctime)s %(levelname)-7s %(name)s [%(request_id)s] %(message)s"},
         },
         "handlers": {
-            "stderr": {"class": "logging.StreamHandler", "formatter": style, "filters": ["request_id"]},
+            "stderr": {"class": "logging.StreamHandler", "formatter": style, "filters": ["request_id", "secrets"]},
         },
         "root": {"level": "INFO", "handlers": ["stderr"]},
         "loggers": {

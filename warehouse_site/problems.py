@@ -32,6 +32,7 @@ STATUS: dict[type[errors.WarehouseError], int] = {
     errors.PermissionDenied: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    errors.Gone: 410,
     errors.PreconditionFailed: 412,
     errors.TooLarge: 413,
     errors.TooManyFailures: 429,

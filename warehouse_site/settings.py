@@ -351,7 +351,10 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
-    "ENUM_NAME_OVERRIDES": {"JobStateEnum": "volumes.models.JobState"},  # several things have a `state`
+    "ENUM_NAME_OVERRIDES": {  # several things have a `state`
+        "JobStateEnum": "volumes.models.JobState",
+        "ShareStateEnum": "buckets.models.Share.State",
+    },
 }
 
 # --- Logging ------------------------------------------------------------------------------------------------------

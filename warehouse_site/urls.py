@@ -36,6 +36,7 @@ urlpatterns = [
     path("api/v1/", include("keys.api.urls")),
     path("api/v1/", include("volumes.api.urls")),
     path("api/v1/", include("buckets.api.urls")),
+    path("", include("buckets.web.urls")),
 ]
 
 handler400 = "warehouse_site.problems.bad_request"

@@ -24,7 +24,7 @@ class ApiRoot(APIView):
     """The collections of this API."""
 
     permission_classes = (AllowAny,)
-    NAMES = ("buckets", "keys", "servers", "volumes", "usage", "health")
+    NAMES = ("buckets", "shares", "keys", "servers", "volumes", "usage", "health")
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> Response:

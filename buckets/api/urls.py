@@ -1,6 +1,6 @@
 from django.urls import path, register_converter
 
-from buckets.api import content, views
+from buckets.api import content, share_views, views
 from buckets.api.converters import BucketConverter, KeyConverter
 
 register_converter(BucketConverter, "bucket")
@@ -17,5 +17,7 @@ urlpatterns = [
     path("buckets/<bucket:bucket>/downloads", views.Downloads.as_view(), name="downloads"),
     path("buckets/<bucket:bucket>/stat", views.StatObjects.as_view(), name="stat-objects"),
     path("buckets/<bucket:bucket>/delete", views.DeleteObjects.as_view(), name="delete-objects"),
+    path("shares", share_views.Shares.as_view(), name="shares"),
+    path("shares/<int:share_id>", share_views.ShareDetail.as_view(), name="share-detail"),
     path("uploads/<uuid:upload_id>", views.UploadDetail.as_view(), name="upload"),
 ]

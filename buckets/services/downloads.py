@@ -85,9 +85,9 @@ def sign_chunks(
     )
 
 
-def url_expiry() -> int:
-    """Unix seconds until which a GET that is signed now is good."""
-    return int(time.time()) + min(settings.WAREHOUSE_GET_SECONDS, MAX_GET_SECONDS)
+def url_expiry(seconds: int = MAX_GET_SECONDS) -> int:
+    """Unix seconds until which a GET that is signed now is good; at most ``seconds`` from now."""
+    return int(time.time()) + min(settings.WAREHOUSE_GET_SECONDS, MAX_GET_SECONDS, seconds)
 
 
 def file_name(key: str) -> str | None:

@@ -1,6 +1,5 @@
 """Signing in with a key, and the tokens that follow from it."""
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,17 +7,16 @@ from typing import Final
 from uuid import UUID
 
 from django.conf import settings
-from django.core.cache import cache
 from django.db import IntegrityError, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
 from keys import secret_text
-from keys.errors import KeyRefused, TokenRefused, TooManyFailures
+from keys.errors import KeyRefused, TokenRefused
 from keys.models import ApiKey, RefreshFamily
+from keys.services.failures import count_failure
 from keys.tokens import AccessToken, RefreshToken, read_refresh
 
-FAILURE_WINDOW_S: Final = 60
 LAST_USED_STEP: Final = timedelta(minutes=1)
 """How exact `last_used_at` is; a key in use costs one write in this time."""
 
@@ -41,7 +39,7 @@ def sign_in(*, key_text: str, address: str) -> ApiKey:
     key = ApiKey.objects.filter(pk=parsed[0]).first() if parsed else None
     matches = secret_text.secret_matches(parsed[1] if parsed else key_text, key.secret_hash if key else None)
     if key is None or not matches or not key.is_active:
-        _count_failure(address)
+        count_failure(f"keys.{address}", limit=settings.WAREHOUSE_FAILED_LOGINS)
         raise KeyRefused("The key is wrong, has expired, or was deleted.")
     mark_used(key=key)
     return key
@@ -128,20 +126,3 @@ def _revoke_if_copied(token: RefreshToken) -> None:
 
 def _refresh_lifetime() -> timedelta:
     return timedelta(seconds=settings.WAREHOUSE_REFRESH_SECONDS)
-
-
-def _count_failure(address: str) -> None:
-    """Count in windows of a minute of the clock. Raises TooManyFailures when this one is over the limit."""
-    now = time.time()
-    window = int(now // FAILURE_WINDOW_S)
-    name = f"keys.failures.{address}.{window}"
-    cache.add(name, 0, timeout=2 * FAILURE_WINDOW_S)
-    try:
-        failures = cache.incr(name)
-    except ValueError:  # the cache dropped it between the two calls
-        return
-    if failures > settings.WAREHOUSE_FAILED_LOGINS:
-        wait_s = max(1, round((window + 1) * FAILURE_WINDOW_S - now))
-        raise TooManyFailures(
-            f"More than {settings.WAREHOUSE_FAILED_LOGINS} failed log-ins in a minute.", retry_after_s=wait_s
-        )

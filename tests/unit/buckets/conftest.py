@@ -7,7 +7,7 @@ from tests.unit.volumes.fake_server import FakeVolumeServer
 
 
 @pytest.fixture(autouse=True)
-def _fresh_caches() -> None:
+def _fresh_caches(_fresh_caches: None) -> None:
     forget_caches()
 
 

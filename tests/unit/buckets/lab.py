@@ -12,7 +12,7 @@ from buckets.models import IN_PROGRESS, Bucket, Chunk, Object, Outbox, Upload
 from buckets.services.buckets import BucketSettings, create_bucket
 from buckets.services.confirm import confirm_needles
 from buckets.services.leases import Lease, issue_lease
-from buckets.services.uploads import ChunkSlot
+from buckets.services.uploads import ChunkSlot, create_upload
 from buckets.verdicts import Verdict
 from keys.models import ApiKey
 from keys.permissions import Permission
@@ -82,6 +82,11 @@ class Lab:
     def put_many(self, *keys: str, size: int = 10) -> list[Verdict]:
         lease = self.lease(count=len(keys))
         return self.confirm(*[Put(lease.url, lease.first + at, size, key) for at, key in enumerate(keys)])
+
+    def put_chunks(self, key: str, *, size: int) -> list[Verdict]:
+        """An object of as many chunks as `WAREHOUSE_CHUNK_SIZE` makes of it."""
+        slots = create_upload(bucket="photos", holder=self.rights, key=key, size=size)
+        return self.confirm(*[chunk_put(slot) for slot in slots.chunks])
 
 
 def forget_caches() -> None:

@@ -6,10 +6,11 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from buckets.models import Bucket, Chunk, Object, Outbox, Upload
+from buckets.models import Bucket, Chunk, Object, Outbox, Share, Upload
 from buckets.services.uploads import create_upload
 from keys.permissions import Permission
 from tests.unit.buckets.lab import Lab, chunk_put, make_key, require_sound
+from tests.unit.buckets.sharing import make_maker, share_of
 
 
 @pytest.fixture
@@ -24,6 +25,7 @@ def full(lab: Lab, settings: Any) -> Lab:
     lab.put_many("a", "b", "b", "<script>alert(1)</script>")
     slots = create_upload(bucket="photos", holder=lab.rights, key="u", size=20)
     lab.confirm(chunk_put(slots.chunks[0]))
+    share_of(make_maker(), "<script>alert(1)</script>", password="p", description="<script>alert(1)</script>")
     return lab
 
 
@@ -35,7 +37,7 @@ def action(site: Client, model: str, name: str, *pks: object, **more: str) -> An
     return site.post(url(model, "changelist"), {"action": name, "_selected_action": pks, **more}, follow=True)
 
 
-@pytest.mark.parametrize("model", [Bucket, Object, Chunk, Upload, Outbox])
+@pytest.mark.parametrize("model", [Bucket, Object, Chunk, Upload, Outbox, Share])
 def test_every_page_opens(site: Client, full: Lab, model: Any) -> None:
     name = model._meta.model_name
     for query in ("", "?q=a", "?q=00000000000100ff"):
@@ -122,9 +124,36 @@ def test_actions(site: Client, full: Lab) -> None:
     assert "needles tombstoned" in action(site, "outbox", "collect").content.decode()
 
 
-@pytest.mark.parametrize("model", ["chunk", "upload", "outbox"])
+def test_shares_are_found_shown_without_secrets_and_revoked(site: Client, full: Lab) -> None:
+    maker = make_maker()
+    share = share_of(maker, "a", max_downloads=5, password="open sesame").share
+    for query, found in (
+        ("?q=b", 0),
+        (f"?q={share.pk}", 1),
+        ("?q=%3Cscript", 1),
+        ("?state=live", 2),
+        ("?state=revoked", 0),
+        ("?state=nonsense", 2),
+        ("?password_hash__isempty=1", 0),
+    ):
+        page = site.get(url("share", "changelist") + query).content.decode()
+        assert page.count('class="action-select"') == found, query
+    page = site.get(url("share", "changelist")).content.decode()
+    assert "0 of 5" in page
+    assert "open sesame" not in page
+    page = site.get(url("share", "change", share.pk)).content.decode()
+    assert reverse("admin:keys_apikey_change", args=[maker.pk]) in page
+    assert share.token_hash not in page
+    assert share.password_hash not in page
+    assert "end for good" in action(site, "share", "revoke", share.pk).content.decode()
+    assert Share.objects.filter(revoked_at=None).count() == 2
+    assert "is revoked" in action(site, "share", "revoke", share.pk, post="yes").content.decode()
+    assert [row.state for row in Share.objects.order_by("pk")] == ["live", "revoked"]
+
+
+@pytest.mark.parametrize("model", ["chunk", "upload", "outbox", "share"])
 def test_what_services_alone_write_is_read_only(site: Client, full: Lab, model: str) -> None:
-    row: Any = {"chunk": Chunk, "upload": Upload, "outbox": Outbox}[model]._default_manager.first()
+    row: Any = {"chunk": Chunk, "upload": Upload, "outbox": Outbox, "share": Share}[model]._default_manager.first()
     assert site.get(url(model, "add")).status_code == 403
     assert site.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
     assert site.post(url(model, "change", row.pk), {}).status_code == 403
@@ -132,5 +161,5 @@ def test_what_services_alone_write_is_read_only(site: Client, full: Lab, model: 
 
 def test_others_see_nothing(client: Client, db: None) -> None:
     client.force_login(make_key(permissions=int(Permission.OBJECTS_DELETE | Permission.BUCKETS_WRITE)))
-    for model in ("bucket", "object", "chunk", "upload", "outbox"):
+    for model in ("bucket", "object", "chunk", "upload", "outbox", "share"):
         assert client.get(url(model, "changelist")).status_code == 302

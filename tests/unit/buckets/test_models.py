@@ -7,9 +7,10 @@ from django.db import IntegrityError, transaction
 from django.db.models import Model
 from django.utils import timezone
 
-from buckets.models import Bucket, Chunk, Object, Outbox, Upload
+from buckets.models import Bucket, Chunk, Object, Outbox, Share, Upload
 from buckets.services.uploads import create_upload
 from tests.unit.buckets.lab import Lab, chunk_put
+from tests.unit.buckets.sharing import make_maker, share_of
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def rows(lab: Lab, settings: Any) -> dict[str, Model]:
         "chunk": Chunk.objects.get(upload=None),
         "part": Chunk.objects.get(object=None),
         "outbox": Outbox.objects.get(),
+        "share": share_of(make_maker(), "k", max_downloads=2).share,
     }
 
 
@@ -54,6 +56,12 @@ def rows(lab: Lab, settings: Any) -> dict[str, Model]:
         ("part", {"verdict": None}),
         ("outbox", {"reason": "boredom"}),
         ("outbox", {"needle": 0}),
+        ("share", {"token_hash": ""}),
+        ("share", {"key": ""}),
+        ("share", {"key": "ü" * 513}),
+        ("share", {"max_downloads": 0}),
+        ("share", {"download_count": -1}),
+        ("share", {"download_count": 3}),
     ],
 )
 def test_a_row_that_must_not_be(rows: dict[str, Model], name: str, wrong: dict[str, Any]) -> None:
@@ -72,6 +80,7 @@ def test_what_is_unique(rows: dict[str, Model], lab: Lab) -> None:
         ),
         Chunk(object=Object.objects.get(), **common),
         Chunk(upload=Upload.objects.get(), verdict={}, **common),
+        Share(bucket=lab.bucket, key="k", token_hash=Share.objects.get().token_hash, api_key=1, api_key_name="x"),
         Outbox(
             needle=Outbox.objects.get().needle,
             volume=lab.volume,

@@ -124,6 +124,7 @@ def values(world: World, at: Target) -> dict[str, Callable[[], object]]:
         "bucket": lambda: at.bucket,
         "key": lambda: at.key,
         "upload_id": lambda: world.uploads[at],
+        "share_id": lambda: world.shares[at],
         "key_id": lambda: world.weak.key.pk,
         "key_text": lambda: world.weak.text,
         "refresh": lambda: issue_tokens(key=world.weak.key).refresh,
@@ -220,4 +221,16 @@ ROUTES = (
     Route("uploads", "POST", on_key(Permission.OBJECTS_WRITE), status=201, body={"key": "{key}", "size": 1}),
     Route("upload", "GET", on_key(Permission.OBJECTS_WRITE)),
     Route("upload", "DELETE", on_key(Permission.OBJECTS_WRITE), status=204),
+    # --- shares; those asked for are another key's ---
+    Route("shares", "GET", somewhere(Permission.SHARE)),
+    Route(
+        "shares",
+        "POST",
+        on_key(Permission.SHARE | Permission.OBJECTS_READ),
+        status=201,
+        body={"bucket": "{bucket}", "key": "{key}"},
+    ),
+    Route("share-detail", "GET", in_store(Permission.ADMIN)),
+    Route("share-detail", "PATCH", in_store(Permission.ADMIN), body={"description": "other"}),
+    Route("share-detail", "DELETE", in_store(Permission.ADMIN), status=204),
 )

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from buckets.models import Bucket
 from buckets.services.buckets import create_bucket
+from buckets.services.shares import create_share
 from buckets.services.uploads import create_upload
 from keys.models import ApiKey
 from keys.permissions import ALL_PERMISSIONS, Permission
@@ -48,12 +49,14 @@ class Caller(NamedTuple):
 
 @dataclass
 class World:
-    """Two buckets with the same two keys in each, an upload under way for each target, one server with one volume."""
+    """Two buckets with the same two keys in each, an upload under way and a share for each target, and one server with
+    one volume."""
 
     lab: Lab
     admin: ApiKey
     weak: NewKey
     uploads: dict[Target, UUID]
+    shares: dict[Target, int]
     _tokens: dict[Caller, str] = field(default_factory=dict)
 
     @classmethod
@@ -78,6 +81,12 @@ class World:
             weak=create_key(actor=None, name="weak"),
             uploads={
                 target: create_upload(bucket=target.bucket, holder=lab.rights, key=target.key, size=10).upload.pk
+                for target in TARGETS
+            },
+            shares={
+                target: create_share(
+                    maker=lab.rights, maker_name="admin", bucket=target.bucket, key=target.key
+                ).share.pk
                 for target in TARGETS
             },
         )

@@ -40,8 +40,9 @@ from tests.unit.warehouse_site.matrix_world import (
     strangers,
 )
 
-NO_API = ("admin", "api/v1/internal/", "api/auth/")
-"""Where other things decide who may: Django's admin site, the signatures of volume servers, forms to sign in with."""
+NO_API = ("admin", "api/v1/internal/", "api/auth/", "s/")
+"""Where other things decide who may: Django's admin site, the signatures of volume servers, forms to sign in with, and
+the links of shares."""
 PAGES = {"landing"}
 """Pages for people that show nothing of the store."""
 

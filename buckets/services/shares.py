@@ -1,0 +1,148 @@
+"""Making, changing and ending shares. Who may is asked by the caller; what a share may then do, at each use."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from django.contrib.auth.hashers import make_password
+from django.db import transaction
+from django.utils import timezone
+
+from buckets.errors import ShareRevoked, ShareUnknown
+from buckets.models import MAX_DESCRIPTION_CHARS, Share
+from buckets.names import key_error
+from buckets.selectors import get_object
+from buckets.services.locks import lock_bucket
+from keys import secret_text
+from keys.errors import Invalid
+from keys.rights import KeyRights
+from keys.services.keys import UNSET, Unset
+
+MAX_DOWNLOADS: Final = 1_000_000_000
+MAX_PASSWORD_CHARS: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class NewShare:
+    """A share that was just made; ``token`` is the only copy of what stands in its link."""
+
+    share: Share
+    token: str
+
+
+def create_share(
+    *,
+    maker: KeyRights,
+    maker_name: str,
+    bucket: str,
+    key: str,
+    expires_at: datetime | None = None,
+    max_downloads: int | None = None,
+    password: str | None = None,
+    inline: bool = False,
+    description: str = "",
+) -> NewShare:
+    """Makes a share of an object that there is. None: it never expires, has no limit, asks for no password.
+
+    Raises Invalid, BucketUnknown, ObjectUnknown.
+    """
+    _require_valid(
+        expires_at=expires_at, max_downloads=max_downloads, password=password, description=description, key=key
+    )
+    token = secret_text.new_secret()
+    share = Share(
+        key=key,
+        token_hash=secret_text.secret_hash(token),
+        password_hash=_password_hash(password),  # slow on purpose, so before the lock
+        inline=inline,
+        description=description,
+        api_key=maker.id,
+        api_key_name=maker_name,
+        expires_at=expires_at,
+        max_downloads=max_downloads,
+    )
+    with transaction.atomic():
+        share.bucket = lock_bucket(bucket)
+        get_object(bucket=bucket, key=key)
+        share.save(force_insert=True)
+    return NewShare(share, token)
+
+
+def update_share(
+    *,
+    share_id: int,
+    expires_at: datetime | Unset | None = UNSET,
+    max_downloads: int | Unset | None = UNSET,
+    password: str | Unset | None = UNSET,
+    description: str | Unset = UNSET,
+) -> Share:
+    """Changes what is given and leaves the rest; one that has expired or is used up may live again by that.
+
+    Another password, or none, ends what was opened with the old one. Raises ShareUnknown, ShareRevoked, Invalid.
+    """
+    given: dict[str, Any] = {
+        "expires_at": expires_at, "max_downloads": max_downloads, "password": password, "description": description,
+    }  # fmt: skip
+    changes = {name: value for name, value in given.items() if not isinstance(value, Unset)}
+    _require_valid(**changes)
+    if "password" in changes:
+        changes["password_hash"] = _password_hash(changes.pop("password"))
+    with transaction.atomic():
+        share = _locked(share_id)
+        if share.revoked_at is not None:
+            raise ShareRevoked("A revoked share stays so; make another one.")
+        for name, value in changes.items():
+            setattr(share, name, value)
+        if share.max_downloads is not None and share.max_downloads < share.download_count:
+            raise Invalid(errors={"max_downloads": [f"There were {share.download_count} downloads already."]})
+        share.save(update_fields=tuple(changes))
+    return share
+
+
+@transaction.atomic
+def revoke_share(*, share_id: int) -> Share:
+    """Ends a share for good, at once; done already is done. Its row stays, with its count. Raises ShareUnknown."""
+    share = _locked(share_id)
+    if share.revoked_at is None:
+        share.revoked_at = timezone.now()
+        share.save(update_fields=("revoked_at",))
+    return share
+
+
+def _locked(share_id: int) -> Share:
+    share = Share.objects.select_related("bucket").select_for_update(of=("self",)).filter(pk=share_id).first()
+    if share is None:
+        raise ShareUnknown(f"There is no share {share_id}.")
+    return share
+
+
+def _password_hash(password: str | None) -> str:
+    return "" if password is None else make_password(password)
+
+
+def _require_valid(
+    *,
+    expires_at: datetime | None = None,
+    max_downloads: int | None = None,
+    password: str | None = None,
+    description: str = "",
+    key: str | None = None,
+) -> None:
+    errors: dict[str, list[str]] = {}
+    if key is not None and (problem := key_error(key)) is not None:
+        errors["key"] = [problem]
+    if expires_at is not None and expires_at <= timezone.now():
+        errors["expires_at"] = ["This time has passed."]
+    if max_downloads is not None and not 1 <= max_downloads <= MAX_DOWNLOADS:
+        errors["max_downloads"] = [f"A number from 1 to {MAX_DOWNLOADS}, or null for no limit."]
+    if password is not None and not (1 <= len(password) <= MAX_PASSWORD_CHARS and _is_text(password)):
+        errors["password"] = [f"A password has 1 to {MAX_PASSWORD_CHARS} characters; null: there is none."]
+    if len(description) > MAX_DESCRIPTION_CHARS or not _is_text(description):
+        errors["description"] = [f"A description has at most {MAX_DESCRIPTION_CHARS} characters, and no NUL."]
+    if errors:
+        raise Invalid(errors=errors)
+
+
+def _is_text(text: str) -> bool:
+    """Whether every database and every client can hold it: no NUL, no lone surrogate."""
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
