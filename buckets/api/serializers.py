@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from buckets import names
 from buckets.models import Bucket, Object
-from buckets.selectors import MAX_PAGE
+from buckets.selectors import MAX_PAGE, Listed
 from buckets.services.buckets import BucketSettings
 from buckets.services.downloads import Download
 from buckets.services.leases import Lease
@@ -304,7 +304,7 @@ class DownloadsSerializer(serializers.Serializer[Any]):
 # Answers are made by hand: they are many rows long, and a serializer takes ten times as long for each.
 
 
-def listed(row: Object) -> dict[str, object]:
+def listed(row: Object | Listed) -> dict[str, object]:
     return {
         "key": row.key,
         "size": row.size,
