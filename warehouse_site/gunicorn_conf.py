@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -14,6 +15,16 @@ class HouseLogger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
     def access(self, *_: Any) -> None:
         pass
+
+
+def on_starting(server: Any) -> None:
+    """Several processes without a cache that they share are refused (the check `warehouse.E007`)."""
+    workers = server.cfg.workers
+    if workers > 1 and not os.environ.get("REDIS_URL"):
+        sys.exit(
+            f"warehouse.E007: {workers} gunicorn workers without REDIS_URL. Set it, or run one worker "
+            "with more WAREHOUSE_THREADS."
+        )
 
 
 logging.captureWarnings(capture=True)

@@ -135,7 +135,7 @@ REDIS_URL: Final = _env.text(
 )
 
 if REDIS_URL and not (REDIS_URL.startswith(("redis://", "rediss://")) and urlsplit(REDIS_URL).hostname):
-    raise ImproperlyConfigured("REDIS_URL cannot be used: redis://host/0 is expected.")
+    raise ImproperlyConfigured("REDIS_URL cannot be used: redis://host/0 is expected. (warehouse.E005)")
 
 # Secrets are read by keys.secrets; they stand here so that one list names every variable.
 for _name, _meaning in (
@@ -238,7 +238,8 @@ def _database() -> dict[str, Any]:
             config = {"ENGINE": "unknown"}
         if config["ENGINE"] not in ("django.db.backends.sqlite3", "django.db.backends.postgresql"):
             raise ImproperlyConfigured(
-                "DATABASE_URL cannot be used: postgres://user:password@host/name or sqlite:///path is expected."
+                "DATABASE_URL cannot be used: postgres://user:password@host/name or sqlite:///path is expected. "
+                "(warehouse.E004)"
             )
     else:
         config = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(WAREHOUSE_DATA / "db.sqlite3")}

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from django.conf import settings
+from django.core.checks import WARNING, Tags, run_checks
 from django.core.management import call_command
 from django.db import OperationalError, connections, transaction
 from django.utils import timezone
@@ -101,11 +102,21 @@ def prepare() -> None:
     except OperationalError as error:
         where = "DATABASE_URL" if settings.DATABASE_URL else settings.DATABASES["default"]["NAME"]
         raise CannotStart(f"The database ({where}) cannot be used: {str(error).strip()}") from error
+    _require_fit_database()
     if not live_admin_exists():
         with transaction.atomic():
             new = create_key(actor=None, name="first admin key", permissions=int(Permission.ADMIN))
             # Before the commit: a key that nobody knows would keep the next start from making one.
             write_secret(ADMIN_KEY_FILE, new.text.encode() + b"\n", replace=True)
+
+
+def _require_fit_database() -> None:
+    """What the database itself says, now that there is one. Raises CannotStart for errors; warnings are logged."""
+    for message in run_checks(tags=[Tags.database], databases=["default"]):
+        if message.is_serious():
+            raise CannotStart(f"{message.msg} {message.hint} ({message.id})")
+        if message.level >= WARNING:
+            logger.warning("%s %s (%s)", message.msg, message.hint, message.id)
 
 
 def admin_key() -> str | None:

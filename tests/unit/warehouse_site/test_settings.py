@@ -158,6 +158,8 @@ def test_what_cannot_be_used_is_said_early(tmp_path: Path, name: str, value: str
     assert [line for line in done.stderr.splitlines() if name in line and "cannot be used: " in line], done.stderr
     assert "Traceback" not in done.stderr
     assert "hidden" not in done.stderr
+    codes = {"DATABASE_URL": "warehouse.E004", "REDIS_URL": "warehouse.E005"}
+    assert codes.get(name, "warehouse.E00") in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["a file"]
 
 
