@@ -25,3 +25,22 @@ class OctetLength(models.Func):
     def as_sqlite(self, compiler: Any, connection: BaseDatabaseWrapper, **context: Any) -> Any:
         # octet_length() is only in SQLite 3.43 and later.
         return self.as_sql(compiler, connection, template="LENGTH(CAST(%(expressions)s AS BLOB))", **context)
+
+
+class MetadataText(models.Func):
+    """The value of one name of an object's metadata; NULL where it has none. Django's own key transform takes a name
+    of digits for a place in a list."""
+
+    output_field = models.TextField()
+
+    def __init__(self, name: str) -> None:
+        super().__init__("metadata")
+        self.metadata_name = name
+
+    def as_sqlite(self, compiler: Any, connection: BaseDatabaseWrapper, **context: Any) -> Any:
+        column, _ = compiler.compile(self.source_expressions[0])
+        return f"JSON_EXTRACT({column}, %s)", (f'$."{self.metadata_name}"',)
+
+    def as_postgresql(self, compiler: Any, connection: BaseDatabaseWrapper, **context: Any) -> Any:
+        column, _ = compiler.compile(self.source_expressions[0])
+        return f"({column} ->> %s::text)", (self.metadata_name,)

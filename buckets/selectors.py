@@ -4,13 +4,16 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from functools import reduce
+from operator import or_
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import F, Q, QuerySet, Sum
+from django.db.models import Count, F, Max, Q, QuerySet, Sum
 
 from buckets.errors import BucketDeleting, BucketUnknown, ObjectUnknown, ShareUnknown, UploadUnknown
+from buckets.filters import NO_FILTERS, Filters, starts_with
 from buckets.models import IN_PROGRESS, Bucket, Chunk, Object, Share, Upload
 from buckets.names import successor
 from buckets.services.bulk import MAX_PARAMETERS, Row, as_datetime, run_in
@@ -19,6 +22,9 @@ from keys.errors import Invalid
 from volumes.owners import Owner
 
 MAX_PAGE = 1000
+MAX_LOOKED_AT = 20_000
+"""Rows that a page looks at where it can't step from one that is wanted to the next. A page that found few is short,
+and says how to go on: a filter that hardly ever matches must not hold a thread through millions of rows."""
 _PARAMETERS = 500
 """Values in one statement: all databases take so many."""
 _MAX_NEEDLE = (1 << 63) - 1
@@ -44,7 +50,10 @@ _LISTED = f"SELECT {', '.join(Listed._fields)} FROM buckets_object"  # noqa: S60
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Objects, and what common prefixes stand for; ``next_after`` None: there is no more."""
+    """Objects, and what common prefixes stand for; ``next_after`` None: there is no more.
+
+    Nothing else tells that: a page with filters may be short, or empty.
+    """
 
     objects: list[Listed]
     prefixes: list[str]
@@ -237,26 +246,68 @@ def shares_in(state: str, *, now: datetime) -> Q:
 
 
 def list_newest(
-    *, bucket_id: int, within: Sequence[str] | None, prefix: str = "", after: str = "", limit: int = MAX_PAGE
+    *,
+    bucket_id: int,
+    within: Sequence[str] | None,
+    prefix: str = "",
+    after: str = "",
+    limit: int = MAX_PAGE,
+    filters: Filters = NO_FILTERS,
 ) -> Page:
     """Objects by the commit that made them, newest first. ``within``: only keys that start with one of these.
 
-    ``after`` is an earlier page's ``next_after`` and means nothing else. Raises Invalid.
+    ``after`` is an earlier page's ``next_after`` and means nothing else. Where ``prefix`` and ``within`` leave up to
+    `MAX_LOOKED_AT` keys, pages are full; else a page looks at so many rows. Raises Invalid.
     """
-    rows = Object.objects.filter(bucket=bucket_id).order_by("-sequence", "-pk").values_list(*Listed._fields)
-    ranges = _ranges(prefix, within)
-    if ranges != [("", None)]:
-        matches = Q(pk__in=())
-        for low, high in ranges:
-            matches |= Q(key__gte=low) if high is None else Q(key__gte=low, key__lt=high)
-        rows = rows.filter(matches)
+    rows = Object.objects.filter(bucket=bucket_id).order_by("-sequence", "-pk")
     if after:
         sequence, pk = _newest_cursor(after)
         rows = rows.filter(Q(sequence__lt=sequence) | Q(sequence=sequence, pk__lt=pk), sequence__lte=sequence)
-    page = [Listed(*row) for row in rows[: limit + 1]]
+    ranges = _ranges(prefix, within)
+    edge: tuple[int, int] | None = None
+    if not filters and ranges == [("", None)]:
+        page = _as_listed(rows, limit + 1)
+    elif (few := _few_rows(bucket_id, ranges)) is not None:
+        page = []
+        for keys in few:
+            page += _as_listed(rows.filter(*filters.conditions(), pk__in=keys), limit + 1)
+        page.sort(key=lambda row: (row.sequence, row.id), reverse=True)
+    else:
+        if ends := list(rows.values_list("sequence", "pk")[MAX_LOOKED_AT - 1 : MAX_LOOKED_AT]):
+            [edge] = ends
+            rows = rows.filter(Q(sequence__gt=edge[0]) | Q(sequence=edge[0], pk__gte=edge[1]), sequence__gte=edge[0])
+        allowed = reduce(or_, (Q(starts_with("key", low)) for low, _ in ranges))
+        page = _as_listed(rows.filter(allowed, *filters.conditions()), limit + 1)
     shown = page[:limit]
-    last = shown[-1] if len(page) > limit else None
-    return Page(objects=shown, prefixes=[], next_after=f"{last.sequence}.{last.id}" if last else None)
+    if len(page) > limit:
+        edge = (shown[-1].sequence, shown[-1].id)
+    return Page(objects=shown, prefixes=[], next_after=f"{edge[0]}.{edge[1]}" if edge else None)
+
+
+def _few_rows(bucket_id: int, ranges: Iterable[tuple[str, str | None]]) -> list[QuerySet[Object, Any]] | None:
+    """Ids of the objects in each key range, as subqueries; None where they are more than a page may look at.
+
+    Subqueries with a limit of their own: so the range's index is used to find them, whatever the order asked for.
+    """
+    found, left = [], MAX_LOOKED_AT
+    for low, high in ranges:
+        rows = _key_range(bucket_id, low, high).order_by()
+        count = rows[: left + 1].count()
+        if count > left:
+            return None
+        left -= count
+        found.append(rows.values("pk")[:MAX_LOOKED_AT])
+    return found
+
+
+def _key_range(bucket_id: int, low: str, high: str | None) -> QuerySet[Object]:
+    """The objects whose keys go from ``low`` to below ``high`` (None: to the end), by key."""
+    rows = Object.objects.filter(bucket=bucket_id, key__gte=low).order_by("key")
+    return rows if high is None else rows.filter(key__lt=high)
+
+
+def _as_listed(rows: QuerySet[Object], limit: int) -> list[Listed]:
+    return [Listed(*row) for row in rows.values_list(*Listed._fields)[:limit]]
 
 
 def _newest_cursor(after: str) -> tuple[int, int]:
@@ -311,6 +362,41 @@ def list_objects(
     )
 
 
+def search_objects(
+    *,
+    bucket_id: int,
+    within: Sequence[str] | None,
+    filters: Filters,
+    prefix: str = "",
+    after: str = "",
+    limit: int = MAX_PAGE,
+) -> Page:
+    """Objects that the filters let through, by key in byte order. ``within``: as in `list_objects`.
+
+    A page looks at `MAX_LOOKED_AT` rows. Two queries for each entry of ``within`` that it comes to.
+    """
+    bound = after + _AFTER_KEY if after else ""
+    found: list[Listed] = []
+    left = MAX_LOOKED_AT
+    for low, high in _ranges(prefix, within):
+        start = max(low, bound)
+        if high is not None and start >= high:
+            continue
+        rows = _key_range(bucket_id, start, high)
+        # How far to look is known before anything is looked at, so that nothing that comes in meanwhile is passed over.
+        seen = rows.values("key")[:left].aggregate(count=Count("key"), last=Max("key"))
+        if not seen["count"]:
+            continue
+        wanted = rows.filter(*filters.conditions(), key__lte=seen["last"])
+        found += _as_listed(wanted, limit + 1 - len(found))
+        if len(found) > limit:
+            return Page(objects=found[:limit], prefixes=[], next_after=found[limit - 1].key)
+        left -= seen["count"]
+        if left <= 0:
+            return Page(objects=found, prefixes=[], next_after=seen["last"])
+    return Page(objects=found, prefixes=[], next_after=None)
+
+
 def _listed(row: Row) -> Listed:
     """A row of `_LISTED`."""
     object_id, key, size, etag, content_type, updated_at, sequence = row
@@ -356,10 +442,7 @@ def _walk(
 ) -> list[tuple[str, int | None]]:
     """Up to ``limit`` entries from ``start`` to below ``end``, in one statement."""
     if not delimiter:
-        rows = Object.objects.filter(bucket=bucket_id, key__gte=start).order_by("key")
-        if end is not None:
-            rows = rows.filter(key__lt=end)
-        return list(rows.values_list("key", "pk")[:limit])
+        return list(_key_range(bucket_id, start, end).values_list("key", "pk")[:limit])
     # Each step of the recursion is one seek in the index of (bucket, key): the first key at or behind the bound that
     # the entry before has left. `at` is where the delimiter is in what follows the prefix, 0 for a plain key.
     position = "instr" if connection.vendor == "sqlite" else "strpos"

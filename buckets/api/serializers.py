@@ -1,11 +1,13 @@
 """The shapes of buckets, objects and uploads in the API."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 from rest_framework import serializers
 
 from buckets import names
+from buckets.filters import Filters
 from buckets.models import Bucket, Object
 from buckets.selectors import MAX_PAGE, Listed
 from buckets.services.buckets import BucketSettings
@@ -21,6 +23,7 @@ from volume_server.record import MAX_DATA_BYTES
 MAX_KEYS = 1000
 """In one batch call."""
 MAX_NUMBER = (1 << 63) - 1
+MAX_METADATA_FILTERS = 16
 
 
 class TextField(serializers.CharField):
@@ -172,10 +175,25 @@ class ObjectSerializer(ListedObjectSerializer):
 class ObjectListSerializer(serializers.Serializer[Any]):
     results = ListedObjectSerializer(many=True)
     prefixes = serializers.ListField(child=serializers.CharField())
-    next_after = serializers.CharField(allow_null=True, help_text="`after` of the next page; null: there is none.")
+    next_after = serializers.CharField(
+        allow_null=True,
+        help_text="`after` of the next page; null: there is none. A page may be short, or empty: go on while this is "
+        "not null.",
+    )
 
 
-class ObjectQuerySerializer(serializers.Serializer[Any]):
+def _metadata_filter_error(text: str) -> str | None:
+    name, colon, value = text.partition(":")
+    return names.metadata_error({name: value}) if colon else "A name, a colon, and the value that it must have."
+
+
+def _type_filter_error(text: str) -> str | None:
+    if text.startswith("*"):
+        return "A content type, or one with * for its subtype, such as image/*."
+    return names.content_type_error(text) if text else None
+
+
+class ObjectQuerySerializer(Body):
     prefix = TextField(default="", allow_blank=True, max_length=names.MAX_KEY_BYTES)
     delimiter = TextField(
         default="", allow_blank=True, max_length=64, help_text="Keys that have it behind the prefix are grouped."
@@ -185,6 +203,30 @@ class ObjectQuerySerializer(serializers.Serializer[Any]):
     )
     limit = serializers.IntegerField(default=MAX_PAGE, min_value=1, max_value=MAX_PAGE)
     order = serializers.ChoiceField(choices=["key", "newest"], default="key")
+    search = TextField(
+        default="",
+        allow_blank=True,
+        max_length=names.MAX_KEY_BYTES,
+        help_text="Plain text that stands somewhere in the key; the case of ASCII letters does not matter.",
+    )
+    min_size = serializers.IntegerField(required=False, min_value=0, max_value=MAX_NUMBER, help_text="Bytes.")
+    max_size = serializers.IntegerField(required=False, min_value=0, max_value=MAX_NUMBER, help_text="Bytes.")
+    content_type = TextField(
+        default="",
+        allow_blank=True,
+        error_of=_type_filter_error,
+        help_text="The whole of it, parameters included; or `image/*` for every subtype.",
+    )
+    updated_after = serializers.DateTimeField(
+        required=False, help_text="Later than this; RFC 3339, UTC where it names no offset."
+    )
+    updated_before = serializers.DateTimeField(required=False, help_text="Earlier than this.")
+    metadata = serializers.ListField(
+        child=TextField(error_of=_metadata_filter_error),
+        required=False,
+        max_length=MAX_METADATA_FILTERS,
+        help_text="`name:value`: an object whose metadata has just this value. Several times: all of them.",
+    )
 
     def validate_delimiter(self, delimiter: str) -> str:
         if chr(0x10FFFF) in delimiter:
@@ -194,7 +236,21 @@ class ObjectQuerySerializer(serializers.Serializer[Any]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs["delimiter"] and attrs["order"] == "newest":
             raise serializers.ValidationError({"delimiter": "Only pages in the order of keys are grouped."})
+        attrs["filters"] = _taken_filters(attrs)
+        if attrs["delimiter"] and attrs["filters"]:
+            raise serializers.ValidationError({"delimiter": "Pages with a search or a filter are not grouped."})
         return attrs
+
+
+def _taken_filters(attrs: dict[str, Any]) -> Filters:
+    """Takes the filters out of what was validated. Raises ValidationError for two that leave nothing."""
+    taken = {field.name: attrs.pop(field.name) for field in dataclasses.fields(Filters) if field.name in attrs}
+    taken["metadata"] = tuple(tuple(text.split(":", 1)) for text in taken.get("metadata", ()))
+    filters = Filters(**taken)
+    for low, high in (("min_size", "max_size"), ("updated_after", "updated_before")):
+        if low in taken and high in taken and taken[low] > taken[high]:
+            raise serializers.ValidationError({high: f"This is less than {low}, so nothing could match."})
+    return filters
 
 
 class ObjectChangeSerializer(Body):

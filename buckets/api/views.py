@@ -92,7 +92,11 @@ class BucketDetail(APIView):
 
 
 class Objects(APIView):
-    """A bucket's objects, page by page: by key in byte order, or newest first."""
+    """A bucket's objects, page by page: by key in byte order, or newest first; all, or those that filters let through.
+
+    With a search or filters, and newest first below a prefix, a page looks at a bounded number of objects only, so it
+    may be short or empty: go on while `next_after` is not null.
+    """
 
     @extend_schema(parameters=[shapes.ObjectQuerySerializer], responses=shapes.ObjectListSerializer)
     def get(self, request: Request, bucket: str) -> Response:
@@ -100,10 +104,12 @@ class Objects(APIView):
         reader.require(Permission.OBJECTS_READ, bucket=bucket)
         within = reader.prefixes(Permission.OBJECTS_READ, bucket=bucket)
         query = _valid(shapes.ObjectQuerySerializer(data=request.query_params))
-        order, delimiter = query.pop("order"), query.pop("delimiter")
+        order, delimiter, filters = query.pop("order"), query.pop("delimiter"), query.pop("filters")
         bucket_id = selectors.get_bucket(bucket).pk
         if order == "newest":
-            page = selectors.list_newest(bucket_id=bucket_id, within=within, **query)
+            page = selectors.list_newest(bucket_id=bucket_id, within=within, filters=filters, **query)
+        elif filters:
+            page = selectors.search_objects(bucket_id=bucket_id, within=within, filters=filters, **query)
         else:
             page = selectors.list_objects(bucket_id=bucket_id, within=within, delimiter=delimiter, **query)
         return Response(

@@ -56,6 +56,46 @@ def test_the_list(api: APIClient, filled: Lab) -> None:
     assert newest["next_after"]
 
 
+def test_a_search(api: APIClient, lab: Lab) -> None:
+    lab.put("Notes/100%.txt", size=5, content_type="text/plain", metadata={"a": "b:c", "d": "e"})
+    lab.put("notes/1000.txt", size=7, content_type="text/plain", metadata={"a": "b:c"})
+    lab.put("cat.png", size=9, content_type="image/png")
+    moment = Object.objects.get(key="notes/1000.txt").updated_at
+
+    def keys(query: str) -> list[str]:
+        found = []
+        for order in ("key", "newest"):
+            answer = api.get(f"/api/v1/buckets/photos/objects?order={order}&{query}")
+            assert answer.status_code == 200, answer.json()
+            body = answer.json()
+            assert (body["prefixes"], body["next_after"]) == ([], None)
+            found.append(sorted(row["key"] for row in body["results"]))
+        assert found[0] == found[1]
+        return found[0]
+
+    everything = ["Notes/100%.txt", "cat.png", "notes/1000.txt"]
+    assert keys("search=") == everything
+    assert keys("search=NOTES") == ["Notes/100%.txt", "notes/1000.txt"]
+    assert keys("search=0%25") == ["Notes/100%.txt"]
+    assert keys("search=notes&prefix=n") == ["notes/1000.txt"]
+    assert keys("min_size=6&max_size=7") == ["notes/1000.txt"]
+    assert keys("content_type=image/*") == ["cat.png"]
+    assert keys("content_type=text/plain&min_size=7") == ["notes/1000.txt"]
+    assert keys("metadata=a:b:c") == ["Notes/100%.txt", "notes/1000.txt"]
+    assert keys("metadata=a:b:c&metadata=d:e") == ["Notes/100%.txt"]
+    assert keys(f"updated_before={moment:%Y-%m-%dT%H:%M:%S.%fZ}") == ["Notes/100%.txt"]
+    assert keys(f"updated_after={moment:%Y-%m-%dT%H:%M:%S.%fZ}") == ["cat.png"]
+    assert keys("updated_after=2020-01-01") == everything
+
+
+def test_a_search_finds_only_what_the_key_may_see(lab: Lab) -> None:
+    lab.put_many("mine/cat", "mine/dog", "other/cat")
+    reader = client_of(make_key(grants=(GrantRow("photos", "mine/", int(Permission.OBJECTS_READ)),)))
+    for order in ("key", "newest"):
+        page = reader.get(f"/api/v1/buckets/photos/objects?search=cat&order={order}").json()
+        assert [row["key"] for row in page["results"]] == ["mine/cat"]
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -67,6 +107,25 @@ def test_the_list(api: APIClient, filled: Lab) -> None:
         ("order=newest&after=x", "after"),
         ("delimiter=%F4%8F%BF%BF", "delimiter"),
         ("prefix=%00", "prefix"),
+        ("search=%00", "search"),
+        ("search=" + "x" * 1025, "search"),
+        ("sarch=x", "sarch"),
+        ("min_size=-1", "min_size"),
+        ("min_size=x", "min_size"),
+        ("max_size=9223372036854775808", "max_size"),
+        ("min_size=2&max_size=1", "max_size"),
+        ("content_type=x", "content_type"),
+        ("content_type=*/*", "content_type"),
+        ("updated_after=yesterday", "updated_after"),
+        ("updated_before=2026-13-01", "updated_before"),
+        ("updated_after=0001-01-01T00:00:00%2B14:00", "updated_after"),
+        ("updated_after=2026-01-02&updated_before=2026-01-01", "updated_before"),
+        ("metadata=colour", "metadata.0"),
+        ("metadata=Colour:blue", "metadata.0"),
+        ("metadata=a:%00", "metadata.0"),
+        ("&".join(["metadata=a:b"] * 17), "metadata"),
+        ("search=x&delimiter=/", "delimiter"),
+        ("search=x&order=newest&after=x", "after"),
     ],
 )
 def test_what_is_wrong_with_a_query_is_named(api: APIClient, filled: Lab, query: str, field: str) -> None:
