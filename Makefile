@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MASTER_TESTS := $(wildcard tests/unit/keys tests/unit/volumes tests/unit/buckets tests/unit/warehouse_site)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-postgres crash fuzz check lint format types imports bench bench-engine bench-compare docs lock clean
+.PHONY: help setup up demo test test-postgres crash fuzz check lint format types imports bench bench-engine bench-compare bench-master docs lock clean
 
 help: ## Show what there is
 	@echo 'Warehouse, a self-hosted object store. make TARGET, and TARGET is one of:'
@@ -91,6 +91,9 @@ bench: $(DEV) ## Print the table of figures, each against its reference in the s
 
 bench-engine: $(DEV) ## The volume engine's figures, against nginx, dd, cp and the disk
 	@$(BIN)/python -m bench engine $(ARGS)
+
+bench-master: $(DEV) ## The master's figures on SQLite and PostgreSQL, at 10 thousand and 1 million objects
+	@$(BIN)/python -m bench master --seconds 2 $(ARGS)
 
 # SeaweedFS is measured beside ours and is no part of it: it gets an environment of its own.
 SEAWEEDFS := build/seaweedfs

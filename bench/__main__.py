@@ -1,6 +1,7 @@
-"""`make bench`, `make bench-engine`, `make bench-compare`: prints a table of figures.
+"""`make bench`, `make bench-engine`, `make bench-compare`, `make bench-master`: prints tables of figures.
 
-python -m bench [store|engine|compare] [--rounds N] [--seconds S] [--large-bytes B] [--only NAME] [--directory DIR]
+python -m bench [store|engine|compare|master] [--rounds N] [--seconds S] [--large-bytes B] [--objects N] [--only NAME]
+                [--directory DIR]
 
 Everything happens in a temporary directory, on free ports of the loopback interface.
 """
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import compare, engine, figures, index, machine, servers
+from bench import compare, engine, figures, index, machine, master, servers
 from bench.table import HEADER, Effort, Figure
 
 Rows = Callable[[Path, Effort], list[Figure]]
@@ -39,7 +40,13 @@ TABLES: dict[str, dict[str, Rows]] = {
         "small": compare.small,
         "large": compare.large,
     },
+    "master": {
+        "sqlite": master.on_sqlite,
+        "postgresql": master.on_postgresql,
+    },
 }
+TITLES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+"""Of those that print a table of their own."""
 
 
 def main() -> int:
@@ -48,6 +55,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="each figure is the median of so many (3)")
     parser.add_argument("--seconds", type=int, default=5, help="of load in each round (5)")
     parser.add_argument("--large-bytes", type=int, default=1 << 30, help="size of the large file (1 GiB)")
+    parser.add_argument("--objects", type=int, default=1_000_000, help="in the larger bucket of the master (1,000,000)")
     parser.add_argument("--only", action="append", metavar="NAME", help="this row or group of rows only")
     parser.add_argument("--directory", type=Path, help="where to make the temporary directory")
     asked = parser.parse_args()
@@ -55,14 +63,17 @@ def main() -> int:
     for name in asked.only or []:
         if name not in rows:
             parser.error(f"--only {name}: the table has {', '.join(rows)}")
-    effort = Effort(rounds=asked.rounds, seconds=asked.seconds, large_bytes=asked.large_bytes)
+    effort = Effort(rounds=asked.rounds, seconds=asked.seconds, large_bytes=asked.large_bytes, objects=asked.objects)
     print(f"{dt.datetime.now(tz=dt.UTC).date()}, {machine.describe()}")
     print("python -m bench " + " ".join(sys.argv[1:]) + "\n")
-    print(HEADER, flush=True)
+    if not rows.keys() <= TITLES.keys():
+        print(HEADER, flush=True)
     all_met = True
     for name, measure in rows.items():
         if asked.only and name not in asked.only:
             continue
+        if name in TITLES:
+            print(f"{TITLES[name]}:\n\n{HEADER}", flush=True)
         directory = Path(tempfile.mkdtemp(prefix="warehouse-bench-", dir=asked.directory))
         try:
             for figure in measure(directory, effort):
@@ -70,6 +81,8 @@ def main() -> int:
                 all_met &= figure.is_met
         finally:
             shutil.rmtree(directory, ignore_errors=True)
+        if name in TITLES:
+            print()
     return 0 if all_met else 1
 
 

@@ -53,6 +53,8 @@ class Effort:
     rounds: int
     seconds: int
     large_bytes: int
+    objects: int = 1_000_000
+    """Of the larger of the master's buckets."""
 
 
 def number(value: float) -> str:

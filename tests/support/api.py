@@ -105,7 +105,9 @@ class Api:
             answer = self._request(method, path, body, headers)
         return answer
 
-    def _request(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Answer:
+    @property
+    def access(self) -> str:
+        """An access token of the key, got when it is first asked for."""
         if self._access is None:
             token = send(
                 "POST",
@@ -114,8 +116,11 @@ class Api:
                 {"Content-Type": "application/json"},
             )
             assert token.status == 200, token
-            self._access = token.json["access"]
-        sent = {"Authorization": f"Bearer {self._access}", **{n.replace("_", "-"): v for n, v in headers.items()}}
+            self._access = str(token.json["access"])
+        return self._access
+
+    def _request(self, method: str, path: str, body: Any, headers: dict[str, str]) -> Answer:
+        sent = {"Authorization": f"Bearer {self.access}", **{n.replace("_", "-"): v for n, v in headers.items()}}
         raw = b""
         if body is not None:
             raw = json.dumps(body).encode()

@@ -28,10 +28,11 @@ _BINARIES = "usr/lib/postgresql/*/bin/"
 class Postgres:
     """A server on a free loopback port, in a directory of its own, gone with the context.
 
-    It does not fsync: tests ask it for its semantics, not for durability.
+    It does not ``fsync``: tests ask it for its semantics, not for durability. Benches have it do so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync: bool = False) -> None:
+        self.fsync = fsync
         # PostgreSQL refuses to run as root, and needs a directory that its user can reach: not below pytest's.
         self.user = "postgres" if os.geteuid() == 0 else None
         self.directory = Path(tempfile.mkdtemp(prefix="warehouse-postgres-"))
@@ -66,7 +67,7 @@ class Postgres:
         assert binary, "PostgreSQL is not installed"
         self.process = start(
             [binary, "-D", str(data), "-p", str(self.port), "-k", str(self.directory), "-h", "127.0.0.1",
-             "-c", "fsync=off", "-c", "max_connections=200"],
+             "-c", f"fsync={'on' if self.fsync else 'off'}", "-c", "max_connections=200"],
             log=self.log,
             user=self.user,
             cwd=self.directory,

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from bench import index, light
+from bench.crowd import key_of
+from bench.master import BUCKET, Crowd
 from bench.programs import UncommittedServer
 from bench.table import Effort, Figure, in_turn
 from bench.uncommitted_server import VOLUME
 from bench.volumes import make_volume, needle_ids
 from tests.support.programs import ROOT
+from tests.support.store import Store as RunningStore
 from volume_server.store import Store
 
 
@@ -97,3 +100,21 @@ def test_light_client_moves_every_byte_and_takes_no_refusal_for_an_answer(tmp_pa
     store.open_volumes()
     assert bytes(store.volume(VOLUME).read(needle) or b"") == source.read_bytes()[size_bytes:]
     store.close()
+
+
+def test_crowd_is_a_bucket_as_confirms_would_have_filled_it(tmp_path: Path) -> None:
+    """And a store with the bench's own settings answers all that it is asked for."""
+    env = {"DJANGO_SETTINGS_MODULE": "bench.master_settings"}
+    with RunningStore(tmp_path, env=env, volume_servers=1, worker=False) as store:
+        crowd = Crowd(store, 2200, Effort(rounds=1, seconds=1, large_bytes=1))
+        crowd.fill()
+        bucket = crowd.api.get(f"buckets/{BUCKET}")
+        assert (bucket["object_count"], bucket["total_bytes"]) == (2200, 2200 << 10)
+        assert crowd.api.list(BUCKET) == sorted(key_of(number) for number in range(2200))
+        found = crowd.api.look_up(BUCKET, key_of(0), key_of(2199))
+        assert [len(one["chunks"]) for one in found.values()] == [1, 1]
+        assert crowd.confirm(size=200, confirms=2) > 0
+        assert crowd.confirm(size=1, confirms=2, anywhere=True) > 0
+        assert crowd.api.get(f"buckets/{BUCKET}")["object_count"] == 2200, "what was confirmed is deleted again"
+        for path in ("bench/empty", "bench/open"):
+            assert crowd.api.post(path, {}, status=200) == {}
