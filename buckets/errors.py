@@ -6,6 +6,7 @@ from keys.errors import (
     Invalid,
     NoSpace,
     NotFound,
+    OutOfRange,
     PermissionDenied,
     PreconditionFailed,
     TooLarge,
@@ -82,6 +83,11 @@ class UploadOver(Conflict):
 
 class ObjectChanged(PreconditionFailed):
     """A precondition of the request does not hold."""
+
+
+class RangeUnsatisfiable(OutOfRange):
+    code = "range_unsatisfiable"
+    title = "The range lies behind the object's end"
 
 
 class ObjectTooLarge(TooLarge):

@@ -107,6 +107,13 @@ class PreconditionFailed(WarehouseError):
     title = "A precondition does not hold"
 
 
+class OutOfRange(WarehouseError):
+    """The part that was asked for is none of what is there; `size`: how much there is."""
+
+    code = "out_of_range"
+    title = "There is no such part"
+
+
 class TooLarge(WarehouseError):
     code = "too_large"
     title = "The request is too large"

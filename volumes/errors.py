@@ -178,3 +178,9 @@ class ServerAnswerInvalid(VolumeServerError):
 
     code = "server_answer_invalid"
     title = "A volume server answered nonsense"
+
+
+NO_PLACE = (NoRoom, NoServers, LeasesHalted)
+"""Errors of whatever looks for a place to write to."""
+SERVER_TROUBLE = (VolumeBusy, ServerOffline, ServerUnreachable, ServerRefused, ServerAnswerInvalid)
+"""Errors of whatever has a volume's server do something."""

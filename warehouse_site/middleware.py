@@ -4,6 +4,7 @@ import re
 import uuid
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from django.conf import settings
 from django.core.signals import request_finished
@@ -14,7 +15,7 @@ from django.urls import resolve
 
 from keys.errors import TooLarge
 from warehouse_site import logs
-from warehouse_site.problems import problem_response
+from warehouse_site.problems import NotText, problem_response
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -99,6 +100,22 @@ class BodyLimitMiddleware:
             )
             response.headers["Connection"] = "close"
             return response
+        return self.get_response(request)
+
+
+class QueryTextMiddleware:
+    """Refuses queries that are not UTF-8: Django would put U+FFFD in place of their bytes, and find other things."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        query = request.META.get("QUERY_STRING", "")
+        if "%" in query or not query.isascii():
+            try:
+                unquote_to_bytes(query.encode("latin-1")).decode()
+            except UnicodeError:
+                return problem_response(NotText("The query is not UTF-8."), request)
         return self.get_response(request)
 
 

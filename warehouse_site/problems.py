@@ -14,6 +14,7 @@ from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from rest_framework import exceptions as drf
+from rest_framework.renderers import BrowsableAPIRenderer, JSONRenderer
 from rest_framework.response import Response
 
 from keys import errors
@@ -35,6 +36,7 @@ STATUS: dict[type[errors.WarehouseError], int] = {
     errors.Gone: 410,
     errors.PreconditionFailed: 412,
     errors.TooLarge: 413,
+    errors.OutOfRange: 416,
     errors.TooManyFailures: 429,
     errors.Unavailable: 503,
     errors.NoSpace: 507,
@@ -54,6 +56,12 @@ _DRF_CODES: dict[type[drf.APIException], str] = {
 }
 
 
+FRAMEWORK_ERRORS: dict[str, tuple[int, str]] = {
+    code: (kind.status_code, HTTPStatus(kind.status_code).phrase) for kind, code in _DRF_CODES.items()
+}
+"""Status and title of the errors that Django REST framework itself finds, by code."""
+
+
 class DatabaseBusy(errors.Unavailable):
     """The database did not answer in time, or not at all."""
 
@@ -61,10 +69,17 @@ class DatabaseBusy(errors.Unavailable):
     title = "The database cannot be used at the moment"
 
 
+class NotText(errors.Invalid):
+    """Bytes that should be UTF-8 and are not."""
+
+    code = "bad_request"
+    title = "The request cannot be understood"
+
+
 def status_of(error: str | errors.WarehouseError | type[errors.WarehouseError]) -> int:
     """The HTTP status of an error, its class, or its stable code. KeyError for a code that no class has."""
     if isinstance(error, str):
-        for known in _family(errors.WarehouseError):
+        for known in family(errors.WarehouseError):
             if known.code == error:
                 return status_of(known)
         raise KeyError(error)
@@ -110,7 +125,9 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     _log(request, status, error)
     response = Response(body, status=status, headers=_headers(status, extra))
     renderer = getattr(request, "accepted_renderer", None)
-    if renderer is None or renderer.format == "json":
+    if request is not None and (renderer is None or renderer.format != BrowsableAPIRenderer.format):
+        # Whatever else the view renders, be it YAML or bytes, an error is a problem document.
+        request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
         response.content_type = CONTENT_TYPE
     response.exception = True
     return response
@@ -193,6 +210,8 @@ def _document(*, status: int, code: str, title: str, detail: str, extra: Mapping
 def _headers(status: int, extra: Mapping[str, object]) -> dict[str, str]:
     if status == HTTPStatus.UNAUTHORIZED:
         return {"WWW-Authenticate": CHALLENGE}
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return {"Content-Range": f"bytes */{extra['size']}"}
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         return {"Retry-After": str(extra.get("retry_after_s", RETRY_AFTER_S))}
     return {}
@@ -203,7 +222,8 @@ def _log(request: Any, status: int, error: Exception) -> None:
         logger.warning("%s: %s", getattr(request, "path", "-"), error)
 
 
-def _family(root: type[errors.WarehouseError]) -> Iterator[type[errors.WarehouseError]]:
+def family(root: type[errors.WarehouseError]) -> Iterator[type[errors.WarehouseError]]:
+    """The class and all below it."""
     yield root
     for child in root.__subclasses__():
-        yield from _family(child)
+        yield from family(child)

@@ -195,6 +195,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "warehouse_site.middleware.BodyLimitMiddleware",
     "warehouse_site.middleware.InternalMiddleware",
+    "warehouse_site.middleware.QueryTextMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -322,7 +323,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["warehouse_site.json_body.BodyParser"],
     "DEFAULT_RENDERER_CLASSES": [
         "rest_framework.renderers.JSONRenderer",
-        "rest_framework.renderers.BrowsableAPIRenderer",
+        "warehouse_site.browsable.ExampleRenderer",
     ],
     "DEFAULT_SCHEMA_CLASS": "warehouse_site.openapi.HouseSchema",
     "EXCEPTION_HANDLER": "warehouse_site.problems.exception_handler",
@@ -352,6 +353,7 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "warehouse_site.openapi.finish"],
     "ENUM_NAME_OVERRIDES": {  # several things have a `state`
         "JobStateEnum": "volumes.models.JobState",
         "ShareStateEnum": "buckets.models.Share.State",

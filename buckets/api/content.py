@@ -12,12 +12,14 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
+from buckets import errors
 from buckets.api.serving import redirect_to, whole_or_range
 from buckets.api.views import KeyedView
 from buckets.errors import ObjectUnknown
 from buckets.selectors import find_objects, get_bucket, is_public
 from buckets.services.downloads import sign_needle, url_expiry
 from keys.api import rights
+from keys.api.schema import raises
 from keys.permissions import Permission
 from keys.rights import KeyRights, public_reader
 
@@ -61,8 +63,16 @@ class Content(KeyedView):
             (206, "application/octet-stream"): OpenApiTypes.BINARY,
             304: OpenApiResponse(description="If-None-Match names this version."),
             307: OpenApiResponse(description="The object has one chunk: Location is a signed URL."),
-            416: OpenApiResponse(description="The range lies behind the object's end."),
         },
+    )
+    @raises(
+        errors.BucketUnknown,
+        errors.ObjectUnknown,
+        errors.KeyInvalid,
+        errors.ObjectChanged,
+        errors.RangeUnsatisfiable,
+        errors.NeedleUnreadable,
+        errors.Busy,
     )
     def get(self, request: Request, bucket: str, key: str) -> HttpResponseBase:
         reader = _reader(request, bucket, key)

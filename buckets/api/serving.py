@@ -3,13 +3,13 @@
 For whoever may read the object; who that is has been asked before.
 """
 
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header, http_date
 from rest_framework.request import Request
 
 from buckets.api.ranges import Unsatisfiable, parse_range
-from buckets.errors import ObjectChanged
+from buckets.errors import ObjectChanged, RangeUnsatisfiable
 from buckets.names import etag_matches
 from buckets.selectors import Found
 from buckets.services.content import ObjectStream
@@ -43,7 +43,8 @@ def whole_or_range(
 ) -> HttpResponseBase:
     """The bytes through the master, as the request's conditions and range have them; of a HEAD the headers alone.
 
-    ``inline``: browsers show them instead of saving them. Raises ObjectChanged, Busy, NeedleUnreadable.
+    ``inline``: browsers show them instead of saving them. Raises ObjectChanged, RangeUnsatisfiable,
+    Busy, NeedleUnreadable.
     """
     if (if_match := request.headers.get("If-Match")) and not etag_matches(if_match, found.etag):
         raise ObjectChanged(f"The object has the ETag {found.etag!r}, and If-Match asked for another.")
@@ -61,7 +62,7 @@ def whole_or_range(
         try:
             wanted = parse_range(asked, found.size)
         except Unsatisfiable:
-            return _unsatisfiable(found)
+            raise RangeUnsatisfiable(f"The object has {found.size} bytes.", size=found.size) from None
         if wanted is not None:
             first, last, status = *wanted, 206
             headers["Content-Range"] = f"bytes {first}-{last}/{found.size}"
@@ -83,15 +84,3 @@ def _headers(found: Found, *, inline: bool) -> dict[str, str]:
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-cache",
     }
-
-
-def _unsatisfiable(found: Found) -> HttpResponseBase:
-    body = {
-        "type": "about:blank",
-        "title": "The range lies behind the object's end",
-        "status": 416,
-        "code": "range_unsatisfiable",
-        "detail": f"The object has {found.size} bytes.",
-    }
-    headers = {"Content-Range": f"bytes */{found.size}"}
-    return JsonResponse(body, status=416, headers=headers, content_type="application/problem+json")

@@ -7,13 +7,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from buckets import selectors
+from buckets import errors, selectors
 from buckets.api import share_serializers as shapes
 from buckets.api.serving import NO_STORE
 from buckets.errors import ShareUnknown
 from buckets.models import Share
 from buckets.services.shares import create_share, revoke_share, update_share
 from keys.api import rights
+from keys.api.schema import raises
 from keys.errors import PermissionDenied
 from keys.permissions import Permission
 from keys.rights import KeyRights
@@ -37,6 +38,7 @@ class Shares(APIView):
         return Response(shapes.ShareListSerializer({"results": found[:limit], "next_after": next_after}).data)
 
     @extend_schema(request=shapes.ShareSerializer, responses={201: shapes.NewShareSerializer})
+    @raises(errors.BucketUnknown, errors.ObjectUnknown, errors.KeyInvalid)
     def post(self, request: Request) -> Response:
         """Make a share of an object. The answer shows its link, once: only a hash of it is kept.
 
@@ -57,10 +59,13 @@ class ShareDetail(APIView):
     """One share, of one's own or with ADMIN any."""
 
     @extend_schema(responses=shapes.ShareSerializer)
+    @raises(errors.ShareUnknown)
     def get(self, request: Request, share_id: int) -> Response:
+        """One share, of one's own or with ADMIN any."""
         return Response(shapes.ShareSerializer(self._share(request, share_id)).data)
 
     @extend_schema(request=shapes.ShareChangeSerializer, responses=shapes.ShareSerializer)
+    @raises(errors.ShareUnknown, errors.ShareRevoked)
     def patch(self, request: Request, share_id: int) -> Response:
         """Give the share another end, limit, description or password; a revoked one stays revoked."""
         share = self._share(request, share_id)
@@ -71,6 +76,7 @@ class ShareDetail(APIView):
         return Response(shapes.ShareSerializer(changed).data)
 
     @extend_schema(responses={204: None})
+    @raises(errors.ShareUnknown)
     def delete(self, request: Request, share_id: int) -> Response:
         """Revoke the share: its link has ended. It stays in the list, with its count."""
         revoke_share(share_id=self._share(request, share_id).pk)

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from buckets import selectors
+from buckets import errors, selectors
 from buckets.api import serializers as shapes
 from buckets.api.serving import NO_STORE
 from buckets.errors import KeyInvalid, ObjectUnknown
@@ -25,7 +25,10 @@ from buckets.services.objects import delete_objects, update_object
 from buckets.services.uploads import abort_upload, create_upload, resume_upload
 from buckets.tasks import wake_deletion
 from keys.api import rights
+from keys.api.schema import raises
+from keys.errors import Invalid
 from keys.permissions import Permission
+from volumes.errors import NO_PLACE
 
 
 class Buckets(APIView):
@@ -33,6 +36,7 @@ class Buckets(APIView):
 
     @extend_schema(parameters=[shapes.BucketQuerySerializer], responses=shapes.BucketListSerializer)
     def get(self, request: Request) -> Response:
+        """The buckets that the key may see, by name."""
         reader = rights(request)
         names = reader.buckets(Permission.BUCKETS_READ)
         if names is not None and not names:
@@ -45,7 +49,9 @@ class Buckets(APIView):
         return Response({"results": shapes.BucketSerializer(shown, many=True).data, "next_after": next_after})
 
     @extend_schema(request=shapes.BucketSerializer, responses={201: shapes.BucketSerializer})
+    @raises(errors.BucketTaken)
     def post(self, request: Request) -> Response:
+        """Make a bucket."""
         given = shapes.BucketSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         name = given.validated_data["name"]
@@ -58,12 +64,16 @@ class BucketDetail(APIView):
     """One bucket: its settings, and what it holds."""
 
     @extend_schema(responses=shapes.BucketSerializer)
+    @raises(errors.BucketUnknown)
     def get(self, request: Request, bucket: str) -> Response:
+        """One bucket: its settings, and what it holds."""
         rights(request).require(Permission.BUCKETS_READ, bucket=bucket)
         return Response(shapes.BucketSerializer(selectors.get_bucket(bucket, deleting_too=True)).data)
 
     @extend_schema(request=shapes.BucketChangeSerializer, responses=shapes.BucketSerializer)
+    @raises(errors.BucketUnknown)
     def patch(self, request: Request, bucket: str) -> Response:
+        """Change what is given of a bucket's settings."""
         rights(request).require(Permission.BUCKETS_WRITE, bucket=bucket, prefix=True)
         given = shapes.BucketChangeSerializer(data=request.data, partial=True)
         given.is_valid(raise_exception=True)
@@ -73,6 +83,7 @@ class BucketDetail(APIView):
     @extend_schema(
         parameters=[shapes.BucketDeleteQuerySerializer], responses={202: shapes.BucketDeletionSerializer, 204: None}
     )
+    @raises(errors.BucketUnknown, errors.BucketNotEmpty)
     def delete(self, request: Request, bucket: str) -> Response:
         """Delete the bucket, which must be empty; or, with `force`, close it and delete all that is in it (202).
 
@@ -99,6 +110,7 @@ class Objects(APIView):
     """
 
     @extend_schema(parameters=[shapes.ObjectQuerySerializer], responses=shapes.ObjectListSerializer)
+    @raises(errors.BucketUnknown)
     def get(self, request: Request, bucket: str) -> Response:
         reader = rights(request)
         reader.require(Permission.OBJECTS_READ, bucket=bucket)
@@ -135,11 +147,14 @@ class ObjectDetail(KeyedView):
     """One object without its bytes."""
 
     @extend_schema(responses=shapes.ObjectSerializer)
+    @raises(errors.BucketUnknown, errors.ObjectUnknown, errors.KeyInvalid)
     def get(self, request: Request, bucket: str, key: str) -> Response:
+        """One object without its bytes."""
         rights(request).require(Permission.OBJECTS_READ, bucket=bucket, key=key)
         return _object(selectors.get_object(bucket=bucket, key=key))
 
     @extend_schema(request=shapes.ObjectChangeSerializer, responses=shapes.ObjectSerializer)
+    @raises(errors.BucketUnknown, errors.ObjectUnknown, errors.KeyInvalid, errors.MetadataInvalid, errors.ObjectChanged)
     def patch(self, request: Request, bucket: str, key: str) -> Response:
         """Give the object other attributes, and by that a new ETag. `If-Match` is heeded."""
         rights(request).require(Permission.OBJECTS_WRITE, bucket=bucket, key=key)
@@ -147,6 +162,7 @@ class ObjectDetail(KeyedView):
         return _object(update_object(bucket=bucket, key=key, if_match=request.headers.get("If-Match", ""), **given))
 
     @extend_schema(responses={204: None})
+    @raises(errors.BucketUnknown, errors.ObjectUnknown, errors.KeyInvalid, Invalid, errors.ObjectChanged)
     def delete(self, request: Request, bucket: str, key: str) -> Response:
         """Delete the object. `If-Match` is heeded."""
         rights(request).require(Permission.OBJECTS_DELETE, bucket=bucket, key=key)
@@ -159,6 +175,7 @@ class Leases(APIView):
     """The right to write many small objects, for one call: see docs/protocol.md."""
 
     @extend_schema(request=shapes.LeaseRequestSerializer, responses={201: shapes.LeaseSerializer})
+    @raises(errors.BucketUnknown, errors.KeyInvalid, *NO_PLACE)
     def post(self, request: Request, bucket: str) -> Response:
         holder = rights(request)
         given = _valid(shapes.LeaseRequestSerializer(data=request.data))
@@ -171,6 +188,15 @@ class Uploads(APIView):
     """Large objects, chunk by chunk."""
 
     @extend_schema(request=shapes.UploadRequestSerializer, responses={201: shapes.UploadSerializer})
+    @raises(
+        errors.BucketUnknown,
+        errors.KeyInvalid,
+        errors.MetadataInvalid,
+        errors.ObjectChanged,
+        errors.ObjectTooLarge,
+        errors.QuotaExceeded,
+        *NO_PLACE,
+    )
     def post(self, request: Request, bucket: str) -> Response:
         holder = rights(request)
         request_body = shapes.UploadRequestSerializer(data=request.data)
@@ -185,11 +211,14 @@ class UploadDetail(APIView):
     """One upload: what it lacks, with fresh URLs."""
 
     @extend_schema(responses=shapes.UploadStateSerializer)
+    @raises(errors.UploadUnknown, *NO_PLACE)
     def get(self, request: Request, upload_id: UUID) -> Response:
+        """One upload: what it lacks, with fresh URLs."""
         slots = resume_upload(upload=self._upload(request, upload_id), holder=rights(request))
         return Response(shapes.upload_state(slots), headers=NO_STORE)
 
     @extend_schema(responses={204: None})
+    @raises(errors.UploadUnknown, errors.UploadOver)
     def delete(self, request: Request, upload_id: UUID) -> Response:
         """Abort the upload; its chunks are gone."""
         abort_upload(upload_id=self._upload(request, upload_id).pk)
@@ -205,6 +234,7 @@ class Downloads(APIView):
     """Signed URLs for the chunks of many objects; keys that the caller may not read count as missing."""
 
     @extend_schema(request=shapes.KeysSerializer, responses=shapes.DownloadsSerializer)
+    @raises(errors.BucketUnknown)
     def post(self, request: Request, bucket: str) -> Response:
         reader = rights(request)
         reader.require(Permission.OBJECTS_READ, bucket=bucket)
@@ -220,6 +250,7 @@ class StatObjects(APIView):
     """The attributes of many objects, without their bytes; keys that the caller may not read count as missing."""
 
     @extend_schema(request=shapes.KeysSerializer, responses=shapes.StatSerializer)
+    @raises(errors.BucketUnknown)
     def post(self, request: Request, bucket: str) -> Response:
         reader = rights(request)
         reader.require(Permission.OBJECTS_READ, bucket=bucket)
@@ -239,6 +270,7 @@ class DeleteObjects(APIView):
     """Delete many objects in one commit: all that there are of them, or, where a right is missing, none."""
 
     @extend_schema(request=shapes.KeysSerializer, responses=shapes.DeletedSerializer)
+    @raises(errors.BucketUnknown)
     def post(self, request: Request, bucket: str) -> Response:
         actor = rights(request)
         actor.require(Permission.OBJECTS_DELETE, bucket=bucket)

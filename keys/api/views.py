@@ -8,6 +8,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from keys import api, tokens
+from keys.api.schema import raises
 from keys.api.serializers import (
     JwksSerializer,
     KeyListSerializer,
@@ -18,7 +19,7 @@ from keys.api.serializers import (
     SignInSerializer,
     TokenPairSerializer,
 )
-from keys.errors import KeyUnknown
+from keys.errors import KeyRefused, KeyTooStrong, KeyUnknown, LastAdmin, TokenRefused, TooManyFailures
 from keys.permissions import Permission
 from keys.selectors import get_key, list_keys
 from keys.services.keys import create_key, delete_key, update_key
@@ -46,6 +47,7 @@ class Tokens(APIView):
     permission_classes = (AllowAny,)
 
     @extend_schema(request=SignInSerializer, responses=TokenPairSerializer)
+    @raises(KeyRefused, TooManyFailures)
     def post(self, request: Request) -> Response:
         given = SignInSerializer(data=request.data)
         given.is_valid(raise_exception=True)
@@ -64,6 +66,7 @@ class TokensRefresh(APIView):
     permission_classes = (AllowAny,)
 
     @extend_schema(request=RefreshSerializer, responses=TokenPairSerializer)
+    @raises(TokenRefused)
     def post(self, request: Request) -> Response:
         given = RefreshSerializer(data=request.data)
         given.is_valid(raise_exception=True)
@@ -78,6 +81,7 @@ class TokensRevoke(APIView):
     permission_classes = (AllowAny,)
 
     @extend_schema(request=RefreshSerializer, responses={204: None})
+    @raises(TokenRefused)
     def post(self, request: Request) -> Response:
         given = RefreshSerializer(data=request.data)
         given.is_valid(raise_exception=True)
@@ -90,6 +94,7 @@ class Keys(APIView):
 
     @extend_schema(parameters=[PageSerializer], responses=KeyListSerializer)
     def get(self, request: Request) -> Response:
+        """All keys, by id: never their secrets."""
         api.rights(request).require(Permission.KEYS_READ)
         page = PageSerializer(data=request.query_params)
         page.is_valid(raise_exception=True)
@@ -100,7 +105,9 @@ class Keys(APIView):
         return Response(KeyListSerializer({"results": shown, "next_after": next_after}).data)
 
     @extend_schema(request=KeySerializer, responses={201: NewKeySerializer})
+    @raises(KeyTooStrong)
     def post(self, request: Request) -> Response:
+        """Make a key that is no stronger than the one used. The answer alone shows its secret."""
         actor = api.rights(request)
         actor.require(Permission.KEYS_MANAGE)
         given = KeySerializer(data=request.data)
@@ -113,7 +120,9 @@ class KeyDetail(APIView):
     """One key."""
 
     @extend_schema(responses=KeySerializer)
+    @raises(KeyUnknown)
     def get(self, request: Request, key_id: int) -> Response:
+        """One key."""
         api.rights(request).require(Permission.KEYS_READ)
         key = get_key(key_id)
         if key is None:
@@ -121,7 +130,9 @@ class KeyDetail(APIView):
         return Response(KeySerializer(key).data)
 
     @extend_schema(request=KeySerializer, responses=KeySerializer)
+    @raises(KeyUnknown, KeyTooStrong, LastAdmin)
     def patch(self, request: Request, key_id: int) -> Response:
+        """Change what is given of a key. What takes a right away ends its tokens, leases and signed URLs."""
         actor = api.rights(request)
         actor.require(Permission.KEYS_MANAGE)
         given = KeySerializer(data=request.data, partial=True)
@@ -130,7 +141,9 @@ class KeyDetail(APIView):
         return Response(KeySerializer(key).data)
 
     @extend_schema(responses={204: None})
+    @raises(KeyUnknown, KeyTooStrong, LastAdmin)
     def delete(self, request: Request, key_id: int) -> Response:
+        """Delete a key: its tokens, leases and signed URLs are dead."""
         actor = api.rights(request)
         actor.require(Permission.KEYS_MANAGE)
         delete_key(actor=actor, key_id=key_id)

@@ -8,6 +8,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from keys.api import rights
+from keys.api.schema import raises
 from keys.permissions import Permission
 from volumes import selectors
 from volumes.api.serializers import (
@@ -19,7 +20,14 @@ from volumes.api.serializers import (
     VolumeQuerySerializer,
     VolumeSerializer,
 )
-from volumes.errors import ServerNotFound, VolumeNotFound
+from volumes.errors import (
+    SERVER_TROUBLE,
+    CompactionNeedsSpace,
+    LeasesHalted,
+    ServerNotFound,
+    VolumeNotFound,
+    VolumeSealed,
+)
 from volumes.services.upkeep import start_compaction, start_scrub
 
 
@@ -51,6 +59,7 @@ class ServerDetail(ReadersView):
     """One volume server."""
 
     @extend_schema(responses=ServerSerializer)
+    @raises(ServerNotFound)
     def get(self, request: Request, server_id: UUID) -> Response:
         server = selectors.list_servers().filter(pk=server_id).first()
         if server is None:
@@ -83,6 +92,7 @@ class VolumeDetail(ReadersView):
     """One volume and its replicas."""
 
     @extend_schema(responses=VolumeSerializer)
+    @raises(VolumeNotFound)
     def get(self, request: Request, volume_id: int) -> Response:
         return _volume(volume_id)
 
@@ -95,6 +105,7 @@ class VolumeCompact(ManagersView):
     """
 
     @extend_schema(request=CompactSerializer, responses={202: VolumeSerializer})
+    @raises(VolumeNotFound, *SERVER_TROUBLE, VolumeSealed, CompactionNeedsSpace, LeasesHalted)
     def post(self, request: Request, volume_id: int) -> Response:
         given = CompactSerializer(data=request.data)
         given.is_valid(raise_exception=True)
@@ -109,6 +120,7 @@ class VolumeScrub(ManagersView):
     """
 
     @extend_schema(request=None, responses={202: VolumeSerializer})
+    @raises(VolumeNotFound, *SERVER_TROUBLE)
     def post(self, request: Request, volume_id: int) -> Response:
         start_scrub(volume_id=volume_id)
         return _volume(volume_id, status=202)

@@ -180,6 +180,14 @@ ROUTES = (
     Route("bucket", "GET", on_bucket(Permission.BUCKETS_READ)),
     Route("bucket", "PATCH", on_whole_bucket(Permission.BUCKETS_WRITE), body={"quota_objects": 9}),
     Route("bucket", "DELETE", on_whole_bucket(Permission.BUCKETS_DELETE), status=204, arrange=World.empty_bucket),
+    Route(
+        "bucket",
+        "DELETE",
+        on_whole_bucket(Permission.BUCKETS_DELETE | Permission.OBJECTS_DELETE),
+        case="with all that is in it",
+        query="force=true",
+        status=202,
+    ),
     # --- objects ---
     Route("objects", "GET", on_bucket(Permission.OBJECTS_READ), shows=(Shown.KEYS, keys_in("results"))),
     Route(
@@ -194,8 +202,25 @@ ROUTES = (
     Route("object", "PATCH", on_key(Permission.OBJECTS_WRITE), body={"metadata": {"a": "b"}}),
     Route("object", "DELETE", on_key(Permission.OBJECTS_DELETE), status=204),
     Route("content", "GET", on_key(Permission.OBJECTS_READ), status=307),
+    Route("content", "GET", ANYBODY, case="of a public bucket", status=307, arrange=World.open_bucket),
+    Route("object", "GET", on_key(Permission.OBJECTS_READ), case="of a public bucket", arrange=World.open_bucket),
+    Route(
+        "objects",
+        "GET",
+        on_bucket(Permission.OBJECTS_READ),
+        case="of a public bucket",
+        arrange=World.open_bucket,
+        shows=(Shown.KEYS, keys_in("results")),
+    ),
     Route(
         "downloads",
+        "POST",
+        on_bucket(Permission.OBJECTS_READ),
+        body={"keys": ["{key}"]},
+        shows=(Shown.KEY, keys_in("objects")),
+    ),
+    Route(
+        "stat-objects",
         "POST",
         on_bucket(Permission.OBJECTS_READ),
         body={"keys": ["{key}"]},

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.utils import timezone
 
 from buckets.models import Bucket
-from buckets.services.buckets import create_bucket
+from buckets.services.buckets import BucketSettings, create_bucket, update_bucket
 from buckets.services.shares import create_share
 from buckets.services.uploads import create_upload
 from keys.models import ApiKey
@@ -105,6 +105,10 @@ class World:
         """A new and empty bucket takes the place of the target's."""
         self.put_bucket_away(target)
         create_bucket(name=target.bucket)
+
+    def open_bucket(self, target: Target) -> None:
+        """Anybody may read the content of the target's bucket."""
+        update_bucket(name=target.bucket, settings=BucketSettings(visibility="public-read"))
 
 
 def strangers() -> dict[str, str | None]:
