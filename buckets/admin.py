@@ -526,11 +526,28 @@ class ShareStateFilter(admin.SimpleListFilter):
         return queryset.filter(shares_in(self.value() or "", now=timezone.now()))
 
 
+class PasswordFilter(admin.SimpleListFilter):
+    title = "password"
+    parameter_name = "password"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", "with one"), ("no", "without")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Share]) -> QuerySet[Share]:
+        match self.value():
+            case "yes":
+                return queryset.exclude(password_hash="")
+            case "no":
+                return queryset.filter(password_hash="")
+            case _:
+                return queryset
+
+
 @admin.register(Share)
 class ShareAdmin(ShownOnly):
     help_text = "Links to single objects, for whoever has one."
-    list_display = ("key", "in_bucket", "state", "downloads", "password", "maker", "ends", "used", "made")
-    list_filter = (ShareStateFilter, ("password_hash", admin.EmptyFieldListFilter), BucketFilter)
+    list_display = ("target", "state", "downloads", "password", "maker", "ends", "used")
+    list_filter = (ShareStateFilter, PasswordFilter, BucketFilter)
     list_select_related = ("bucket",)
     sortable_by = ()
     search_fields = ("=id", "key", "description", "api_key_name")
@@ -548,6 +565,10 @@ class ShareAdmin(ShownOnly):
         living = ApiKey.objects.in_bulk({share.api_key for share in rows})
         for share in rows:
             share.maker_row = living.get(share.api_key)
+
+    @admin.display(description="leads to")
+    def target(self, share: Share) -> str:
+        return f"{share.bucket}/{share.key}"
 
     @admin.display(description="bucket")
     def in_bucket(self, share: Share) -> SafeString:
@@ -576,10 +597,6 @@ class ShareAdmin(ShownOnly):
     @admin.display(description="last used")
     def used(self, share: Share) -> str:
         return when(share.last_used_at)
-
-    @admin.display(description="made")
-    def made(self, share: Share) -> str:
-        return when(share.created_at)
 
     @admin.action(description="Revoke: their links end at once", permissions=["operate"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[Share]) -> HttpResponse | None:
