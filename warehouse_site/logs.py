@@ -1,13 +1,12 @@
-"""Log lines: text for people, JSON for machines; every line names the request it belongs to."""
+"""Log lines: text for people, JSON for machines; every line names the request it belongs to, and no secret."""
 
 import json
 import logging
-import re
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-from keys.secret_text import SECRET_CHARS
+from volume_server.redaction import redacted
 
 NO_REQUEST = "-"
 request_id: ContextVar[str] = ContextVar("request_id", default=NO_REQUEST)
@@ -15,24 +14,12 @@ request_id: ContextVar[str] = ContextVar("request_id", default=NO_REQUEST)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "request_id", "request"}
 
-_SHARE = re.compile(rf"/s/[A-Za-z0-9]{{{SECRET_CHARS}}}(/content/[^\s\"']+)?")
-
 
 class RequestIdFilter(logging.Filter):
     """Adds `request_id` to every record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get()
-        return True
-
-
-class SecretsFilter(logging.Filter):
-    """Takes the links of shares out of every message: who reads a log is not meant to use them."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        if "/s/" in text:
-            record.msg, record.args = _SHARE.sub("/s/…", text), ()
         return True
 
 
@@ -50,7 +37,14 @@ class JsonFormatter(logging.Formatter):
         line.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return redacted(json.dumps(line, default=str, ensure_ascii=False))
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
 
 
 def configuration(style: str) -> dict[str, Any]:
@@ -58,16 +52,16 @@ def configuration(style: str) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {
-            "request_id": {"()": "warehouse_site.logs.RequestIdFilter"},
-            "secrets": {"()": "warehouse_site.logs.SecretsFilter"},
-        },
+        "filters": {"request_id": {"()": "warehouse_site.logs.RequestIdFilter"}},
         "formatters": {
             "json": {"()": "warehouse_site.logs.JsonFormatter"},
-            "text": {"format": "%(asctime)s %(levelname)-7s %(name)s [%(request_id)s] %(message)s"},
+            "text": {
+                "()": "warehouse_site.logs.TextFormatter",
+                "format": "%(asctime)s %(levelname)-7s %(name)s [%(request_id)s] %(message)s",
+            },
         },
         "handlers": {
-            "stderr": {"class": "logging.StreamHandler", "formatter": style, "filters": ["request_id", "secrets"]},
+            "stderr": {"class": "logging.StreamHandler", "formatter": style, "filters": ["request_id"]},
         },
         "root": {"level": "INFO", "handlers": ["stderr"]},
         "loggers": {

@@ -71,7 +71,7 @@ def fill(lab: Lab, turn: int) -> None:
         issue_tokens(key=new.key)
         gone = create_key(actor=None, name="gone")
         delete_key(actor=None, key_id=gone.key.pk)
-        make_volume(make_server())
+        make_volume(make_server(admin_state="draining"))  # nothing is put there: the lab speaks for one server
         Bucket.objects.create(name=f"more-{turn}-{n}")
 
 
