@@ -59,7 +59,7 @@ class ShareSerializer(ShareTerms):
     """A share as it is shown: never its link, nor its password."""
 
     id = serializers.IntegerField(read_only=True)
-    bucket = TextField(max_length=MAX_BUCKET_CHARS, source="bucket.name")
+    bucket = TextField(error_of=names.bucket_name_error, source="bucket.name")
     key = TextField(error_of=names.key_error)
     inline = serializers.BooleanField(required=False, help_text="Browsers show the object instead of saving it.")
     state = serializers.ChoiceField(choices=Share.State.choices, read_only=True)

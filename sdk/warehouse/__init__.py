@@ -26,7 +26,7 @@ from warehouse.errors import (
     WarehouseError,
 )
 from warehouse.transfer import Progress, TransferConfig
-from warehouse.types import Bucket, ObjectInfo, Prefix
+from warehouse.types import Bucket, ObjectInfo, Prefix, Share
 
 if TYPE_CHECKING:
     from warehouse.client import Client
@@ -50,6 +50,7 @@ __all__ = [
     "Prefix",
     "Progress",
     "ProtocolError",
+    "Share",
     "SourceChanged",
     "Throttled",
     "TooLarge",

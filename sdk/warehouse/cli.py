@@ -1,4 +1,4 @@
-"""The command line: `warehouse mb rb ls put get rm stat`."""
+"""The command line: `warehouse mb rb ls put get rm stat share shares unshare`."""
 
 import json
 import os
@@ -29,12 +29,13 @@ from warehouse._version import __version__
 from warehouse.client import Client
 from warehouse.errors import ApiError, Unauthorized, WarehouseError
 from warehouse.transfer import TransferConfig
-from warehouse.types import Bucket, ObjectInfo, Prefix
+from warehouse.types import Bucket, ObjectInfo, Prefix, Share
 
 __all__ = ["main"]
 
 _DELETE_KEYS = 1000
 """Keys that `rm -r` deletes by one call."""
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 
 @dataclass(slots=True)
@@ -328,6 +329,91 @@ def stat(context: _Context, target: str, as_json: bool) -> None:
         click.echo(f"{field_name:<{width}}  {_printable(text)}")
 
 
+def _seconds(text: str) -> int:
+    """Of a length of time such as 90s, 15m, 12h, 7d or 2w."""
+    number, unit = text[:-1], _UNIT_S.get(text[-1:])
+    if unit is None or not (number.isascii() and number.isdecimal()) or not int(number):
+        raise click.BadParameter(f"{text!r} is no length of time: 90s, 15m, 12h, 7d or 2w")
+    return int(number) * unit
+
+
+@main.command()
+@click.argument("target", metavar="BUCKET/KEY")
+@click.option(
+    "--expires", "expires_in_s", metavar="TIME", type=_seconds, help="When the link ends: 90s, 15m, 12h, 7d, 2w."
+)
+@click.option("--max-downloads", metavar="N", type=click.IntRange(min=1), help="How many downloads there may be.")
+@click.option("--one-time", is_flag=True, help="One download, then the link ends.")
+@click.option("--password", "ask_password", is_flag=True, help="Ask for a password that the link will need.")
+@click.option("--inline", is_flag=True, help="Browsers show the object instead of saving it.")
+@click.option("--description", metavar="TEXT", default="", help="What it is for; the link does not show it.")
+@click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
+@click.pass_obj
+def share(
+    context: _Context,
+    target: str,
+    expires_in_s: int | None,
+    max_downloads: int | None,
+    one_time: bool,
+    ask_password: bool,
+    inline: bool,
+    description: str,
+    as_json: bool,
+) -> None:
+    """Make a link to an object, for somebody without a key, and print it.
+
+    It opens in a browser and with curl -L, leads to what the key holds at the time, and is told only now: the store
+    keeps a hash of it.
+    """
+    bucket, key = _target(target)
+    if not key:
+        raise click.UsageError("which object? Give BUCKET/KEY")
+    if one_time and max_downloads not in (None, 1):
+        raise click.UsageError("--one-time and --max-downloads say different things")
+    password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True) if ask_password else None
+    with context.client() as client:
+        made = client.share(
+            bucket,
+            key,
+            expires_in_s=expires_in_s,
+            max_downloads=1 if one_time else max_downloads,
+            password=password,
+            inline=inline,
+            description=description,
+        )
+    click.echo(_json_line(_share_json(made)) if as_json else made.url)
+
+
+@main.command()
+@click.argument("bucket", required=False, default="")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def shares(context: _Context, bucket: str, as_json: bool) -> None:
+    """List the links that this key has made: number, state, downloads, end, object."""
+    with context.client() as client:
+        for one in client.list_shares(bucket):
+            if as_json:
+                click.echo(_json_line(_share_json(one)))
+                continue
+            count = str(one.download_count) + ("" if one.max_downloads is None else f"/{one.max_downloads}")
+            where = _printable(f"{one.bucket}/{one.key}")
+            click.echo(f"{one.id:>6}  {one.state:<8}  {count:>9}  {_local(one.expires_at) or 'never':<19}  {where}")
+
+
+@main.command()
+@click.argument("numbers", metavar="NUMBER…", nargs=-1, required=True, type=click.IntRange(min=1))
+@click.pass_obj
+def unshare(context: _Context, numbers: tuple[int, ...]) -> None:
+    """End links, by the numbers that `warehouse shares` tells."""
+    with context.client() as client:
+        for number in numbers:
+            try:
+                client.revoke_share(number)
+            except ApiError as error:
+                context.fail(str(number), error)
+    context.finish()
+
+
 def _plan_put(context: _Context, sources: list[Path], key: str, *, recursive: bool) -> Iterator[tuple[Path, str]]:
     """What goes where: (path, key) of every regular file."""
     folder = _folder(key)
@@ -476,6 +562,21 @@ def _object_json(info: ObjectInfo) -> dict[str, Any]:
         "content_type": info.content_type,
         "updated_at": info.updated_at.isoformat() if info.updated_at else None,
         **({"metadata": dict(info.metadata)} if info.metadata else {}),
+    }
+
+
+def _share_json(share: Share) -> dict[str, Any]:
+    return {
+        "id": share.id,
+        "bucket": share.bucket,
+        "key": share.key,
+        "state": share.state,
+        "expires_at": share.expires_at.isoformat() if share.expires_at else None,
+        "max_downloads": share.max_downloads,
+        "download_count": share.download_count,
+        "has_password": share.has_password,
+        **({"description": share.description} if share.description else {}),
+        **({"url": share.url} if share.url else {}),
     }
 
 

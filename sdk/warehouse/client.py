@@ -26,7 +26,7 @@ from warehouse._uploads import Uploader
 from warehouse._version import __version__
 from warehouse.errors import WarehouseError
 from warehouse.transfer import Progress, TransferConfig
-from warehouse.types import Bucket, ObjectInfo, Prefix
+from warehouse.types import Bucket, ObjectInfo, Prefix, Share
 
 __all__ = ["Client"]
 
@@ -279,6 +279,45 @@ class Client:
             answer = self._master.call("POST", bucket_path(bucket, "delete"), body={"keys": batch})
             deleted.update(answer["deleted"])
         return deleted
+
+    # Sharing
+
+    def share(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        expires_in_s: int | None = None,
+        max_downloads: int | None = None,
+        password: str | None = None,
+        inline: bool = False,
+        description: str = "",
+    ) -> Share:
+        """A link to an object, for somebody without a key; None: no end, no limit, no password.
+
+        The link (``url``) is told here and never again. ``inline``: browsers show the object instead of saving it.
+        """
+        body: dict[str, Any] = {
+            "bucket": require_utf8(bucket, field="bucket"),
+            "key": require_utf8(key, field="key"),
+            "max_downloads": max_downloads,
+            "password": password,
+            "inline": inline,
+            "description": description,
+        }
+        if expires_in_s is not None:
+            body["expires_in_seconds"] = expires_in_s
+        return Share.from_json(self._master.call("POST", "shares", body=body, repeatable=False))
+
+    def list_shares(self, bucket: str = "") -> Iterator[Share]:
+        """The shares that the key has made (with ADMIN those of all keys), oldest first; of one bucket, or of all."""
+        for page in self._pages("shares", {"bucket": require_utf8(bucket, field="bucket")} if bucket else {}):
+            for row in page["results"]:
+                yield Share.from_json(row)
+
+    def revoke_share(self, share_id: int) -> None:
+        """End a share for good; its link has ended at once."""
+        self._master.call("DELETE", f"shares/{share_id:d}")
 
     def _put_small(
         self,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-__all__ = ["Bucket", "ObjectInfo", "Prefix"]
+__all__ = ["Bucket", "ObjectInfo", "Prefix", "Share"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,41 @@ class Prefix:
     """What all keys up to the next delimiter have in common: a "folder" in a list."""
 
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A link to one object, for somebody without a key.
+
+    ``url`` is known right after it was made and never again: the store keeps a hash of it.
+    ``state`` is live, expired, used_up or revoked; None for ``expires_at`` and ``max_downloads``: no end, no limit.
+    """
+
+    id: int
+    bucket: str
+    key: str
+    state: str
+    expires_at: datetime | None
+    max_downloads: int | None
+    download_count: int
+    has_password: bool
+    description: str = ""
+    url: str = ""
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> "Share":
+        return cls(
+            id=int(body["id"]),
+            bucket=body["bucket"],
+            key=body["key"],
+            state=body["state"],
+            expires_at=parse_time(body.get("expires_at")),
+            max_downloads=body.get("max_downloads"),
+            download_count=int(body["download_count"]),
+            has_password=bool(body.get("has_password")),
+            description=body.get("description") or "",
+            url=body.get("url") or "",
+        )
 
 
 def parse_time(text: object) -> datetime | None:

@@ -182,6 +182,31 @@ def readers_see_one_version(client: Client, bucket: str, chunk: int, _: Path) ->
     assert client.get(bucket, "k") == versions[-1]
 
 
+def shares_are_made_listed_and_revoked(client: Client, bucket: str, _: int, __: Path) -> None:
+    client.put(bucket, "a b/ü", b"x")
+    with pytest.raises(NotFound):
+        client.share(bucket, "none")
+    plain = client.share(bucket, "a b/ü")
+    strict = client.share(
+        bucket, "a b/ü", expires_in_s=3600, max_downloads=2, password="p", inline=True, description="for Ana"
+    )
+    assert plain.url.rsplit("/", 1)[0] == strict.url.rsplit("/", 1)[0]
+    assert plain.url != strict.url
+    assert (plain.expires_at, plain.max_downloads, plain.has_password) == (None, None, False)
+    assert strict.expires_at is not None
+    assert (strict.max_downloads, strict.has_password, strict.description) == (2, True, "for Ana")
+    third = client.share(bucket, "a b/ü")
+    client.revoke_share(plain.id)
+    found = list(client.list_shares(bucket))
+    assert [share.id for share in found] == [plain.id, strict.id, third.id]
+    assert [share.state for share in found] == ["revoked", "live", "live"]
+    assert {share.url for share in found} == {""}
+    assert {(share.bucket, share.key, share.download_count) for share in found} == {(bucket, "a b/ü", 0)}
+    assert {share.id for share in found} <= {share.id for share in client.list_shares()}
+    with pytest.raises(NotFound):
+        client.revoke_share(10**9)
+
+
 CHECKS: list[Check] = [
     sizes_around_chunks,
     every_kind_of_source,
@@ -194,4 +219,5 @@ CHECKS: list[Check] = [
     files_come_back,
     an_open_object_is_a_file,
     readers_see_one_version,
+    shares_are_made_listed_and_revoked,
 ]

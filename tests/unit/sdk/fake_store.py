@@ -89,6 +89,7 @@ class FakeStore:
         self.needles: dict[int, bytes] = {}
         self.verdicts: dict[int, tuple[int, dict[str, Any]]] = {}
         self.uploads: dict[str, Upload] = {}
+        self.shares: dict[int, dict[str, Any]] = {}
         self.lock = threading.RLock()
         self.tokens: set[str] = set()
         self._leases: dict[int, Lease] = {}
@@ -144,6 +145,15 @@ class FakeStore:
             case _, ["buckets", bucket, rest]:
                 self.objects(bucket)
                 return self.call_bucket(method, bucket, rest, query, body)
+            case "POST", ["shares"]:
+                return 201, self.make_share(body)
+            case "GET", ["shares"]:
+                return 200, self.shares_page(query)
+            case "DELETE", ["shares", number]:
+                if int(number) not in self.shares:
+                    raise Refusal(404, "share_unknown")
+                self.shares[int(number)]["state"] = "revoked"
+                return 204, None
             case "GET", ["uploads", upload]:
                 if upload not in self.uploads:
                     raise Refusal(404, "upload_unknown")
@@ -180,6 +190,34 @@ class FakeStore:
                 deleted = [key for key in body["keys"] if objects.pop(key, None)]
                 return 200, {"deleted": deleted, "missing": [key for key in body["keys"] if key not in deleted]}
         raise Refusal(404, "not_found")
+
+    def make_share(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body["key"] not in self.objects(body["bucket"]):
+            raise Refusal(404, "object_unknown")
+        expires_at = None
+        if (seconds := body.get("expires_in_seconds")) is not None:
+            expires_at = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+        made = {
+            "id": len(self.shares) + 1,
+            "bucket": body["bucket"],
+            "key": body["key"],
+            "state": "live",
+            "expires_at": expires_at,
+            "max_downloads": body["max_downloads"],
+            "download_count": 0,
+            "has_password": body["password"] is not None,
+            "inline": body["inline"],
+            "description": body["description"],
+        }
+        self.shares[len(self.shares) + 1] = made
+        return {**made, "url": f"{self.url}/s/{len(self.shares):043}"}
+
+    def shares_page(self, query: dict[str, str]) -> dict[str, Any]:
+        """Two a page, so that there are several."""
+        after = int(query.get("after", 0))
+        rows = [share for number, share in self.shares.items() if number > after]
+        rows = [share for share in rows if query.get("bucket", share["bucket"]) == share["bucket"]]
+        return {"results": rows[:2], "next_after": rows[1]["id"] if len(rows) > 2 else None}
 
     def issue_token(self, body: dict[str, Any]) -> tuple[int, Any]:
         if body.get("key") != KEY:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -74,6 +75,40 @@ def test_a_file_there_and_back(warehouse: Warehouse, tmp_path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE((tmp_path / "as").stat().st_mode) == 0o666 & ~umask
+
+
+def test_links(warehouse: Warehouse) -> None:
+    warehouse("put", "-", "b/a b", input=b"1")
+    link = warehouse("share", "b/a b").stdout
+    assert link == f"{warehouse.fake.url}/s/{1:043}\n"
+    terms = ("--expires", "7d", "--max-downloads", "3", "--inline", "--description", "for Ana")
+    asked = warehouse("share", "b/a b", *terms, "--password", "--json", input="geheim\ngeheim\n")
+    made = json.loads(asked.stdout.splitlines()[-1])
+    assert (made["max_downloads"], made["has_password"], made["description"]) == (3, True, "for Ana")
+    assert "geheim" not in asked.output
+    left = datetime.fromisoformat(made["expires_at"]) - datetime.now(UTC)
+    assert timedelta(days=6) < left < timedelta(days=8)
+    warehouse("share", "b/a b", "--one-time", "--max-downloads", "1")
+    assert warehouse.fake.shares[3]["max_downloads"] == 1
+    warehouse("unshare", "1")
+    lines = warehouse("shares").stdout.splitlines()
+    assert [line.split()[:3] for line in lines] == [["1", "revoked", "0"], ["2", "live", "0/3"], ["3", "live", "0/1"]]
+    assert all(line.endswith("b/a b") for line in lines)
+    assert "never" in lines[0]
+    assert warehouse("shares", "other").stdout == ""
+    assert [json.loads(line)["id"] for line in warehouse("shares", "b", "--json").stdout.splitlines()] == [1, 2, 3]
+    assert "object_unknown" in warehouse("share", "b/none", code=1).stderr
+    assert "9: " in warehouse("unshare", "9", "2", code=1).stderr
+    assert warehouse.fake.shares[2]["state"] == "revoked"
+    for wrong in (
+        ["share", "b"],
+        ["share", "b/a b", "--one-time", "--max-downloads", "2"],
+        ["share", "b/a b", "--max-downloads", "0"],
+        *[["share", "b/a b", "--expires", text] for text in ("", "7", "d", "0d", "-1d", "1y", "²d", "1.5h")],
+        ["unshare", "0"],
+        ["unshare"],
+    ):
+        warehouse(*wrong, code=2)
 
 
 def test_pipes(warehouse: Warehouse) -> None:

@@ -1,5 +1,6 @@
 """Shares through the API: who may make, see, change and end them."""
 
+import json
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -65,6 +66,10 @@ def test_a_share_is_made_and_its_link_shown_once(mine: APIClient, maker: ApiKey,
     [
         ({"bucket": "no such name!" * 9}, "bucket"),
         ({"bucket": 5}, "bucket"),
+        ({"bucket": "\ud800"}, "bucket"),
+        ({"key": "\udfff"}, "key"),
+        ({"password": "\ud800"}, "password"),
+        ({"description": "\ud800"}, "description"),
         ({"key": ""}, "key"),
         ({"key": "x" * 1025}, "key"),
         ({"key": "a\0"}, "key"),
@@ -92,7 +97,7 @@ def test_a_share_is_made_and_its_link_shown_once(mine: APIClient, maker: ApiKey,
     ],
 )
 def test_bad_terms_are_named(mine: APIClient, filled: Lab, terms: dict[str, Any], field: str) -> None:
-    answer = mine.post(PATH, BODY | terms)
+    answer = mine.post(PATH, json.dumps(BODY | terms), content_type="application/json")
     assert answer.status_code == 400, answer.content
     assert list(answer.json()["errors"]) == [field]
     assert not Share.objects.exists()
@@ -157,7 +162,7 @@ def test_each_sees_its_own_and_admin_sees_all(mine: APIClient, api: APIClient, f
     page = api.get(PATH + "?limit=2").json()
     assert [share["id"] for share in page["results"]] == [first, second]
     assert ids(api, f"?limit=2&after={page['next_after']}") == [third]
-    for query in ("?limit=0", "?limit=1001", "?after=-1", "?after=x", "?after=99999999999999999999"):
+    for query in ("?bucket=a%00", "?limit=0", "?limit=1001", "?after=-1", "?after=x", "?after=99999999999999999999"):
         assert api.get(PATH + query).status_code == 400, query
     nobody = client_of(make_key(permissions=int(~Permission.ADMIN & ~Permission.SHARE & 4095)))
     assert nobody.get(PATH).status_code == 403
@@ -167,8 +172,9 @@ def test_each_sees_its_own_and_admin_sees_all(mine: APIClient, api: APIClient, f
             assert [answer.status_code for answer in refused] == [403, 403]
             assert {answer.json()["code"] for answer in refused} == {"permission_denied"}
         assert getattr(APIClient(), method)(f"{PATH}/{third}").status_code == 401
-        unknown = getattr(api, method)(f"{PATH}/999999", {})
-        assert (unknown.status_code, unknown.json()["code"]) == (404, "share_unknown")
+        for number in (999999, 10**30):
+            unknown = getattr(api, method)(f"{PATH}/{number}", {})
+            assert (unknown.status_code, unknown.json()["code"]) == (404, "share_unknown")
     assert api.patch(f"{PATH}/{third}", {"description": "seen"}).status_code == 200
     assert api.delete(f"{PATH}/{third}").status_code == 204
 
