@@ -20,12 +20,14 @@ from django.utils.text import capfirst
 
 from buckets.models import Bucket, Chunk, Object, Outbox, Share, Upload
 from buckets.names import successor
-from buckets.selectors import shares_in
+from buckets.selectors import Counts, shares_in, wrong_counts
 from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, update_bucket
+from buckets.services.deletion import close_bucket
 from buckets.services.objects import delete_objects, empty_bucket, update_object
 from buckets.services.outbox import collect_outbox
 from buckets.services.shares import revoke_share
 from buckets.services.uploads import abort_upload, expire_uploads
+from buckets.tasks import wake_deletion
 from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, table, when
 from keys.errors import WarehouseError
 from keys.models import ApiKey, Grant
@@ -78,7 +80,7 @@ class BucketAdmin(ServicesAdmin):
         ("Web pages", {"fields": ("cors_origins",)}),
         ("State", {"fields": computed}),
     )
-    actions = ("empty",)
+    actions = ("empty", "delete_all", "verify_counts")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Bucket | None = None) -> tuple[str, ...]:
         return (*self.computed, "name") if obj else self.computed
@@ -168,6 +170,45 @@ class BucketAdmin(ServicesAdmin):
             else:
                 self.message_user(request, f"{told}; there are more: do it again.", messages.WARNING)
         return None
+
+    @admin.action(description="Delete with all that is in them", permissions=["delete"])
+    def delete_all(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> HttpResponse | None:
+        warning = (
+            "These buckets are closed at once. The worker deletes their objects, for good, and then the buckets, with "
+            "their uploads, shares and grants. This can't be stopped any more."
+        )
+        if (
+            page := self.ask_first(request, queryset, title="Delete buckets with all objects", warning=warning)
+        ) is not None:
+            return page
+        for bucket in queryset.order_by("pk"):
+            try:
+                closed = close_bucket(name=bucket.name)
+            except WarehouseError as error:
+                self.message_user(request, f"Bucket {bucket}: {error.detail}", messages.ERROR)
+                continue
+            if closed is None:
+                self.message_user(request, f"Bucket {bucket} was empty and is deleted.")
+            else:
+                self.message_user(
+                    request, f"Bucket {bucket} is closed; {closed.object_count:,} objects are being deleted."
+                )
+        wake_deletion()
+        return None
+
+    @admin.action(description="Verify counts and sizes", permissions=["view"])
+    def verify_counts(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
+        bucket_ids = list(queryset.values_list("pk", flat=True))
+        wrong = wrong_counts(bucket_ids)
+        for one in wrong:
+            told = "; ".join(
+                f"{name.replace('_', ' ')}: {kept:,} kept, {found:,} found"
+                for name, kept, found in zip(Counts._fields, one.kept, one.found, strict=True)
+                if kept != found
+            )
+            self.message_user(request, f"Bucket {one.bucket}: {told}", messages.ERROR)
+        if not wrong:
+            self.message_user(request, f"{len(bucket_ids)} verified: all counts are those of what is there.")
 
 
 class BucketFilter(admin.SimpleListFilter):

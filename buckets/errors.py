@@ -205,3 +205,6 @@ REFUSALS: tuple[type[WarehouseError], ...] = (
     UploadOver,
 )
 """Every error that a confirm can refuse a needle with."""
+
+NO_BUCKET = (BucketUnknown, BucketDeleting)
+"""What all that is done in a bucket can come to."""

@@ -66,7 +66,7 @@ class Content(KeyedView):
         },
     )
     @raises(
-        errors.BucketUnknown,
+        *errors.NO_BUCKET,
         errors.ObjectUnknown,
         errors.KeyInvalid,
         errors.ObjectChanged,

@@ -38,7 +38,7 @@ class Shares(APIView):
         return Response(shapes.ShareListSerializer({"results": found[:limit], "next_after": next_after}).data)
 
     @extend_schema(request=shapes.ShareSerializer, responses={201: shapes.NewShareSerializer})
-    @raises(errors.BucketUnknown, errors.ObjectUnknown, errors.KeyInvalid)
+    @raises(*errors.NO_BUCKET, errors.ObjectUnknown, errors.KeyInvalid)
     def post(self, request: Request) -> Response:
         """Make a share of an object. The answer shows its link, once: only a hash of it is kept.
 

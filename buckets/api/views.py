@@ -71,7 +71,7 @@ class BucketDetail(APIView):
         return Response(shapes.BucketSerializer(selectors.get_bucket(bucket, deleting_too=True)).data)
 
     @extend_schema(request=shapes.BucketChangeSerializer, responses=shapes.BucketSerializer)
-    @raises(errors.BucketUnknown)
+    @raises(*errors.NO_BUCKET)
     def patch(self, request: Request, bucket: str) -> Response:
         """Change what is given of a bucket's settings."""
         rights(request).require(Permission.BUCKETS_WRITE, bucket=bucket, prefix=True)
@@ -83,7 +83,7 @@ class BucketDetail(APIView):
     @extend_schema(
         parameters=[shapes.BucketDeleteQuerySerializer], responses={202: shapes.BucketDeletionSerializer, 204: None}
     )
-    @raises(errors.BucketUnknown, errors.BucketNotEmpty)
+    @raises(*errors.NO_BUCKET, errors.BucketNotEmpty)
     def delete(self, request: Request, bucket: str) -> Response:
         """Delete the bucket, which must be empty; or, with `force`, close it and delete all that is in it (202).
 
@@ -110,7 +110,7 @@ class Objects(APIView):
     """
 
     @extend_schema(parameters=[shapes.ObjectQuerySerializer], responses=shapes.ObjectListSerializer)
-    @raises(errors.BucketUnknown)
+    @raises(*errors.NO_BUCKET)
     def get(self, request: Request, bucket: str) -> Response:
         reader = rights(request)
         reader.require(Permission.OBJECTS_READ, bucket=bucket)
@@ -147,14 +147,14 @@ class ObjectDetail(KeyedView):
     """One object without its bytes."""
 
     @extend_schema(responses=shapes.ObjectSerializer)
-    @raises(errors.BucketUnknown, errors.ObjectUnknown, errors.KeyInvalid)
+    @raises(*errors.NO_BUCKET, errors.ObjectUnknown, errors.KeyInvalid)
     def get(self, request: Request, bucket: str, key: str) -> Response:
         """One object without its bytes."""
         rights(request).require(Permission.OBJECTS_READ, bucket=bucket, key=key)
         return _object(selectors.get_object(bucket=bucket, key=key))
 
     @extend_schema(request=shapes.ObjectChangeSerializer, responses=shapes.ObjectSerializer)
-    @raises(errors.BucketUnknown, errors.ObjectUnknown, errors.KeyInvalid, errors.MetadataInvalid, errors.ObjectChanged)
+    @raises(*errors.NO_BUCKET, errors.ObjectUnknown, errors.KeyInvalid, errors.MetadataInvalid, errors.ObjectChanged)
     def patch(self, request: Request, bucket: str, key: str) -> Response:
         """Give the object other attributes, and by that a new ETag. `If-Match` is heeded."""
         rights(request).require(Permission.OBJECTS_WRITE, bucket=bucket, key=key)
@@ -162,7 +162,7 @@ class ObjectDetail(KeyedView):
         return _object(update_object(bucket=bucket, key=key, if_match=request.headers.get("If-Match", ""), **given))
 
     @extend_schema(responses={204: None})
-    @raises(errors.BucketUnknown, errors.ObjectUnknown, errors.KeyInvalid, Invalid, errors.ObjectChanged)
+    @raises(*errors.NO_BUCKET, errors.ObjectUnknown, errors.KeyInvalid, Invalid, errors.ObjectChanged)
     def delete(self, request: Request, bucket: str, key: str) -> Response:
         """Delete the object. `If-Match` is heeded."""
         rights(request).require(Permission.OBJECTS_DELETE, bucket=bucket, key=key)
@@ -175,7 +175,7 @@ class Leases(APIView):
     """The right to write many small objects, for one call: see docs/protocol.md."""
 
     @extend_schema(request=shapes.LeaseRequestSerializer, responses={201: shapes.LeaseSerializer})
-    @raises(errors.BucketUnknown, errors.KeyInvalid, *NO_PLACE)
+    @raises(*errors.NO_BUCKET, errors.KeyInvalid, *NO_PLACE)
     def post(self, request: Request, bucket: str) -> Response:
         holder = rights(request)
         given = _valid(shapes.LeaseRequestSerializer(data=request.data))
@@ -189,7 +189,7 @@ class Uploads(APIView):
 
     @extend_schema(request=shapes.UploadRequestSerializer, responses={201: shapes.UploadSerializer})
     @raises(
-        errors.BucketUnknown,
+        *errors.NO_BUCKET,
         errors.KeyInvalid,
         errors.MetadataInvalid,
         errors.ObjectChanged,
@@ -211,14 +211,14 @@ class UploadDetail(APIView):
     """One upload: what it lacks, with fresh URLs."""
 
     @extend_schema(responses=shapes.UploadStateSerializer)
-    @raises(errors.UploadUnknown, *NO_PLACE)
+    @raises(errors.UploadUnknown, errors.BucketDeleting, *NO_PLACE)
     def get(self, request: Request, upload_id: UUID) -> Response:
         """One upload: what it lacks, with fresh URLs."""
         slots = resume_upload(upload=self._upload(request, upload_id), holder=rights(request))
         return Response(shapes.upload_state(slots), headers=NO_STORE)
 
     @extend_schema(responses={204: None})
-    @raises(errors.UploadUnknown, errors.UploadOver)
+    @raises(errors.UploadUnknown, errors.BucketDeleting, errors.UploadOver)
     def delete(self, request: Request, upload_id: UUID) -> Response:
         """Abort the upload; its chunks are gone."""
         abort_upload(upload_id=self._upload(request, upload_id).pk)
@@ -234,7 +234,7 @@ class Downloads(APIView):
     """Signed URLs for the chunks of many objects; keys that the caller may not read count as missing."""
 
     @extend_schema(request=shapes.KeysSerializer, responses=shapes.DownloadsSerializer)
-    @raises(errors.BucketUnknown)
+    @raises(*errors.NO_BUCKET)
     def post(self, request: Request, bucket: str) -> Response:
         reader = rights(request)
         reader.require(Permission.OBJECTS_READ, bucket=bucket)
@@ -250,7 +250,7 @@ class StatObjects(APIView):
     """The attributes of many objects, without their bytes; keys that the caller may not read count as missing."""
 
     @extend_schema(request=shapes.KeysSerializer, responses=shapes.StatSerializer)
-    @raises(errors.BucketUnknown)
+    @raises(*errors.NO_BUCKET)
     def post(self, request: Request, bucket: str) -> Response:
         reader = rights(request)
         reader.require(Permission.OBJECTS_READ, bucket=bucket)
@@ -270,7 +270,7 @@ class DeleteObjects(APIView):
     """Delete many objects in one commit: all that there are of them, or, where a right is missing, none."""
 
     @extend_schema(request=shapes.KeysSerializer, responses=shapes.DeletedSerializer)
-    @raises(errors.BucketUnknown)
+    @raises(*errors.NO_BUCKET)
     def post(self, request: Request, bucket: str) -> Response:
         actor = rights(request)
         actor.require(Permission.OBJECTS_DELETE, bucket=bucket)

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from buckets.batch import Batch, Needle
 from buckets.models import IN_PROGRESS, Bucket, Chunk, Object, Outbox, Upload
+from buckets.selectors import wrong_counts
 from buckets.services.buckets import BucketSettings, create_bucket
 from buckets.services.confirm import confirm_needles
 from buckets.services.leases import Lease, issue_lease
@@ -136,6 +137,7 @@ def require_sound(*, needles: Iterable[int] = ()) -> None:
         waiting = Upload.objects.filter(bucket=bucket, state__in=IN_PROGRESS)
         assert bucket.reserved_objects == sum(upload.reserved_objects for upload in waiting), bucket.name
         assert bucket.reserved_bytes == sum(upload.reserved_bytes for upload in waiting), bucket.name
+    assert wrong_counts() == []
     for row in Object.objects.all():
         chunks = list(Chunk.objects.filter(object=row).order_by("index"))
         assert [chunk.index for chunk in chunks] == list(range(len(chunks))), row.key

@@ -6,7 +6,9 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from buckets import tasks
 from buckets.models import Bucket, Chunk, Object, Outbox, Share, Upload
+from buckets.services.buckets import create_bucket
 from buckets.services.uploads import create_upload
 from keys.permissions import Permission
 from tests.unit.buckets.lab import Lab, chunk_put, make_key, require_sound
@@ -90,6 +92,32 @@ def test_a_full_bucket_is_not_deleted(site: Client, full: Lab) -> None:
     page = site.post(url("bucket", "delete", full.bucket.pk), {"post": "yes"}, follow=True)
     assert "holds" in page.content.decode()
     assert Bucket.objects.exists()
+
+
+def test_buckets_are_deleted_with_all_that_is_in_them(
+    site: Client, full: Lab, monkeypatch: pytest.MonkeyPatch, django_capture_on_commit_callbacks: Any
+) -> None:
+    woken: list[None] = []
+    monkeypatch.setattr(tasks.delete_buckets, "delay", lambda: woken.append(None))
+    empty = create_bucket(name="empty")
+    assert "closed at once" in action(site, "bucket", "delete_all", full.bucket.pk, empty.pk).content.decode()
+    assert not Bucket.objects.exclude(deleting_at=None).exists()
+    with django_capture_on_commit_callbacks(execute=True):
+        page = action(site, "bucket", "delete_all", full.bucket.pk, empty.pk, post="yes").content.decode()
+    assert "Bucket photos is closed; 3 objects are being deleted." in page
+    assert "Bucket empty was empty and is deleted." in page
+    assert woken == [None]
+    assert [bucket.is_deleting for bucket in Bucket.objects.all()] == [True]
+    assert "is being deleted" in action(site, "bucket", "empty", full.bucket.pk, post="yes").content.decode()
+    tasks.delete_buckets()
+    assert not Bucket.objects.exists()
+
+
+def test_counts_are_verified(site: Client, full: Lab) -> None:
+    assert "1 verified" in action(site, "bucket", "verify_counts", full.bucket.pk).content.decode()
+    Bucket.objects.update(object_count=4)
+    page = action(site, "bucket", "verify_counts", full.bucket.pk).content.decode()
+    assert "Bucket photos: objects: 4 kept, 3 found" in page
 
 
 def test_objects_are_changed_and_deleted_by_the_services(site: Client, full: Lab) -> None:

@@ -11,7 +11,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from buckets.errors import BucketUnknown, ObjectUnknown
 from buckets.models import Bucket, Chunk, Object, Upload
-from buckets.selectors import Page, find_owners, get_object, list_newest, list_objects
+from buckets.selectors import Counts, Page, find_owners, get_object, list_newest, list_objects, wrong_counts
 from keys.errors import Invalid
 from tests.unit.volumes.factories import make_server, make_volume
 from volumes.owners import Owner, owner_text, owners_of
@@ -151,6 +151,30 @@ def test_looking_for_what_is_not_there() -> None:
         get_object(bucket="b", key="A")
     with pytest.raises(BucketUnknown):
         get_object(bucket="B", key="a")
+
+
+@pytest.mark.django_db
+def test_counts_that_are_wrong_are_told(django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    bucket, empty = make_objects("a", "b"), Bucket.objects.create(name="empty")
+    for number, state in enumerate((Upload.State.OPEN, Upload.State.COMPLETED)):
+        Upload.objects.create(
+            bucket=bucket, key=f"u{number}", size=5, chunk_size=5, chunk_count=1, content_type="a/b", state=state,
+            api_key=1, generation=1, expires_at=timezone.now(), reserved_objects=1, reserved_bytes=5,
+        )  # fmt: skip
+    Bucket.objects.filter(pk=bucket.pk).update(object_count=2, total_bytes=2, reserved_objects=1, reserved_bytes=5)
+    with django_assert_num_queries(2):
+        assert wrong_counts() == []
+    right = Counts(2, 2, 1, 5)
+    for name, value in (("object_count", 3), ("total_bytes", 1), ("reserved_objects", 0), ("reserved_bytes", 0)):
+        before = getattr(Bucket.objects.get(pk=bucket.pk), name)
+        Bucket.objects.filter(pk=bucket.pk).update(**{name: value})
+        [wrong] = wrong_counts()
+        assert (wrong.bucket, wrong.found) == ("b", right)
+        assert wrong.kept != right
+        Bucket.objects.filter(pk=bucket.pk).update(**{name: before})
+    Bucket.objects.filter(pk=empty.pk).update(object_count=1)
+    assert [wrong.bucket for wrong in wrong_counts()] == ["empty"]
+    assert wrong_counts([bucket.pk]) == wrong_counts([]) == []
 
 
 @pytest.mark.django_db
