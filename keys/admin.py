@@ -1,6 +1,7 @@
 """Keys in the admin site. Everything that changes a key goes through the services."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
@@ -9,18 +10,23 @@ from django.db.models import Count, F, QuerySet
 from django.forms import BaseModelFormSet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from keys.actions import Action
 from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, when, with_dot
 from keys.errors import WarehouseError
-from keys.models import ApiKey, Grant, RefreshFamily, RevokedKey
+from keys.models import ApiKey, AuditEntry, Grant, RefreshFamily, RevokedKey
 from keys.permissions import DESCRIPTIONS, GRANTABLE, Permission, names
 from keys.rights import GrantRow, KeyRights
 from keys.selectors import rights_now
+from keys.services.denials import write_denials
 from keys.services.keys import create_key, delete_key, end_sessions, update_key
 from keys.services.sign_in import revoke_families
+
+MAX_SAID_CHARS = 120
 
 admin.site.unregister(Group)  # rights are the bits of keys; groups would be a second kind
 
@@ -354,6 +360,54 @@ class RevokedKeyAdmin(ShownOnly):
     search_fields = ("=key_id",)
     search_help_text = "The number of a key that was deleted."
     ordering = ("-revoked_at",)
+
+
+class ActionFilter(admin.SimpleListFilter):
+    title = "action"
+    parameter_name = "action"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(action.value, action.value) for action in Action]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[AuditEntry]) -> QuerySet[AuditEntry]:
+        return queryset.filter(action=self.value()) if self.value() else queryset
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ShownOnly):
+    help_text = "Who did what, when and from where: every change, and every denied try."
+    list_display = ("at", "outcome", "action", "who", "where", "target", "address", "through", "count", "said")
+    list_display_links = ("at",)
+    list_filter = ("outcome", "through", ActionFilter)
+    search_fields = ("=bucket", "^target", "=key_name", "=address", "=request_id", "=action")
+    search_help_text = "A bucket, the start of a target, a key's name, an address, a request id, or an action."
+    date_hierarchy = "at"
+    fields = (
+        "at", "outcome", "action", "who", "where", "target", "address", "request_id", "through", "count", "detail",
+    )  # fmt: skip
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEntry]:
+        write_denials(at_once=True)
+        return super().get_queryset(request)
+
+    @admin.display(description="Key", ordering="key_id")
+    def who(self, entry: AuditEntry) -> SafeString | str:
+        if entry.key_id is None:
+            return "-"
+        url = reverse("admin:keys_apikey_change", args=[entry.key_id])
+        return format_html('<a href="{}">{} ({})</a>', url, entry.key_name or "key", entry.key_id)
+
+    @admin.display(description="Bucket", ordering="bucket")
+    def where(self, entry: AuditEntry) -> SafeString | str:
+        if not entry.bucket:
+            return "-"
+        url = reverse("admin:buckets_bucket_changelist") + "?" + urlencode({"q": entry.bucket})
+        return format_html('<a href="{}">{}</a>', url, entry.bucket)
+
+    @admin.display(description="Detail")
+    def said(self, entry: AuditEntry) -> str:
+        text = ", ".join(f"{name} {value}" for name, value in entry.detail.items())
+        return text if len(text) <= MAX_SAID_CHARS else f"{text[:MAX_SAID_CHARS]}…"
 
 
 def _actor(request: HttpRequest) -> KeyRights:

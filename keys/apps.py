@@ -7,4 +7,6 @@ class KeysConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from keys.api import schema  # noqa: F401 - registers the OpenAPI extension
+        # These register the receivers of sign-ins, and the OpenAPI extension.
+        from keys import backends  # noqa: F401
+        from keys.api import schema  # noqa: F401

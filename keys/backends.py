@@ -3,11 +3,13 @@
 from typing import Any
 
 from django.contrib.auth.backends import BaseBackend
+from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.dispatch import receiver
 from django.http import HttpRequest
 
 from keys.errors import KeyRefused, TooManyFailures
 from keys.models import ApiKey
-from keys.services.sign_in import sign_in
+from keys.services.sign_in import record_sign_in, record_sign_out, sign_in
 
 
 class KeyBackend(BaseBackend):
@@ -25,3 +27,14 @@ class KeyBackend(BaseBackend):
     def get_user(self, user_id: int) -> ApiKey | None:
         key = ApiKey.objects.filter(pk=user_id).first()
         return key if key is not None and key.is_active else None
+
+
+@receiver(user_logged_in)
+def session_begins(user: Any, **_: Any) -> None:
+    record_sign_in(key=user)
+
+
+@receiver(user_logged_out)
+def session_ends(user: Any, **_: Any) -> None:
+    if isinstance(user, ApiKey):  # else nobody was signed in
+        record_sign_out(key=user)

@@ -6,7 +6,9 @@ from django import forms
 from django.contrib.auth import authenticate
 from django.http import HttpRequest
 
+from keys.actions import Action
 from keys.models import ApiKey
+from keys.services.denials import note_denied
 
 
 class KeySignInForm(forms.Form):
@@ -48,4 +50,5 @@ class AdminSignInForm(KeySignInForm):
 
     def require_allowed(self, user: ApiKey) -> None:
         if not user.is_staff:
+            note_denied(Action.KEY_SIGN_IN, target=str(user.pk), code="not_admin")
             raise forms.ValidationError("This key is good, but it does not have ADMIN.")

@@ -1,4 +1,4 @@
-"""API keys, their grants, and the families of their refresh tokens.
+"""API keys, their grants, the families of their refresh tokens, and the audit trail.
 
 `ApiKey` is the project's user model: there is no second kind of account.
 """
@@ -12,6 +12,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
+from keys.actions import Action, Outcome, Through
 from keys.permissions import ALL_PERMISSIONS, GRANTABLE, Permission, names
 from keys.rights import ANYBODY
 
@@ -19,6 +20,9 @@ MAX_NAME_CHARS = 100
 MAX_PREFIX_BYTES = 1024
 MAX_BUCKET_CHARS = 63
 HASH_HEX_CHARS = 64
+MAX_ACTION_CHARS = 80
+MAX_TARGET_CHARS = 1024
+MAX_ADDRESS_CHARS = 64
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
@@ -170,3 +174,53 @@ class RevokedKey(models.Model):
 
     def __str__(self) -> str:
         return str(self.key_id)
+
+
+class AuditEntry(models.Model):
+    """Who did what, or tried to. Written with the change it tells of (`keys.services.audit`), and never changed.
+
+    An entry outlives what it names, so nothing in it is a foreign key.
+    """
+
+    at = models.DateTimeField(help_text="When it was done; of several equal denied tries, the first.")
+    key_id = models.BigIntegerField("key", null=True, help_text="Which key; empty: the system, or nobody known.")
+    key_name = models.CharField(max_length=MAX_NAME_CHARS, blank=True, default="", help_text="Its name then.")
+    action = models.CharField(max_length=MAX_ACTION_CHARS)
+    bucket = models.CharField(max_length=MAX_BUCKET_CHARS, blank=True, default="")
+    target = models.CharField(
+        max_length=MAX_TARGET_CHARS,
+        blank=True,
+        default="",
+        help_text="An object's key, what several keys begin with, or a volume, server, upload or key by id.",
+    )
+    address = models.CharField(max_length=MAX_ADDRESS_CHARS, blank=True, default="", help_text="The client's.")
+    request_id = models.CharField(max_length=64, blank=True, default="")
+    through = models.CharField(max_length=16, choices=Through)
+    outcome = models.CharField(max_length=16, choices=Outcome)
+    detail = models.JSONField(default=dict)
+    count = models.BigIntegerField(default=1, help_text="How often, within a minute.")
+    fold = models.CharField(  # noqa: DJ001 - empty is no fold
+        max_length=32, null=True, editable=False, help_text="What equal denied tries of a minute have in common."
+    )
+
+    class Meta:
+        verbose_name_plural = "audit trail"
+        ordering = ("-at", "-id")
+        constraints = (
+            models.UniqueConstraint(fields=("fold",), condition=Q(fold__isnull=False), name="audit_fold_once"),
+            models.CheckConstraint(condition=Q(outcome__in=Outcome.values), name="audit_outcome_known"),
+            models.CheckConstraint(condition=Q(through__in=Through.values), name="audit_through_known"),
+            models.CheckConstraint(condition=~Q(action="") & Q(count__gte=1), name="audit_tells_something"),
+        )
+        # A page of each filter, newest first, is a stretch of one of them. Puts are most of what there is and every
+        # commit waits for theirs, so they are left out where nobody would look for them.
+        indexes = (
+            models.Index(fields=("at",), name="audit_at"),
+            models.Index(fields=("key_id", "at"), name="audit_key"),
+            models.Index(fields=("bucket", "at"), name="audit_bucket"),
+            models.Index(fields=("action", "at"), condition=~Q(action=Action.OBJECT_PUT.value), name="audit_action"),
+            models.Index(fields=("outcome", "at"), condition=~Q(outcome=Outcome.DONE.value), name="audit_outcome"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.bucket} {self.target}".rstrip()

@@ -7,7 +7,7 @@ A prefix is the plain text it is: `logs` covers `logs2/x` too, `logs/` does not.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from keys.errors import PermissionDenied
@@ -40,6 +40,7 @@ class KeyRights:
     grants: tuple[GrantRow, ...]
     expires_at: datetime | None
     is_active: bool
+    name: str = field(default="", compare=False)
 
     @property
     def everywhere(self) -> int:

@@ -2,16 +2,18 @@
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Left
 from django.utils import timezone
 
 from keys import secret_text
-from keys.models import ApiKey, RevokedKey
+from keys.actions import Action, Outcome
+from keys.models import ApiKey, AuditEntry, RevokedKey
 from keys.rights import GrantRow, KeyRights
 from volume_server.signing import REVOKED_FOR_EVER
 
@@ -74,7 +76,7 @@ def rights_now(key_ids: Iterable[int]) -> dict[int, KeyRights]:
     places = ", ".join(["%s"] * len(wanted))
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT k.id, k.generation, k.permissions, k.expires_at, g.bucket, g.prefix, g.permissions "  # noqa: S608
+            "SELECT k.id, k.name, k.generation, k.permissions, k.expires_at, g.bucket, g.prefix, g.permissions "  # noqa: S608
             f"FROM keys_apikey k LEFT JOIN keys_grant g ON g.key_id = k.id WHERE k.id IN ({places})",
             wanted,
         )
@@ -85,7 +87,7 @@ def rights_now(key_ids: Iterable[int]) -> dict[int, KeyRights]:
         if bucket is not None:
             grants.setdefault(key_id, []).append((bucket, prefix, permissions))
     rights = {}
-    for key_id, generation, permissions, expires_at, *_ in rows:
+    for key_id, name, generation, permissions, expires_at, *_ in rows:
         if key_id in rights:
             continue
         if expires_at is not None and expires_at.tzinfo is None:  # SQLite's are in UTC and don't say so
@@ -98,6 +100,7 @@ def rights_now(key_ids: Iterable[int]) -> dict[int, KeyRights]:
             grants=tuple(GrantRow(*grant) for grant in sorted(grants.get(key_id, ()))),
             expires_at=expires_at,
             is_active=expires_at is None or expires_at > now,
+            name=name,
         )
     return rights
 
@@ -114,6 +117,7 @@ def rights_of_row(key: ApiKey) -> KeyRights:
         ),
         expires_at=key.expires_at,
         is_active=key.is_active,
+        name=key.name,
     )
 
 
@@ -158,3 +162,74 @@ def key_works(*, key_text: str) -> bool:
         and secret_text.secret_matches(parsed[1], key.secret_hash)
         and key.is_active
     )
+
+
+AUDIT_WINDOW = 10_000
+"""Entries that one page of several filters looks through at the most."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPlace:
+    """Where a page ends: behind the entry of this time and id."""
+
+    at: datetime
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """Entries, newest first. ``next_after``: where the next page begins; None: there is no more."""
+
+    entries: list[AuditEntry]
+    next_after: AuditPlace | None
+
+
+def list_audit(
+    *,
+    limit: int,
+    after: AuditPlace | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    target: str = "",
+    **filters: object,
+) -> AuditPage:
+    """A page of the audit trail. ``filters``: `key_id`, `bucket`, `action`, `outcome`, each for exactly this value.
+
+    ``since`` (inclusive) and ``until`` (exclusive) bound the time, ``target`` is what targets begin with.
+    One filter is a stretch of an index, and costs what it gives. Of several, the first leads: within the next
+    `AUDIT_WINDOW` of its entries the others are looked for, so a page may be short, even empty, and yet not the last.
+    What most entries have in common, that they are puts and done, leads nowhere, and ``target`` doesn't either.
+    """
+    entries = AuditEntry.objects.all()
+    if since is not None:
+        entries = entries.filter(at__gte=since)
+    if until is not None:
+        entries = entries.filter(at__lt=until)
+    if after is not None:
+        entries = entries.filter(Q(at__lt=after.at) | Q(at=after.at, id__lt=after.id), at__lte=after.at)
+    lead = _lead(filters)
+    entries = entries.filter(lead or Q())
+    window_end = None
+    if target or len(filters) > (lead is not None):
+        window_end = next(iter(entries[AUDIT_WINDOW - 1 : AUDIT_WINDOW]), None)
+        entries = entries.filter(**filters)
+        if window_end is not None:
+            behind = Q(at__gt=window_end.at) | Q(at=window_end.at, id__gte=window_end.pk)
+            entries = entries.filter(behind, at__gte=window_end.at)
+        if target:
+            entries = entries.annotate(head=Left("target", len(target))).filter(head=target)
+    found = list(entries[: limit + 1])
+    shown = found[:limit]
+    last = shown[-1] if len(found) > limit else window_end
+    return AuditPage(shown, None if last is None else AuditPlace(last.at, last.pk))
+
+
+def _lead(filters: Mapping[str, object]) -> Q | None:
+    """The filter whose entries stand together in an index; a partial one has to be asked for in its own words."""
+    for name in ("key_id", "bucket"):
+        if name in filters:
+            return Q(**{name: filters[name]})
+    for name, common in (("action", Action.OBJECT_PUT), ("outcome", Outcome.DONE)):
+        if name in filters and filters[name] != common:
+            return Q(**{name: filters[name]}) & ~Q(**{name: common})
+    return None

@@ -18,7 +18,10 @@ from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse
 
 from buckets.api.internal_views import confirmed
+from keys.actions import Through
 from keys.errors import WarehouseError
+from keys.services import acting
+from keys.services.acting import Acting
 from volumes.api.internal_auth import Claim
 from warehouse_site import logs
 from warehouse_site.middleware import REQUEST_ID_HEADER
@@ -66,6 +69,7 @@ def head_of(raw: bytes) -> Head | None:
 def answer(head: Head, body: bytes) -> bytes:
     """All that is sent for a confirm. Never raises: what fails is a 500, and in the log."""
     logs.request_id.set(head.request_id)
+    acting.begin(Acting(through=Through.SERVER, request_id=head.request_id))
     close_old_connections()  # Django does it when a request starts
     try:
         return _answer("200 OK", head.request_id, "Content-Type: application/json\r\n", confirmed(head.claim, body))
@@ -76,6 +80,7 @@ def answer(head: Head, body: bytes) -> bytes:
         response = server_error(_request())
     finally:
         logs.request_id.set(logs.NO_REQUEST)
+        acting.end()
     return _of_response(head.request_id, response)
 
 

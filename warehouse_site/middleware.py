@@ -13,7 +13,11 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import resolve
 
+from keys.actions import Through
 from keys.errors import TooLarge
+from keys.models import ApiKey
+from keys.services.acting import Acting, acting_as, identify
+from keys.services.denials import write_denials
 from warehouse_site import logs
 from warehouse_site.problems import NotText, problem_response
 
@@ -52,6 +56,40 @@ class RequestIdMiddleware:
 def forget_request_id(**_: Any) -> None:
     """Only when all is sent: Django logs refusals after the middleware, and bodies may be streamed after it."""
     logs.request_id.set(logs.NO_REQUEST)
+
+
+class ActingMiddleware:
+    """Opens the scope in which services tell the audit trail who did what, from where; it ends with the request."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        who = Acting(
+            through=through(request.path_info),
+            address=request.META.get("REMOTE_ADDR", ""),
+            request_id=logs.request_id.get(),
+        )
+        with acting_as(who):
+            response = self.get_response(request)
+            write_denials()  # those that no try will write any more
+            return response
+
+    def process_view(self, request: HttpRequest, *_: Any) -> None:
+        """A session's key, once it is known; whoever comes with a token is known by its authentication."""
+        if settings.SESSION_COOKIE_NAME in request.COOKIES and through(request.path_info) != Through.API:
+            key = getattr(request, "user", None)
+            if isinstance(key, ApiKey):
+                identify(key_id=key.pk, key_name=key.name)
+
+
+def through(path: str) -> Through:
+    """Which door of the house a path is."""
+    if path.startswith(INTERNAL_PREFIX):
+        return Through.SERVER
+    if path.startswith("/api/v1"):
+        return Through.API
+    return Through.ADMIN if path.startswith("/admin/") else Through.WEB
 
 
 class HeadMiddleware:

@@ -18,6 +18,7 @@ from rest_framework.renderers import BrowsableAPIRenderer, JSONRenderer
 from rest_framework.response import Response
 
 from keys import errors
+from keys.services.denials import note_denied
 from warehouse_site import logs
 
 logger = logging.getLogger("warehouse.problems")
@@ -61,6 +62,9 @@ FRAMEWORK_ERRORS: dict[str, tuple[int, str]] = {
 }
 """Status and title of the errors that Django REST framework itself finds, by code."""
 
+_TARGETS = ("key", "key_id", "upload_id", "share_id", "volume_id", "server_id")
+"""The parts of a path that the audit trail tells; others may be secrets."""
+
 
 class DatabaseBusy(errors.Unavailable):
     """The database did not answer in time, or not at all."""
@@ -99,6 +103,7 @@ def problem_response(error: errors.WarehouseError, request: HttpRequest | None =
     body = problem(error)
     status = cast("int", body["status"])
     _log(request, status, error)
+    _note_if_denied(request, status, error.code, error.detail)
     response = JsonResponse(body, status=status, content_type=CONTENT_TYPE)
     for name, value in _headers(status, error.extra).items():
         response.headers[name] = value
@@ -123,6 +128,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
         return None
     status = cast("int", body["status"])
     _log(request, status, error)
+    _note_if_denied(request, status, cast("str", body["code"]), cast("str", body["detail"]))
     response = Response(body, status=status, headers=_headers(status, extra))
     renderer = getattr(request, "accepted_renderer", None)
     if request is not None and (renderer is None or renderer.format != BrowsableAPIRenderer.format):
@@ -140,6 +146,7 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:  # noqa: ARG001
     """Django's handler403."""
+    _note_if_denied(request, 403, "permission_denied", "")
     return _page_or_problem(request, 403, "permission_denied", "This is not allowed")
 
 
@@ -215,6 +222,19 @@ def _headers(status: int, extra: Mapping[str, object]) -> dict[str, str]:
     if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         return {"Retry-After": str(extra.get("retry_after_s", RETRY_AFTER_S))}
     return {}
+
+
+def _note_if_denied(request: Any, status: int, code: str, detail: str) -> None:
+    """Missing rights and refused tokens go to the audit trail, by route and method; a refused key is there already."""
+    if status != HTTPStatus.FORBIDDEN and code != errors.TokenRefused.code:
+        return
+    match = getattr(request, "resolver_match", None)
+    if match is None:
+        return
+    named = match.kwargs
+    target = next((str(named[name]) for name in _TARGETS if name in named), "")
+    action = f"{match.view_name}.{request.method.lower()}"
+    note_denied(action, bucket=str(named.get("bucket", "")), target=target, code=code, reason=detail)
 
 
 def _log(request: Any, status: int, error: Exception) -> None:

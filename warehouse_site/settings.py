@@ -124,6 +124,9 @@ WAREHOUSE_FAILED_LOGINS: Final = _env.number(
     least=1,
     most=1_000_000,
 )
+WAREHOUSE_AUDIT_DAYS: Final = _env.number(
+    "WAREHOUSE_AUDIT_DAYS", "90", "How long the audit trail is kept.", least=1, most=36_500
+)
 
 # --- What the store leans on --------------------------------------------------------------------------------------
 
@@ -189,6 +192,7 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "warehouse_site.middleware.RequestIdMiddleware",
+    "warehouse_site.middleware.ActingMiddleware",
     "warehouse_site.middleware.HeadMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "warehouse_site.middleware.ContentSecurityMiddleware",
@@ -317,7 +321,7 @@ else:
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "keys.api.authentication.TokenAuthentication",  # first: its challenge makes a missing sign-in a 401
-        "rest_framework.authentication.SessionAuthentication",
+        "keys.api.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_PARSER_CLASSES": ["warehouse_site.json_body.BodyParser"],
@@ -392,6 +396,7 @@ else:
 # A message only wakes a task up; its work stands in the database. One that waited past its period is dropped.
 CELERY_BEAT_SCHEDULE = {
     "check-servers": {"task": "volumes.tasks.check_servers", "schedule": 5.0, "options": {"expires": 5}},
+    "prune-audit": {"task": "keys.tasks.prune_audit", "schedule": 3600.0, "options": {"expires": 3600}},
     "collect-outbox": {"task": "buckets.tasks.collect_outbox", "schedule": 10.0, "options": {"expires": 10}},
     "delete-buckets": {"task": "buckets.tasks.delete_buckets", "schedule": 10.0, "options": {"expires": 10}},
 }

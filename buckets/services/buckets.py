@@ -16,7 +16,9 @@ from buckets.services.bulk import database_uuid
 from buckets.services.chunks import take_chunks_of_uploads
 from buckets.services.outbox import bury
 from buckets.sizes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
+from keys.actions import Action
 from keys.errors import Invalid
+from keys.services.audit import record
 from keys.services.keys import delete_bucket_grants
 from volumes.services.store import next_sequence, set_cors_origins
 
@@ -55,6 +57,7 @@ def create_bucket(*, name: str, settings: BucketSettings | None = None) -> Bucke
         with transaction.atomic():
             bucket.save(force_insert=True)
             _tell_volume_servers(changed=bool(bucket.cors_origins))
+            record(Action.BUCKET_CREATE, bucket=name, settings=_given(settings))
             next_sequence()
     except IntegrityError:
         if (taken := Bucket.objects.filter(name=name).first()) is not None:
@@ -73,6 +76,7 @@ def update_bucket(*, name: str, settings: BucketSettings) -> Bucket:
     apply_settings(bucket, settings)
     bucket.save(update_fields=[setting.name for setting in fields(BucketSettings)])
     _tell_volume_servers(changed=bucket.cors_origins != origins)
+    record(Action.BUCKET_UPDATE, bucket=name, settings=_given(settings))
     next_sequence()
     return bucket
 
@@ -95,11 +99,18 @@ def remove_bucket(bucket: Bucket) -> None:
     uploads = Upload.objects.filter(bucket=bucket)
     ids = uploads.filter(state__in=IN_PROGRESS).values_list("pk", flat=True)
     dead = take_chunks_of_uploads([database_uuid(upload_id) for upload_id in ids], reason=Outbox.Reason.UPLOAD_ABORTED)
-    uploads.delete()
+    gone, _ = uploads.delete()
     bury(dead, now=timezone.now())
     bucket.delete()
-    delete_bucket_grants(bucket=bucket.name)
+    grants = delete_bucket_grants(bucket=bucket.name)
+    record(Action.BUCKET_DELETE, bucket=bucket.name, grants=grants, uploads=gone)
     _tell_volume_servers(changed=bool(bucket.cors_origins))
+
+
+def _given(settings: BucketSettings | None) -> dict[str, object]:
+    """The settings that a call gave, as the audit trail tells them."""
+    values = () if settings is None else ((each.name, getattr(settings, each.name)) for each in fields(settings))
+    return {name: list(value) if name == "cors_origins" else value for name, value in values if value is not UNSET}
 
 
 def lock_bucket_row(name: str, *, deleting_too: bool = False) -> Bucket:

@@ -20,6 +20,7 @@ from django.db import connection, transaction
 
 from buckets.batch import Batch, Needle
 from buckets.errors import (
+    REFUSALS,
     BucketDeleting,
     BucketUnknown,
     DeadlinePassed,
@@ -54,16 +55,22 @@ from buckets.services.intents import genuine_intent
 from buckets.services.locks import CountChange, LockedBucket, add_to_counts, lock_buckets
 from buckets.services.outbox import DeadNeedle, bury
 from buckets.verdicts import Committed, Refused, Stored, Verdict, from_json, rfc3339
-from keys.errors import WarehouseError
+from keys.actions import Outcome
+from keys.errors import PermissionDenied, WarehouseError
 from keys.permissions import Permission
 from keys.rights import KeyRights
 from keys.selectors import rights_now
+from keys.services import audit
 from volume_server.intent import Intent
 from volumes.selectors import VolumeState, volumes_for_confirm
 from volumes.services.store import current_store, next_sequence
 
 Place = tuple[int, str]
 """Bucket id and key."""
+
+_DENIALS = frozenset(error.code for error in REFUSALS if issubclass(error, PermissionDenied))
+"""Refusals for want of a right, not for the needle's or the bucket's sake."""
+_DONE = Outcome.DONE.value
 
 
 class Confirmed(NamedTuple):
@@ -184,6 +191,17 @@ class _Counts:
         )
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What the audit trail tells of one key's puts to one bucket; of refused ones how many, by code."""
+
+    first_key: str
+    last_key: str
+    objects: int = 0
+    size_bytes: int = 0
+    refused: dict[str, int] = field(default_factory=dict)
+
+
 class _Judge:
     """One batch, from what the database says to what it shall say."""
 
@@ -194,9 +212,11 @@ class _Judge:
         self.now_ms = now_ms
         self.now = datetime.fromtimestamp(now_ms / 1000, UTC)
         self.now_text = rfc3339(self.now)
+        self.now_value = connection.ops.adapt_datetimefield_value(self.now)
         self.server = server
         self.counts = {bucket.id: _Counts(bucket) for bucket in buckets}
         self.dead: list[DeadNeedle] = []
+        self.tallies: dict[tuple[int, str, str], _Tally] = {}
         self.lost_uploads: list[_Upload] = []
         self.completed_uploads: list[_Upload] = []
         self.ready_uploads: list[UUID] = []
@@ -204,18 +224,18 @@ class _Judge:
         self.verdicts = _Verdicts.read(needle.id for needle in batch.needles)
         genuine = [intent for intent in intents if intent is not None]
         self.volumes = volumes_for_confirm({intent.volume for intent in genuine} | self.verdicts.volumes())
-        rights = rights_now({intent.api_key for intent in genuine})
-        self.leases = [None if intent is None else self._lease(intent, rights) for intent in intents]
+        self.rights = rights_now({intent.api_key for intent in genuine})
+        self.leases = [None if intent is None else self._lease(intent) for intent in intents]
         self.uploads = self._read_uploads(intents)
         self.before = self._read_versions()
         self.versions = dict(self.before)
 
     # --- what there is ---
 
-    def _lease(self, intent: Intent, rights_by_key: dict[int, KeyRights]) -> _Lease:
+    def _lease(self, intent: Intent) -> _Lease:
         counts = self.counts.get(intent.bucket_id)
         bucket = counts.bucket if counts else None
-        rights = rights_by_key.get(intent.api_key)
+        rights = self.rights.get(intent.api_key)
         volume = self.volumes.get(intent.volume)
         lease = _Lease(
             intent=intent,
@@ -314,8 +334,28 @@ class _Judge:
                 return verdict
             self.dead.append(self._dead(needle, lease, Outbox.Reason.REFUSED, verdict))
         assert lease is not None
+        self._tally(lease.intent, verdict)
         self.verdicts.add(needle.id, lease.intent.volume, verdict)
         return verdict
+
+    def _tally(self, intent: Intent, verdict: Verdict) -> None:
+        """Counts a needle for the audit trail; a chunk of an upload that has others missing has changed nothing yet."""
+        if isinstance(verdict, Committed):
+            place = (intent.api_key, intent.bucket, _DONE)
+            tally = self.tallies.get(place)
+            if tally is None:
+                self.tallies[place] = _Tally(verdict.key, verdict.key, 1, verdict.size)
+                return
+            tally.objects += 1
+            tally.size_bytes += verdict.size
+            if verdict.key < tally.first_key:
+                tally.first_key = verdict.key
+            elif verdict.key > tally.last_key:
+                tally.last_key = verdict.key
+        elif isinstance(verdict, Refused):
+            outcome = Outcome.DENIED.value if verdict.code in _DENIALS else Outcome.FAILED.value
+            tally = self.tallies.setdefault((intent.api_key, intent.bucket, outcome), _Tally(intent.key, intent.key))
+            tally.refused[verdict.code] = tally.refused.get(verdict.code, 0) + 1
 
     def _repeat(self, known: "_Known") -> Verdict:
         volume = self.volumes.get(known.volume_id)
@@ -474,13 +514,32 @@ class _Judge:
         self._write_chunks(changed, object_ids)
         self._write_uploads(changed, object_ids)
         bury(self.dead, now=self.now)
+        self._write_audit()
         add_to_counts(counts.change() for counts in self.counts.values())
         return sequence
+
+    def _write_audit(self) -> None:
+        """An entry for each key and bucket of the batch, all in one statement."""
+        if not self.tallies:
+            return
+        rows = [
+            audit.put_row(
+                at=self.now_value,
+                key=(api_key, self.rights[api_key].name if api_key in self.rights else ""),
+                bucket=bucket,
+                target=audit.common_target(tally.first_key, tally.last_key),
+                outcome=outcome,
+                detail=json.dumps({"refused": tally.refused})
+                if tally.refused
+                else f'{{"objects": {tally.objects}, "bytes": {tally.size_bytes}}}',
+            )
+            for (api_key, bucket, outcome), tally in self.tallies.items()
+        ]
+        insert_rows(into=audit.TABLE, columns=audit.COLUMNS, rows=rows)
 
     def _write_objects(self, changed: dict[Place, _Version], sequence: int) -> dict[Place, int]:
         if not changed:
             return {}
-        now = connection.ops.adapt_datetimefield_value(self.now)
         rows = insert_rows(
             into="buckets_object",
             columns=_OBJECT_COLUMNS,
@@ -492,8 +551,8 @@ class _Judge:
                     version.etag,
                     version.content_type,
                     json.dumps(version.metadata, ensure_ascii=False) if version.metadata else "{}",
-                    now,
-                    now,
+                    self.now_value,
+                    self.now_value,
                     sequence,
                 )
                 for (bucket_id, key), version in changed.items()
@@ -520,7 +579,6 @@ class _Judge:
             run_in("DELETE FROM buckets_chunk WHERE id IN {in}", replaced)
 
     def _write_chunks(self, changed: dict[Place, _Version], object_ids: dict[Place, int]) -> None:
-        now = connection.ops.adapt_datetimefield_value(self.now)
         rows: list[tuple[object, ...]] = [
             (
                 object_ids[place],
@@ -530,7 +588,7 @@ class _Judge:
                 version.needle.id,
                 version.size,
                 version.needle.crc32,
-                now,
+                self.now_value,
                 None,
             )
             for place, version in changed.items()
@@ -545,7 +603,7 @@ class _Judge:
                 stored.needle.id,
                 stored.needle.size,
                 stored.needle.crc32,
-                now,
+                self.now_value,
                 json.dumps(stored.dead.verdict.as_json(), ensure_ascii=False),
             )
             for upload in self.uploads.values()

@@ -16,7 +16,9 @@ from buckets.services.conditions import require_conditions
 from buckets.services.confirm import select_versions
 from buckets.services.locks import CountChange, add_to_counts, lock_bucket
 from buckets.services.outbox import bury
+from keys.actions import Action
 from keys.errors import Invalid
+from keys.services.audit import common_target, record
 from volumes.services.store import next_sequence
 
 KEYS_AT_ONCE = 1000
@@ -58,7 +60,11 @@ def remove_objects(*, bucket: str, found: list[tuple[int, int, str, int, str]]) 
     run_in("DELETE FROM buckets_object WHERE id IN {in}", owners)
     bury(dead, now=timezone.now())
     bucket_id = found[0][1]
-    add_to_counts([CountChange(bucket_id, -len(owners), -sum(owner.size for owner in owners.values()))])
+    size_bytes = sum(owner.size for owner in owners.values())
+    add_to_counts([CountChange(bucket_id, -len(owners), -size_bytes)])
+    keys = [owner.key for owner in owners.values()]
+    target = common_target(min(keys), max(keys))
+    record(Action.OBJECT_DELETE, bucket=bucket, target=target, objects=len(keys), bytes=size_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +121,7 @@ def update_object(
         return found
     found.content_type, found.metadata = content_type, metadata
     found.updated_at = timezone.now()
+    record(Action.OBJECT_UPDATE, bucket=bucket, target=key, content_type=found.content_type)
     found.sequence = next_sequence()
     found.etag = etag_of_change(found.etag, found.sequence)
     found.save(update_fields=("content_type", "metadata", "updated_at", "sequence", "etag"))

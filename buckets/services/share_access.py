@@ -25,9 +25,11 @@ from buckets.models import Share
 from buckets.selectors import Found, find_objects, share_of_token, shares_in
 from buckets.services.downloads import sign_needle, url_expiry
 from buckets.services.shares import MAX_PASSWORD_CHARS
+from keys.actions import Action
 from keys.permissions import Permission
 from keys.rights import KeyRights
 from keys.selectors import rights_of
+from keys.services.denials import note_denied
 from keys.services.failures import count_failure, require_few_failures
 
 URL_SECONDS: Final = 60
@@ -80,6 +82,7 @@ def check_share_password(*, share: Share, password: str, address: str) -> None:
         require_few_failures(what, limit=most)
     if len(password) <= MAX_PASSWORD_CHARS and _is_password(password, share):
         return
+    note_denied(Action.SHARE_OPEN, bucket=share.bucket.name, target=share.key, share=share.pk)
     for what, most in counted.items():
         count_failure(what, limit=most)
     raise SharePasswordRefused("The password is wrong.")

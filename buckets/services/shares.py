@@ -14,8 +14,10 @@ from buckets.names import key_error
 from buckets.selectors import get_object
 from buckets.services.locks import lock_bucket
 from keys import secret_text
+from keys.actions import Action
 from keys.errors import Invalid
 from keys.rights import KeyRights
+from keys.services.audit import record
 from keys.services.keys import UNSET, Unset
 
 MAX_DOWNLOADS: Final = 1_000_000_000
@@ -65,6 +67,16 @@ def create_share(
         share.bucket = lock_bucket(bucket)
         get_object(bucket=bucket, key=key)
         share.save(force_insert=True)
+        record(
+            Action.SHARE_CREATE,
+            by=(maker.id, maker_name),
+            bucket=bucket,
+            target=key,
+            share=share.pk,
+            expires_at=None if expires_at is None else expires_at.isoformat(),
+            max_downloads=max_downloads,
+            has_password=password is not None,
+        )
     return NewShare(share, token)
 
 
@@ -96,6 +108,7 @@ def update_share(
         if share.max_downloads is not None and share.max_downloads < share.download_count:
             raise Invalid(errors={"max_downloads": [f"There were {share.download_count} downloads already."]})
         share.save(update_fields=tuple(changes))
+        record(Action.SHARE_UPDATE, bucket=share.bucket.name, target=share.key, share=share.pk, changed=sorted(changes))
     return share
 
 
@@ -106,6 +119,7 @@ def revoke_share(*, share_id: int) -> Share:
     if share.revoked_at is None:
         share.revoked_at = timezone.now()
         share.save(update_fields=("revoked_at",))
+        record(Action.SHARE_REVOKE, bucket=share.bucket.name, target=share.key, share=share.pk)
     return share
 
 

@@ -20,8 +20,10 @@ from buckets.services.conditions import require_conditions, require_quota
 from buckets.services.leases import SLOT_BITS
 from buckets.services.locks import CountChange, add_to_counts, lock_bucket
 from buckets.services.outbox import bury
+from keys.actions import Action
 from keys.errors import Invalid
 from keys.rights import KeyRights
+from keys.services.audit import record
 from volume_server.intent import Intent
 from volume_server.record import MAX_DATA_BYTES
 from volumes.services.leases import reserve_lease_number
@@ -154,6 +156,7 @@ def abort_upload(*, upload_id: uuid.UUID) -> None:
             )
         ]
     )
+    record(Action.UPLOAD_ABORT, bucket=upload.bucket.name, target=upload.key, upload=str(upload_id))
     next_sequence()
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from drf_spectacular.authentication import SessionScheme
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 
 from keys.errors import WarehouseError
@@ -31,3 +32,9 @@ def raises(*errors: type[WarehouseError]) -> Callable[[Method], Method]:
         return method
 
     return mark
+
+
+class SessionAuthenticationScheme(SessionScheme):  # type: ignore[no-untyped-call]
+    """Django REST framework's own, under our class."""
+
+    target_class = "keys.api.authentication.SessionAuthentication"

@@ -11,11 +11,13 @@ from django.db.models import F
 from django.utils import timezone
 
 from keys import secret_text, secrets
+from keys.actions import Action
 from keys.errors import Invalid, KeyTooStrong, KeyUnknown, LastAdmin
 from keys.models import MAX_BUCKET_CHARS, MAX_NAME_CHARS, MAX_PREFIX_BYTES, ApiKey, Grant, RefreshFamily, RevokedKey
 from keys.permissions import ALL_PERMISSIONS, GRANTABLE, Permission
 from keys.rights import GrantRow, KeyRights
 from keys.selectors import forget_rights, live_admin_exists, rights_of_row
+from keys.services.audit import record
 
 logger = logging.getLogger("warehouse.keys")
 
@@ -68,6 +70,7 @@ def create_key(
     )
     _write_grants(key, rows)
     _forget()
+    record(Action.KEY_CREATE, by=_by(actor), target=str(key.pk), name=name, permissions=permissions, grants=len(rows))
     logger.info("key %s was made", key.pk, extra={"actor": _name_of(actor)})
     return NewKey(key, secret_text.key_text(key.pk, secret))
 
@@ -118,6 +121,17 @@ def update_key(
     )
     _require_an_admin(actor, before)
     _forget()
+    record(
+        Action.KEY_UPDATE,
+        by=_by(actor),
+        target=str(key.pk),
+        name=key.name,
+        permissions=key.permissions,
+        permissions_before=before.permissions,
+        grants=len(rows),
+        grants_before=len(before.grants),
+        weakened=key.generation != before.generation,
+    )
     logger.info("key %s was changed", key.pk, extra={"actor": _name_of(actor), "generation": key.generation})
     return key
 
@@ -134,6 +148,7 @@ def end_sessions(*, actor: KeyRights | None, key_id: int) -> None:
     ApiKey.objects.filter(pk=key_id).update(generation=F("generation") + 1, generation_at=timezone.now())
     RefreshFamily.objects.filter(key=key).delete()
     _forget()
+    record(Action.KEY_END_SESSIONS, by=_by(actor), target=str(key_id), name=key.name)
     logger.info("all that was signed for key %s was ended", key_id, extra={"actor": _name_of(actor)})
 
 
@@ -151,6 +166,7 @@ def delete_key(*, actor: KeyRights | None, key_id: int) -> None:
     key.delete()
     _require_an_admin(actor, rights)
     _forget()
+    record(Action.KEY_DELETE, by=_by(actor), target=str(key_id), name=key.name)
     logger.info("key %s was deleted", key_id, extra={"actor": _name_of(actor)})
 
 
@@ -171,6 +187,7 @@ def rotate_keys() -> bool:
         ApiKey.objects.update(generation=F("generation") + 1, generation_at=timezone.now())
         RefreshFamily.objects.all().delete()
         _forget()
+        record(Action.KEY_ROTATE)
     replaced = secrets.replace_token_key()
     logger.warning("all tokens were invalidated", extra={"signing_key_replaced": replaced})
     return replaced
@@ -259,6 +276,10 @@ def _forget() -> None:
     """Now, for what this transaction reads next; after the commit, for what others cached meanwhile."""
     forget_rights()
     transaction.on_commit(forget_rights)
+
+
+def _by(actor: KeyRights | None) -> tuple[int, str] | None:
+    return None if actor is None else (actor.id, actor.name)
 
 
 def _name_of(actor: KeyRights | None) -> str:

@@ -12,8 +12,12 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from keys import secret_text
+from keys.actions import Action, Outcome
 from keys.errors import KeyRefused, TokenRefused
 from keys.models import ApiKey, RefreshFamily
+from keys.services.acting import identify
+from keys.services.audit import record
+from keys.services.denials import note_denied
 from keys.services.failures import count_failure
 from keys.tokens import AccessToken, RefreshToken, read_refresh
 
@@ -29,7 +33,7 @@ class TokenPair:
 
 
 def sign_in(*, key_text: str, address: str) -> ApiKey:
-    """The live key with this text.
+    """The live key with this text; that it signed in is for the caller to record, who gives it tokens or a session.
 
     Raises KeyRefused for any wrong key, without telling an unknown id from a wrong secret, and TooManyFailures in
     its place once `address` (the client's) failed too often. A right key is never held up: its secret cannot be
@@ -39,6 +43,7 @@ def sign_in(*, key_text: str, address: str) -> ApiKey:
     key = ApiKey.objects.filter(pk=parsed[0]).first() if parsed else None
     matches = secret_text.secret_matches(parsed[1] if parsed else key_text, key.secret_hash if key else None)
     if key is None or not matches or not key.is_active:
+        note_denied(Action.KEY_SIGN_IN, target=str(parsed[0]) if parsed else "")
         count_failure(f"keys.{address}", limit=settings.WAREHOUSE_FAILED_LOGINS)
         raise KeyRefused("The key is wrong, has expired, or was deleted.")
     mark_used(key=key)
@@ -52,9 +57,21 @@ def issue_tokens(*, key: ApiKey) -> TokenPair:
         with transaction.atomic():
             RefreshFamily.objects.filter(key=key, expires_at__lte=now).delete()
             family = RefreshFamily.objects.create(key=key, expires_at=now + _refresh_lifetime())
+            record_sign_in(key=key)
     except IntegrityError:
         raise KeyRefused("The key is wrong, has expired, or was deleted.") from None
     return _pair(key, family)
+
+
+def record_sign_in(*, key: ApiKey) -> None:
+    """Has the audit trail say that a key signed in; it is the one that acts from here on."""
+    identify(key_id=key.pk, key_name=key.name)
+    record(Action.KEY_SIGN_IN, by=(key.pk, key.name), target=str(key.pk))
+
+
+def record_sign_out(*, key: ApiKey) -> None:
+    """Has the audit trail say that a key signed out."""
+    record(Action.KEY_SIGN_OUT, by=(key.pk, key.name), target=str(key.pk))
 
 
 def refresh_tokens(*, refresh: str) -> TokenPair:
@@ -83,13 +100,18 @@ def refresh_tokens(*, refresh: str) -> TokenPair:
 def revoke_tokens(*, refresh: str) -> None:
     """End the family of a refresh token; done already is done. Raises TokenRefused for what is no refresh token."""
     token = read_refresh(refresh)
-    RefreshFamily.objects.filter(pk=token["fam"], revoked_at__isnull=True).update(revoked_at=timezone.now())
+    with transaction.atomic():
+        if RefreshFamily.objects.filter(pk=token["fam"], revoked_at__isnull=True).update(revoked_at=timezone.now()):
+            record(Action.KEY_SIGN_OUT, by=_holder(token), target=str(token["sub"]))
 
 
 def revoke_families(*, family_ids: Iterable[UUID]) -> int:
     """End sign-ins: their refresh tokens get no new pair, access tokens end by themselves. How many were not over."""
-    now = timezone.now()
-    return RefreshFamily.objects.filter(pk__in=list(family_ids), revoked_at__isnull=True).update(revoked_at=now)
+    families = RefreshFamily.objects.filter(pk__in=list(family_ids), revoked_at__isnull=True)
+    with transaction.atomic():
+        if ended := families.update(revoked_at=timezone.now()):
+            record(Action.KEY_SIGN_OUT, families=ended)
+    return ended
 
 
 def mark_used(*, key: ApiKey) -> None:
@@ -121,7 +143,16 @@ def _revoke_if_copied(token: RefreshToken) -> None:
     now = timezone.now()
     leeway = timedelta(seconds=settings.WAREHOUSE_REFRESH_LEEWAY_SECONDS)
     just_spent = Q(serial=int(token["ser"]) + 1, spent_at__isnull=False, spent_at__gt=now - leeway)
-    RefreshFamily.objects.filter(~just_spent, pk=token["fam"], revoked_at__isnull=True).update(revoked_at=now)
+    with transaction.atomic():
+        live = RefreshFamily.objects.filter(~just_spent, pk=token["fam"], revoked_at__isnull=True)
+        if live.update(revoked_at=now):
+            record(Action.TOKEN_REUSE, by=_holder(token), target=str(token["sub"]), outcome=Outcome.DENIED)
+
+
+def _holder(token: RefreshToken) -> tuple[int, str]:
+    """Id and name of the key that a token was given to; no name when the key is gone."""
+    key_id = int(token["sub"])
+    return key_id, ApiKey.objects.filter(pk=key_id).values_list("name", flat=True).first() or ""
 
 
 def _refresh_lifetime() -> timedelta:

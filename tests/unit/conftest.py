@@ -11,9 +11,11 @@ def _fresh_caches() -> Iterator[None]:
     from django.core.cache import cache
 
     from keys.selectors import forget_rights
+    from keys.services.denials import forget_denials
     from volumes.api.internal_auth import forget_servers
 
     forget_rights()
+    forget_denials()
     forget_servers()
     cache.clear()
     yield

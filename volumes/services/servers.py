@@ -12,9 +12,11 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+from keys.actions import Action
 from keys.errors import Invalid
 from keys.secrets import secret
 from keys.selectors import revoked_generations
+from keys.services.audit import record
 from volumes import client
 from volumes.derived_secrets import server_secret
 from volumes.errors import (
@@ -110,6 +112,9 @@ def register_server(*, registration: Registration, is_proven: bool) -> Welcome:
             server = Server.objects.get(pk=report.server)
         orders = _take_report(server=server, report=report, store=store, now=now)
         server.save(update_fields=_REPORTED)
+        record(
+            Action.SERVER_REGISTER, target=str(server.pk), node=server.node, url=server.public_url, new=known is None
+        )
         transaction.on_commit(placement.forget_table)
     log.info("server %s has joined from %s (node %s)", server.pk, server.internal_url, server.node)
     return Welcome(kid=server.kid, secret=server_secret(server.pk, server.kid), orders=orders)
@@ -143,12 +148,16 @@ def record_heartbeat(*, report: ServerReport) -> Orders:
 
 def deregister_server(*, server_id: UUID, instance: str) -> None:
     """A clean stop: offline at once. An instance that is not the current one changes nothing."""
-    stopped = Server.objects.filter(pk=server_id, instance=instance, stopped_at=None).update(stopped_at=timezone.now())
-    if stopped:
-        log.info("server %s has said good-bye", server_id)
+    with transaction.atomic():
+        running = Server.objects.filter(pk=server_id, instance=instance, stopped_at=None)
+        if not running.update(stopped_at=timezone.now()):
+            return
+        record(Action.SERVER_DEREGISTER, target=str(server_id))
         transaction.on_commit(placement.forget_table)
+    log.info("server %s has said good-bye", server_id)
 
 
+@transaction.atomic
 def set_admin_state(*, server_id: UUID, admin_state: str) -> None:
     """What the operator wants of a server. Raises Invalid, ServerNotFound."""
     if admin_state not in Server.AdminState:
@@ -156,6 +165,7 @@ def set_admin_state(*, server_id: UUID, admin_state: str) -> None:
     # This column alone: a heartbeat may write the rest at the same time.
     if not Server.objects.filter(pk=server_id).update(admin_state=admin_state):
         raise ServerNotFound(f"There is no server {server_id}.")
+    record(Action.SERVER_UPDATE, target=str(server_id), admin_state=admin_state)
     log.info("server %s is to be %s", server_id, admin_state)
     transaction.on_commit(placement.forget_table)
 

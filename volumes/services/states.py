@@ -5,8 +5,10 @@ import logging
 from django.db import transaction
 from django.utils import timezone
 
+from keys.actions import Action, Outcome
+from keys.services.audit import record
 from volumes import client
-from volumes.errors import IllegalTransition, VolumeNotFound
+from volumes.errors import IllegalTransition, VolumeNotFound, VolumeServerError
 from volumes.models import Replica, Volume
 from volumes.services import placement
 
@@ -39,5 +41,11 @@ def seal_volume(*, volume_id: int) -> None:
         raise VolumeNotFound(f"There is no volume {volume_id}.")
     if Volume.State.SEALED not in Volume.TRANSITIONS[replica.volume.state]:
         raise IllegalTransition(f"Volume {volume_id} is {replica.volume.state}.")
-    client.seal(replica.server, volume_id)
-    move_volume(volume_id=volume_id, to=Volume.State.SEALED)
+    try:
+        client.seal(replica.server, volume_id)
+    except VolumeServerError as error:
+        record(Action.VOLUME_SEAL, target=str(volume_id), outcome=Outcome.FAILED, code=error.code)
+        raise
+    with transaction.atomic():
+        move_volume(volume_id=volume_id, to=Volume.State.SEALED)
+        record(Action.VOLUME_SEAL, target=str(volume_id))

@@ -8,6 +8,8 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.db.models.functions import Greatest
 
+from keys.actions import Action
+from keys.services.audit import record
 from volumes.errors import LeasesHalted
 from volumes.models import Store
 
@@ -93,6 +95,7 @@ def accept_store() -> None:
         behind_of=None,
     )
     if changed:
+        record(Action.STORE_ACCEPT)
         log.warning("an operator has accepted this database as the truth")
 
 

@@ -5,9 +5,12 @@ from datetime import timedelta
 from typing import NoReturn
 
 from django.conf import settings
+from django.db import transaction
 from django.utils import timezone
 
+from keys.actions import Action, Outcome
 from keys.errors import WarehouseError
+from keys.services.audit import record
 from volumes import client
 from volumes.errors import (
     CompactionNeedsSpace,
@@ -17,6 +20,7 @@ from volumes.errors import (
     VolumeBusy,
     VolumeNotFound,
     VolumeSealed,
+    VolumeServerError,
 )
 from volumes.models import Replica, Server
 from volumes.reports import DamageReport, Figures
@@ -48,9 +52,11 @@ def start_compaction(*, volume_id: int, rate_bytes: int = 0, drop_damage: bool =
         figures = client.compact(
             replica.server, volume_id, rate_bytes=rate_bytes, drop_before_ms=drop_before_ms, drop_damage=drop_damage
         )
-    except ServerRefused as error:
-        _pass_on(error)
-    record_volume(server_id=replica.server_id, figures=figures, now=timezone.now())
+    except VolumeServerError as error:
+        _fail(Action.VOLUME_COMPACT, volume_id, error)
+    with transaction.atomic():
+        record_volume(server_id=replica.server_id, figures=figures, now=timezone.now())
+        record(Action.VOLUME_COMPACT, target=str(volume_id), rate_bytes=rate_bytes, drop_damage=drop_damage)
     return figures
 
 
@@ -62,9 +68,11 @@ def start_scrub(*, volume_id: int) -> Figures:
     replica = _primary(volume_id)
     try:
         figures = client.scrub(replica.server, volume_id)
-    except ServerRefused as error:
-        _pass_on(error)
-    record_volume(server_id=replica.server_id, figures=figures, now=timezone.now())
+    except VolumeServerError as error:
+        _fail(Action.VOLUME_SCRUB, volume_id, error)
+    with transaction.atomic():
+        record_volume(server_id=replica.server_id, figures=figures, now=timezone.now())
+        record(Action.VOLUME_SCRUB, target=str(volume_id))
     return figures
 
 
@@ -121,6 +129,15 @@ def _primary(volume_id: int) -> Replica:
             f"Volume {volume_id} is on server {replica.server}, which is offline. Start that server and try again."
         )
     return replica
+
+
+def _fail(action: Action, volume_id: int, error: VolumeServerError) -> NoReturn:
+    """Notes that the server of a volume did not do what it was asked, and raises that."""
+    code = error.refusal if isinstance(error, ServerRefused) else error.code
+    record(action, target=str(volume_id), outcome=Outcome.FAILED, code=code)
+    if isinstance(error, ServerRefused):
+        _pass_on(error)
+    raise error
 
 
 def _pass_on(error: ServerRefused) -> NoReturn:

@@ -154,6 +154,7 @@ ROUTES = (
     Route("key", "GET", in_store(Permission.KEYS_READ)),
     Route("key", "PATCH", in_store(Permission.KEYS_MANAGE), body={"name": "other"}),
     Route("key", "DELETE", in_store(Permission.KEYS_MANAGE), status=204),
+    Route("audit", "GET", in_store(Permission.ADMIN)),
     # --- servers and volumes ---
     Route("servers", "GET", in_store(Permission.VOLUMES_READ)),
     Route("server", "GET", in_store(Permission.VOLUMES_READ)),

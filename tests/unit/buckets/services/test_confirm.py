@@ -337,7 +337,7 @@ def test_the_number_of_statements_does_not_grow_with_the_batch(
         lab.put_many(*[f"{number}-{at}" for at in range(number)])
         lease = lab.lease(count=number)
         puts = [Put(lease.url, lease.first + at, 5, f"{number}-{at}") for at in range(number)]
-        with django_assert_num_queries(14):
+        with django_assert_num_queries(15):
             lab.confirm(*puts)
     assert Outbox.objects.count() == 101
     require_sound()
