@@ -74,11 +74,12 @@ def whole_or_range(
 
 
 def _headers(found: Found, *, inline: bool) -> dict[str, str]:
-    kind = "inline" if inline else "attachment"
+    # Django quotes a line feed at the very end as it is, and refuses the header then.
+    name = (file_name(found.key) or "").rstrip("\n")
     return {
         **HARMLESS,
         "Content-Type": found.content_type,
-        "Content-Disposition": content_disposition_header(not inline, file_name(found.key) or "") or kind,
+        "Content-Disposition": content_disposition_header(not inline, name) or "inline",
         "ETag": f'"{found.etag}"',
         "Last-Modified": http_date(found.updated_at.timestamp()),
         "Accept-Ranges": "bytes",

@@ -290,6 +290,29 @@ def test_hostile_names_are_only_names(client: Client, lab: Lab, maker: ApiKey) -
     assert "A file without a name" in client.get(path_of(share_of(maker, "folder/")), headers=BROWSER).content.decode()
 
 
+@pytest.mark.parametrize(
+    "key", ["a\n", "a\r\nSet-Cookie: x", 'a"b\\c', "a\x01\x7fb", "\u2028", "x" * 1024, "\U0001f600" * 256, "a/\n"]
+)
+def test_any_key_fits_the_headers(client: Client, lab: Lab, maker: ApiKey, key: str) -> None:
+    lab.put(key)
+    new = share_of(maker, key)
+    assert client.head(path_of(new)).status_code == 200
+    assert client.get(path_of(new)).status_code == 307
+    assert client.get(path_of(new), headers=BROWSER).status_code == 200
+
+
+def test_statements_of_a_use_are_few_and_fixed(
+    client: Client, link: NewShare, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    monkeypatch.setattr("keys.selectors.CACHE_SECONDS", 3600)
+    monkeypatch.setattr("volumes.services.presign._PLACES_LIVE_S", 3600)
+    client.get(path_of(link))  # the maker's rights and the volumes are known from here on
+    with django_assert_num_queries(3):
+        client.get(path_of(link))
+    with django_assert_num_queries(2):
+        client.get(path_of(link), headers=BROWSER)
+
+
 @pytest.mark.parametrize("method", ["put", "patch", "delete"])
 def test_nothing_else_is_done_with_a_link(client: Client, link: NewShare, method: str) -> None:
     for rest in ("", "/download", "/content/x"):
