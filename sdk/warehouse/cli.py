@@ -4,6 +4,7 @@ import json
 import os
 import stat as stat_module
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from warehouse._exit_codes import INTERRUPTED
 from warehouse._paths import Below, UnsafeKey, files_below, relative_parts, split_target
 from warehouse._version import __version__
 from warehouse.client import Client
-from warehouse.errors import ApiError, Unauthorized, WarehouseError
+from warehouse.errors import ApiError, NotFound, Unauthorized, WarehouseError
 from warehouse.transfer import TransferConfig
 from warehouse.types import Bucket, ObjectInfo, Prefix, Share
 
@@ -35,6 +36,8 @@ __all__ = ["main"]
 
 _DELETE_KEYS = 1000
 """Keys that `rm -r` deletes by one call."""
+_LOOK_EVERY_S = 0.5
+"""How often `rb --force` looks whether the bucket is gone."""
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 
@@ -146,26 +149,39 @@ def mb(context: _Context, buckets: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("buckets", metavar="BUCKET…", nargs=-1, required=True)
-@click.option("--force", is_flag=True, help="Delete the objects in it first.")
+@click.option("--force", is_flag=True, help="With all that is in them; the store deletes it in the background.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--no-wait", is_flag=True, help="Do not wait until a bucket is gone.")
 @click.pass_obj
-def rb(context: _Context, buckets: tuple[str, ...], force: bool, yes: bool) -> None:
-    """Remove buckets; they must be empty."""
+def rb(context: _Context, buckets: tuple[str, ...], force: bool, yes: bool, no_wait: bool) -> None:
+    """Remove buckets; they must be empty, but for --force.
+
+    A bucket that is removed by force is closed at once, and its name is free when it is gone. Ctrl-C ends the waiting,
+    not the work.
+    """
     with context.client() as client:
         for bucket in buckets:
-            if force:
-                _delete_all(client, bucket, "", ask=not yes)
-            client.delete_bucket(bucket)
+            if force and not yes:
+                click.confirm(f"Delete {_printable(bucket)} and everything in it?", abort=True, err=True)
+            left = client.delete_bucket(bucket, force=force)
+            if left is None:
+                continue
+            click.echo(f"{bucket} is closed; {left.object_count} objects are being deleted", err=True)
+            if not no_wait:
+                _wait_until_gone(client, bucket)
 
 
 @main.command()
 @click.argument("target", metavar="[BUCKET[/PREFIX]]", required=False)
 @click.option("-l", "--long", is_flag=True, help="Size, time and type as well.")
 @click.option("-r", "--recursive", is_flag=True, help="All keys, not folded at slashes.")
+@click.option("-s", "--search", metavar="TEXT", help="Keys that have TEXT somewhere in them; so with -r.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
-def ls(context: _Context, target: str | None, long: bool, recursive: bool, as_json: bool) -> None:
+def ls(context: _Context, target: str | None, long: bool, recursive: bool, search: str | None, as_json: bool) -> None:
     """List buckets, or the objects whose keys begin with PREFIX."""
+    if search and target is None:
+        raise click.UsageError("which bucket is to be searched?")
     with context.client() as client:
         if target is None:
             for bucket in client.list_buckets():
@@ -173,7 +189,10 @@ def ls(context: _Context, target: str | None, long: bool, recursive: bool, as_js
             return
         name, prefix = _target(target)
         entries: Iterator[ObjectInfo | Prefix] | Iterator[ObjectInfo]
-        entries = client.list(name, prefix) if recursive else client.list(name, prefix, delimiter="/")
+        if search:
+            entries = client.search(name, search, prefix=prefix)
+        else:
+            entries = client.list(name, prefix) if recursive else client.list(name, prefix, delimiter="/")
         for entry in entries:
             if as_json:
                 click.echo(_json_line({"prefix": entry.key} if isinstance(entry, Prefix) else _object_json(entry)))
@@ -505,6 +524,15 @@ def _delete_all(client: Client, bucket: str, key: str, *, ask: bool) -> None:
     if batch:
         count += len(client.delete_many(bucket, batch))
     click.echo(f"{count} deleted", err=True)
+
+
+def _wait_until_gone(client: Client, bucket: str) -> None:
+    while True:
+        try:
+            client.bucket(bucket)
+        except NotFound:
+            return
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _folder(key: str) -> str:

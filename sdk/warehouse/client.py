@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from io import BufferedReader
 from itertools import islice
 from types import TracebackType
@@ -98,9 +99,15 @@ class Client:
             for row in page["results"]:
                 yield Bucket.from_json(row)
 
-    def delete_bucket(self, name: str) -> None:
-        """Delete an empty bucket; Conflict for any other."""
-        self._master.call("DELETE", bucket_path(name), repeatable=False)
+    def delete_bucket(self, name: str, *, force: bool = False) -> Bucket | None:
+        """Delete an empty bucket; Conflict for any other, unless ``force`` has it deleted with all that is in it.
+
+        None when it is gone. A bucket that is closed, and is deleted in the background, comes back as it is now;
+        `bucket` tells how far that is, and raises NotFound at the end.
+        """
+        params = {"force": "true"} if force else None
+        left = self._master.call("DELETE", bucket_path(name), params=params, repeatable=False)
+        return Bucket.from_json(left) if left else None
 
     # Putting
 
@@ -265,6 +272,43 @@ class Client:
         With a delimiter, keys that have it after the prefix are folded into one `Prefix` each.
         """
         return self._list(bucket, prefix, delimiter)
+
+    def search(
+        self,
+        bucket: str,
+        text: str = "",
+        *,
+        prefix: str = "",
+        min_size: int | None = None,
+        max_size: int | None = None,
+        content_type: str | None = None,
+        updated_after: datetime | None = None,
+        updated_before: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        newest_first: bool = False,
+    ) -> Iterator[ObjectInfo]:
+        """Objects that have ``text`` somewhere in their key, whatever the case of ASCII letters, and fit all the rest.
+
+        Sizes are inclusive, times are not (naive ones are local). ``content_type`` is a whole one or one like
+        ``image/*``; of ``metadata`` every pair must be there. In byte order of the keys, or the newest first. The store
+        looks through the bucket piece by piece, so that rare ones of many take a while to come.
+        """
+        params: dict[str, Any] = {
+            "search": require_utf8(text, field="search"),
+            "prefix": require_utf8(prefix, field="prefix"),
+            "min_size": min_size,
+            "max_size": max_size,
+            "content_type": content_type,
+            "updated_after": updated_after and updated_after.astimezone(UTC).isoformat(),
+            "updated_before": updated_before and updated_before.astimezone(UTC).isoformat(),
+            "metadata": [f"{name}:{require_utf8(value, field='metadata')}" for name, value in (metadata or {}).items()],
+            "order": "newest" if newest_first else None,
+            "limit": _PAGE,
+        }
+        given = {name: value for name, value in params.items() if value not in (None, "", [])}
+        for page in self._pages(bucket_path(bucket, "objects"), given):
+            for row in page["results"]:
+                yield ObjectInfo.from_json(row)
 
     # Deleting
 

@@ -8,10 +8,13 @@ import io
 import os
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.waiting import wait_until
 from warehouse import Client, Conflict, NotFound, ObjectInfo, PreconditionFailed, Prefix
 
 Check = Callable[[Client, str, int, Path], None]
@@ -135,6 +138,48 @@ def buckets(client: Client, bucket: str, _: int, __: Path) -> None:
     client.create_bucket(bucket)
 
 
+def searches(client: Client, bucket: str, chunk: int, _: Path) -> None:
+    client.put(bucket, "notes/Cat.txt", b"1", metadata={"colour": "grün"})
+    client.put(bucket, "pictures/cat+1.png", os.urandom(chunk + 1))
+    client.put(bucket, "pictures/dog.png", b"22")
+
+    def keys(*text: str, **filters: Any) -> list[str]:
+        return [info.key for info in client.search(bucket, *text, **filters)]
+
+    assert keys("CAT") == ["notes/Cat.txt", "pictures/cat+1.png"]
+    assert keys("cat", prefix="p") == keys("+1") == ["pictures/cat+1.png"]
+    assert keys(content_type="image/*", max_size=2) == ["pictures/dog.png"]
+    assert keys(min_size=2) == ["pictures/cat+1.png", "pictures/dog.png"]
+    assert keys(metadata={"colour": "grün"}) == ["notes/Cat.txt"]
+    assert keys() == [info.key for info in client.list(bucket)]
+    assert keys("none") == []
+    last = client.stat(bucket, "pictures/dog.png").updated_at
+    assert last is not None
+    assert keys(updated_after=last) == []
+    assert "pictures/dog.png" in keys(updated_after=last - timedelta(microseconds=1))
+
+
+def buckets_by_force(client: Client, bucket: str, _: int, __: Path) -> None:
+    for number in range(3):
+        client.put(bucket, str(number), b"x")
+    closed = client.delete_bucket(bucket, force=True)
+    assert closed is not None
+    assert (closed.object_count, closed.settings["deleting"]) == (3, True)
+    with pytest.raises(NotFound):
+        client.get(bucket, "0")
+
+    def is_gone() -> bool:
+        try:
+            client.bucket(bucket)
+        except NotFound:
+            return True
+        return False
+
+    wait_until(is_gone, what="the end of the bucket")
+    client.create_bucket(bucket)
+    assert client.delete_bucket(bucket, force=True) is None
+
+
 def files_come_back(client: Client, bucket: str, chunk: int, tmp_path: Path) -> None:
     body = os.urandom(5 * chunk + 1)
     client.put(bucket, "k", body)
@@ -216,6 +261,8 @@ CHECKS: list[Check] = [
     preconditions,
     what_is_not_there,
     buckets,
+    searches,
+    buckets_by_force,
     files_come_back,
     an_open_object_is_a_file,
     readers_see_one_version,

@@ -86,6 +86,8 @@ class FakeStore:
         self.replicas = 1
         self.max_lease_bytes = 1 << 28
         self.buckets: dict[str, dict[str, Stored]] = {}
+        self.closed: dict[str, dict[str, Stored]] = {}
+        """Buckets that are being deleted."""
         self.needles: dict[int, bytes] = {}
         self.verdicts: dict[int, tuple[int, dict[str, Any]]] = {}
         self.uploads: dict[str, Upload] = {}
@@ -134,13 +136,16 @@ class FakeStore:
                     raise Refusal(409, "bucket_taken")
                 self.buckets[body["name"]] = {}
                 return 201, self.bucket_json(body["name"])
+            case "DELETE", ["buckets", bucket]:
+                return self.delete_bucket(bucket, force=query.get("force") == "true")
             case _, ["buckets", bucket]:
+                if bucket in self.closed:
+                    objects = self.closed[bucket]
+                    if objects:
+                        objects.popitem()
+                        return 200, {"name": bucket, "object_count": len(objects), "total_bytes": 0, "deleting": True}
+                    del self.closed[bucket]
                 self.objects(bucket)
-                if method == "DELETE":
-                    if self.buckets[bucket]:
-                        raise Refusal(409, "bucket_not_empty")
-                    del self.buckets[bucket]
-                    return 204, None
                 return 200, self.bucket_json(bucket)
             case _, ["buckets", bucket, rest]:
                 self.objects(bucket)
@@ -219,6 +224,18 @@ class FakeStore:
         rows = [share for share in rows if query.get("bucket", share["bucket"]) == share["bucket"]]
         return {"results": rows[:2], "next_after": rows[1]["id"] if len(rows) > 2 else None}
 
+    def delete_bucket(self, bucket: str, *, force: bool) -> tuple[int, Any]:
+        """By force in the background: an object goes each time that somebody looks."""
+        objects = self.objects(bucket)
+        if objects and not force:
+            raise Refusal(409, "bucket_not_empty")
+        told = self.bucket_json(bucket)
+        del self.buckets[bucket]
+        if not objects:
+            return 204, None
+        self.closed[bucket] = objects
+        return 202, {**told, "deleting": True, "detail": "it goes"}
+
     def issue_token(self, body: dict[str, Any]) -> tuple[int, Any]:
         if body.get("key") != KEY:
             raise Refusal(401, "authentication_failed")
@@ -283,6 +300,8 @@ class FakeStore:
         prefixes: list[str] = []
         last = ""
         for key in sorted(objects, key=str.encode):
+            if not fits(objects[key], query):
+                continue
             tail = key[len(prefix) :]
             folded = prefix + tail[: tail.index(delimiter) + 1] if delimiter and delimiter in tail else None
             entry = folded or key
@@ -308,7 +327,7 @@ class FakeStore:
 
     def objects(self, bucket: str) -> dict[str, Stored]:
         if bucket not in self.buckets:
-            raise Refusal(404, "bucket_unknown")
+            raise Refusal(404, "bucket_deleting" if bucket in self.closed else "bucket_unknown")
         return self.buckets[bucket]
 
     def bucket_json(self, name: str) -> dict[str, Any]:
@@ -401,6 +420,18 @@ class FakeStore:
         one = Stored(body, key, content_type, metadata, secrets.token_hex(8), needles, now)
         self.buckets[bucket][key] = one
         return one
+
+
+def fits(one: Stored, query: dict[str, str]) -> bool:
+    """Whether a search finds an object; of the filters those that the tests use."""
+    wanted = query.get("content_type", one.content_type)
+    return (
+        query.get("search", "").lower() in one.key.lower()
+        and int(query.get("min_size", 0)) <= len(one.body) <= int(query.get("max_size", 1 << 62))
+        and (one.content_type == wanted or one.content_type.split("/")[0] + "/*" == wanted)
+        and query.get("updated_after", "").replace("+00:00", "Z") < one.updated_at
+        and ("metadata" not in query or query["metadata"] in {f"{name}:{text}" for name, text in one.metadata.items()})
+    )
 
 
 def object_json(one: Stored) -> dict[str, Any]:

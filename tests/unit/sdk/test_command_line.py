@@ -55,8 +55,23 @@ def test_buckets(warehouse: Warehouse) -> None:
     assert "bucket_taken" in warehouse("mb", "two", code=1).stderr
     warehouse("put", "-", "two/k", input=b"1")
     assert "bucket_not_empty" in warehouse("rb", "two", code=1).stderr
-    warehouse("rb", "--force", "--yes", "two")
+    told = warehouse("rb", "--force", "--yes", "two").stderr
+    assert "two is closed; 1 objects are being deleted" in told
     assert list(warehouse.fake.buckets) == ["b"]
+    assert not warehouse.fake.closed  # it was waited for
+    warehouse("put", "-", "b/k", input=b"1")
+    warehouse("rb", "--force", "b", code=1)  # nobody said yes
+    assert list(warehouse.fake.buckets) == ["b"]
+    warehouse("rb", "--force", "--yes", "--no-wait", "b")
+    assert list(warehouse.fake.closed) == ["b"]
+
+
+def test_a_bucket_is_searched(warehouse: Warehouse) -> None:
+    for key in ("notes/Cat.txt", "cat.png", "dog.png"):
+        put_raw(warehouse.fake, key)
+    assert warehouse("ls", "--search", "CAT", "b").stdout.split() == ["cat.png", "notes/Cat.txt"]
+    assert warehouse("ls", "-s", "cat", "b/notes/").stdout.split() == ["notes/Cat.txt"]
+    assert "which bucket" in warehouse("ls", "--search", "cat", code=2).stderr
 
 
 def test_a_file_there_and_back(warehouse: Warehouse, tmp_path: Path) -> None:
