@@ -81,6 +81,27 @@ class UploadOver(Conflict):
     title = "The upload takes no more chunks"
 
 
+class UploadIncomplete(Conflict):
+    """Chunks of the upload are missing."""
+
+    code = "upload_incomplete"
+    title = "The upload is not ready"
+
+
+class ObjectExists(Conflict):
+    """A rename would overwrite, and was not told to."""
+
+    code = "object_exists"
+    title = "There is an object of this key"
+
+
+class TooManyRows(TooLarge):
+    """The commit would change more rows than one commit may; ``count`` of them, and ``limit`` may."""
+
+    code = "too_many_rows"
+    title = "These are more than one commit takes"
+
+
 class ObjectChanged(PreconditionFailed):
     """A precondition of the request does not hold."""
 

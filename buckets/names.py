@@ -131,9 +131,13 @@ def etag_of_upload(upload: UUID) -> str:
     return upload.hex
 
 
-def etag_of_change(etag: str, sequence: int) -> str:
-    """The ETag of a version that has the bytes of ``etag``'s and other attributes, since commit ``sequence``."""
-    return f"{etag.partition('-')[0]}-{sequence:x}"
+def etag_of_change(etag: str, sequence: int, nth: int | None = None) -> str:
+    """The ETag of a version that has the bytes of ``etag``'s and other attributes or another key.
+
+    ``sequence``: the commit that made it; ``nth`` tells those of one commit apart.
+    """
+    changed = f"{etag.partition('-')[0]}-{sequence:x}"
+    return changed if nth is None else f"{changed}-{nth:x}"
 
 
 def successor(prefix: str) -> str | None:

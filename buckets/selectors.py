@@ -166,6 +166,11 @@ def get_upload(upload_id: UUID) -> Upload:
     return upload
 
 
+def upload_keys(*, bucket: str, uploads: Iterable[UUID]) -> dict[UUID, str]:
+    """The keys of those of the uploads that are in the bucket."""
+    return dict(Upload.objects.filter(bucket__name=bucket, pk__in=set(uploads)).values_list("pk", "key"))
+
+
 def missing_chunks(upload: Upload) -> list[int]:
     """The indexes of the chunks that an open upload lacks; none of one that is over."""
     if upload.state != Upload.State.OPEN:

@@ -8,12 +8,22 @@ _MOMENT = "2026-03-14T15:09:26.535897Z"
 _UUID = "0192f7a4-6f5e-7c3a-9d41-2f4b8c6d1e90"
 
 BY_PLACE: dict[str, object] = {
+    "CommitRequest.": {
+        "operations": [
+            {"op": "upload", "upload": _UUID},
+            {"op": "rename", "from": "site/index.html", "to": "site/index.old.html", "overwrite": True},
+            {"op": "copy", "from": "site/new.html", "to": "site/index.html"},
+            {"op": "delete", "key": "site/new.html"},
+        ]
+    },
     "Deleted.missing": [],
     "GrantRequest.prefix": "2026/",
     "Grant.prefix": "2026/",
     "Grant.permissions": 3,
     "GrantRequest.permissions": 3,
     "Lease.url": _NEEDLE_URL,
+    "RenamesRequest.": {"prefix": "inbox/", "to_prefix": "photos/2026/"},
+    "Result.op": "copy",
     "LeaseRequestRequest.prefix": "photos/2026/",
     "NewKey.key": "whk_7_…",
     "NewKey.name": "camera",
@@ -55,8 +65,10 @@ BY_NAME: dict[str, object] = {
     "etag": "0192f7a46f5e7c3a9d412f4b8c6d1e90",
     "expires_in": 300,
     "first": "0000000001020000",
+    "from": "inbox/cat.jpg",
     "garbage_ratio": 0.25,
     "id": 7,
+    "from_if_match": None,
     "if_match": None,
     "if_none_match": True,
     "index": 0,
@@ -89,6 +101,8 @@ BY_NAME: dict[str, object] = {
     "status": "ok",
     "stray_volumes": [],
     "target": "photos/2026/cat.jpg",
+    "to": "photos/2026/cat.jpg",
+    "to_prefix": "photos/2026/",
     "url": _READ_URL,
     "urls": [_READ_URL],
     "use": "sig",

@@ -86,6 +86,13 @@ WAREHOUSE_UPLOAD_SECONDS: Final = _env.number(
     least=1,
     most=90 * DAY_SECONDS,
 )
+WAREHOUSE_COMMIT_ROWS: Final = _env.number(
+    "WAREHOUSE_COMMIT_ROWS",
+    "25000",
+    "Objects that one commit renames, or chunks that it copies. Other writers wait meanwhile.",
+    least=1000,
+    most=1_000_000,
+)
 WAREHOUSE_CHUNK_URL_SECONDS: Final = _env.number(
     "WAREHOUSE_CHUNK_URL_SECONDS", "3600", "How long the signed URL of one chunk is good.", least=1, most=DAY_SECONDS
 )

@@ -1,6 +1,6 @@
 from django.urls import path, register_converter
 
-from buckets.api import content, share_views, views
+from buckets.api import content, group_views, share_views, views
 from buckets.api.converters import BucketConverter, KeyConverter
 
 register_converter(BucketConverter, "bucket")
@@ -16,6 +16,9 @@ urlpatterns = [
     path("buckets/<bucket:bucket>/uploads", views.Uploads.as_view(), name="uploads"),
     path("buckets/<bucket:bucket>/downloads", views.Downloads.as_view(), name="downloads"),
     path("buckets/<bucket:bucket>/stat", views.StatObjects.as_view(), name="stat-objects"),
+    path("buckets/<bucket:bucket>/copy", group_views.CopyObjects.as_view(), name="copy-objects"),
+    path("buckets/<bucket:bucket>/rename", group_views.RenameObjects.as_view(), name="rename-objects"),
+    path("buckets/<bucket:bucket>/commits", group_views.Commits.as_view(), name="commits"),
     path("buckets/<bucket:bucket>/delete", views.DeleteObjects.as_view(), name="delete-objects"),
     path("shares", share_views.Shares.as_view(), name="shares"),
     path("shares/<int:share_id>", share_views.ShareDetail.as_view(), name="share-detail"),

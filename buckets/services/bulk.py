@@ -48,6 +48,18 @@ def run_in(statement: str, values: Iterable[Any]) -> list[Row]:
     return rows
 
 
+def run_values(
+    statement: str, *, columns: tuple[str, ...], rows: Sequence[Sequence[Any]], parameters: Sequence[Any] = ()
+) -> None:
+    """Runs a statement to which ``v`` is a table of ``columns`` and ``rows``; ``parameters`` are its own."""
+    at_once = (MAX_PARAMETERS - len(parameters)) // len(columns)
+    with connection.cursor() as cursor:
+        for at in range(0, len(rows), at_once):
+            part = rows[at : at + at_once]
+            table = f"WITH v ({', '.join(columns)}) AS (VALUES {_values(len(part), len(columns))})"
+            cursor.execute(f"{table} {statement}", [*(value for row in part for value in row), *parameters])
+
+
 @functools.lru_cache(maxsize=512)
 def placeholders(count: int) -> str:
     """``(%s, %s, ...)``"""

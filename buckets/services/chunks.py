@@ -20,7 +20,11 @@ class Owner(NamedTuple):
 
 
 def take_chunks_of_objects(owners: Mapping[int, Owner], *, reason: Outbox.Reason) -> list[DeadNeedle]:
-    """Deletes the chunk rows of these objects (by id); the needles that died of it."""
+    """Deletes the chunk rows of these objects (by id); the needles that died of it.
+
+    After `next_sequence` alone, whose row stays locked until the commit: copies of one needle may lie in two buckets,
+    and of two transactions that delete one each, neither would see that the other's is gone as well.
+    """
     rows = run_in(
         "DELETE FROM buckets_chunk WHERE object_id IN {in} "
         "RETURNING needle, volume_id, verdict, committed_at, object_id",

@@ -50,9 +50,10 @@ from buckets.names import (
 )
 from buckets.services.bulk import database_uuid, insert_rows, run_in
 from buckets.services.chunks import Owner, first_verdict, take_chunks_of_objects, take_chunks_of_uploads
-from buckets.services.conditions import require_conditions, require_quota
+from buckets.services.conditions import require_conditions
+from buckets.services.counts import Counts
 from buckets.services.intents import genuine_intent
-from buckets.services.locks import CountChange, LockedBucket, add_to_counts, lock_buckets
+from buckets.services.locks import LockedBucket, add_to_counts, lock_buckets
 from buckets.services.outbox import DeadNeedle, bury
 from buckets.verdicts import Committed, Refused, Stored, Verdict, from_json, rfc3339
 from keys.actions import Outcome
@@ -147,51 +148,6 @@ class _Lease:
 
 
 @dataclass(slots=True)
-class _Counts:
-    """What a bucket will hold, and what uploads in progress have reserved in it."""
-
-    bucket: LockedBucket
-    objects: int = field(init=False)
-    size_bytes: int = field(init=False)
-    reserved_objects: int = field(init=False)
-    reserved_bytes: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.objects, self.size_bytes = self.bucket.object_count, self.bucket.total_bytes
-        self.reserved_objects, self.reserved_bytes = self.bucket.reserved_objects, self.bucket.reserved_bytes
-
-    def replace(self, size_before: int | None, size: int, *, completes: Upload | None = None) -> None:
-        """Counts a version of ``size`` bytes in the place of another (None: of nothing). Raises QuotaExceeded.
-
-        ``completes``: the upload that it comes from, whose own reservation ends with it.
-        """
-        objects = 0 if size_before is not None else 1
-        size_bytes = size - (size_before or 0)
-        reserved_objects = self.reserved_objects - (completes.reserved_objects if completes else 0)
-        reserved_bytes = self.reserved_bytes - (completes.reserved_bytes if completes else 0)
-        require_quota(
-            self.bucket,
-            objects=self.objects + objects + reserved_objects,
-            size_bytes=self.size_bytes + size_bytes + reserved_bytes,
-            grows_objects=objects > 0,
-            grows_bytes=size_bytes > 0,
-        )
-        self.objects += objects
-        self.size_bytes += size_bytes
-        self.reserved_objects, self.reserved_bytes = reserved_objects, reserved_bytes
-
-    def change(self) -> CountChange:
-        """What that adds to the bucket's row."""
-        return CountChange(
-            self.bucket.id,
-            self.objects - self.bucket.object_count,
-            self.size_bytes - self.bucket.total_bytes,
-            self.reserved_objects - self.bucket.reserved_objects,
-            self.reserved_bytes - self.bucket.reserved_bytes,
-        )
-
-
-@dataclass(slots=True)
 class _Tally:
     """What the audit trail tells of one key's puts to one bucket; of refused ones how many, by code."""
 
@@ -214,7 +170,7 @@ class _Judge:
         self.now_text = rfc3339(self.now)
         self.now_value = connection.ops.adapt_datetimefield_value(self.now)
         self.server = server
-        self.counts = {bucket.id: _Counts(bucket) for bucket in buckets}
+        self.counts = {bucket.id: Counts(bucket) for bucket in buckets}
         self.dead: list[DeadNeedle] = []
         self.tallies: dict[tuple[int, str, str], _Tally] = {}
         self.lost_uploads: list[_Upload] = []
@@ -542,7 +498,7 @@ class _Judge:
             return {}
         rows = insert_rows(
             into="buckets_object",
-            columns=_OBJECT_COLUMNS,
+            columns=OBJECT_COLUMNS,
             rows=[
                 (
                     bucket_id,
@@ -673,12 +629,9 @@ class _Verdicts:
 def first_verdicts(needles: Iterable[int]) -> dict[int, _Known]:
     """Where judged needles are, and what was said of them; two queries."""
     needles = set(needles)
-    known = {
-        needle: _Known(volume_id, from_json(verdict))
-        for needle, volume_id, verdict in Outbox.objects.filter(needle__in=needles).values_list(
-            "needle", "volume_id", "verdict"
-        )
-    }
+    known: dict[int, _Known] = {}
+    # Chunks before the outbox: a needle that copies share may go from the one to the other meanwhile, by a commit in
+    # another bucket, and never comes back.
     chunks = Chunk.objects.filter(needle__in=needles).select_related("object__bucket")
     for chunk in chunks:
         if chunk.verdict is not None:
@@ -688,6 +641,10 @@ def first_verdicts(needles: Iterable[int]) -> dict[int, _Known]:
             owner = Owner(chunk.object.bucket.name, chunk.object.key, chunk.size)
             verdict = first_verdict(chunk.needle, owner, rfc3339(chunk.committed_at))
         known[chunk.needle] = _Known(chunk.volume_id, verdict)
+    for needle, volume_id, verdict_json in Outbox.objects.filter(needle__in=needles).values_list(
+        "needle", "volume_id", "verdict"
+    ):
+        known[needle] = _Known(volume_id, from_json(verdict_json))
     return known
 
 
@@ -730,7 +687,7 @@ def _attributes(needle: Needle, intent: Intent) -> tuple[str, dict[str, str]]:
     return content_type, metadata
 
 
-_OBJECT_COLUMNS = (
+OBJECT_COLUMNS = (
     "bucket_id",
     "key",
     "size",

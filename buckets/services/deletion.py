@@ -62,10 +62,10 @@ def _delete_batch(bucket_id: int) -> bool:
         return False  # somebody else was quicker
     rows = Object.objects.filter(bucket=bucket).order_by("key").values_list("pk", "bucket_id", "key", "size", "etag")
     found = list(rows[:OBJECTS_A_BATCH])
+    next_sequence()
     if found:
         remove_objects(bucket=bucket.name, found=found)
     is_empty = len(found) < OBJECTS_A_BATCH
     if is_empty:
         remove_bucket(bucket)
-    next_sequence()
     return not is_empty

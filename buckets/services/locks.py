@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from django.db import connection
 
+from buckets.errors import BucketDeleting, BucketUnknown
 from buckets.models import Bucket
 from buckets.selectors import require_bucket
 from buckets.services.bulk import run_in
@@ -41,11 +42,27 @@ class LockedBucket(NamedTuple):
 
 def lock_buckets(bucket_ids: Iterable[int]) -> list[LockedBucket]:
     """Those of the buckets that exist, closed ones too, locked in the order of their ids."""
+    return _lock("id", bucket_ids)
+
+
+def lock_buckets_named(names: Iterable[str]) -> dict[str, LockedBucket]:
+    """The buckets of these names, locked in the order of their ids. Raises BucketUnknown, BucketDeleting."""
+    names = set(names)
+    found = {bucket.name: bucket for bucket in _lock("name", names)}
+    for name in sorted(names):
+        if name not in found:
+            raise BucketUnknown(f"There is no bucket {name!r}.")
+        if found[name].deleting_at is not None:
+            raise BucketDeleting(f"Bucket {name!r} is being deleted.")
+    return found
+
+
+def _lock(column: str, values: Iterable[int] | Iterable[str]) -> list[LockedBucket]:
     lock = "FOR NO KEY UPDATE" if connection.features.has_select_for_no_key_update else ""
     rows = run_in(
         f"SELECT {', '.join(LockedBucket._fields)} FROM buckets_bucket "  # noqa: S608 - only the names above are put in
-        f"WHERE id IN {{in}} ORDER BY id {lock}",
-        sorted(set(bucket_ids)),
+        f"WHERE {column} IN {{in}} ORDER BY id {lock}",
+        sorted(set(values)),
     )
     return [LockedBucket(*row) for row in rows]
 

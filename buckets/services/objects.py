@@ -47,14 +47,17 @@ def delete_objects(*, bucket: str, keys: Iterable[str], if_match: str = "") -> D
         return Deleted(deleted=[], missing=wanted)
     for _, _, _, _, etag in found:
         require_conditions(etag=etag, if_match=if_match)
-    remove_objects(bucket=bucket, found=found)
     next_sequence()
+    remove_objects(bucket=bucket, found=found)
     gone = {key for _, _, key, _, _ in found}
     return Deleted(deleted=[key for key in wanted if key in gone], missing=[key for key in wanted if key not in gone])
 
 
 def remove_objects(*, bucket: str, found: list[tuple[int, int, str, int, str]]) -> None:
-    """Deletes objects of a bucket that its caller has locked; they are given as by `select_versions`, one at least."""
+    """Deletes objects of a bucket that its caller has locked; they are given as by `select_versions`, one at least.
+
+    After `next_sequence`, as `take_chunks_of_objects` wants it.
+    """
     owners = {object_id: Owner(bucket, key, size) for object_id, _, key, size, _ in found}
     dead = take_chunks_of_objects(owners, reason=Outbox.Reason.DELETED)
     run_in("DELETE FROM buckets_object WHERE id IN {in}", owners)

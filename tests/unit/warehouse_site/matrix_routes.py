@@ -227,6 +227,39 @@ ROUTES = (
         body={"keys": ["{key}"]},
         shows=(Shown.KEY, keys_in("objects")),
     ),
+    Route(
+        "copy-objects",
+        "POST",
+        on_key(Permission.OBJECTS_READ | Permission.OBJECTS_WRITE),
+        body={"copies": [{"from": "{key}", "to": "{key}"}]},
+    ),
+    Route(
+        "rename-objects",
+        "POST",
+        on_key(Permission.OBJECTS_READ | Permission.OBJECTS_WRITE | Permission.OBJECTS_DELETE),
+        body={"renames": [{"from": "{key}", "to": "{key}/b"}]},
+    ),
+    Route(
+        "rename-objects",
+        "POST",
+        on_key(Permission.OBJECTS_READ | Permission.OBJECTS_WRITE | Permission.OBJECTS_DELETE),
+        case="a prefix",
+        body={"prefix": "{key}", "to_prefix": "{key}/b"},
+    ),
+    Route(
+        "commits",
+        "POST",
+        on_key(Permission.OBJECTS_DELETE),
+        case="a delete",
+        body={"operations": [{"op": "delete", "key": "{key}"}]},
+    ),
+    Route(
+        "commits",
+        "POST",
+        on_key(Permission.OBJECTS_READ | Permission.OBJECTS_WRITE),
+        case="a copy",
+        body={"operations": [{"op": "copy", "from": "{key}", "to": "{key}"}]},
+    ),
     Route("delete-objects", "POST", on_key(Permission.OBJECTS_DELETE), body={"keys": ["{key}"]}),
     # --- writing ---
     Route(
