@@ -144,7 +144,11 @@ class Grant(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.bucket}/{self.prefix}: {', '.join(names(self.permissions))}"
+        return f"{self.bucket}/{self.prefix}: {', '.join(self.permission_names)}"
+
+    @property
+    def permission_names(self) -> list[str]:
+        return names(self.permissions)
 
 
 class RefreshFamily(models.Model):

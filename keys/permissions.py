@@ -1,6 +1,7 @@
 """The rights a key can hold, as bits of one integer."""
 
 import enum
+from collections.abc import Iterable
 from typing import Final
 
 
@@ -48,6 +49,18 @@ DESCRIPTIONS: Final[dict[Permission, str]] = {
     Permission.SHARE: "Make share links",
     Permission.ADMIN: "Everything, and the system itself",
 }
+
+
+def bits_of(given: Iterable[str]) -> int:
+    """The bits of names, in whatever case. Raises ValueError for one that there is not."""
+    bits = 0
+    for name in given:
+        try:
+            bits |= Permission[name.strip().upper()]
+        except KeyError:
+            known = ", ".join(names(ALL_PERMISSIONS))
+            raise ValueError(f"{name[:100]!r} is no permission. There are: {known}.") from None
+    return bits
 
 
 def names(bits: int) -> list[str]:

@@ -2,18 +2,20 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from keys.api.bodies import Body
 from keys.models import MAX_BUCKET_CHARS, MAX_NAME_CHARS, ApiKey, Grant
-from keys.permissions import ALL_PERMISSIONS, GRANTABLE
+from keys.permissions import ALL_PERMISSIONS, GRANTABLE, bits_of, names
 from keys.rights import GrantRow
 
 
-class SignInSerializer(serializers.Serializer[Any]):
+class SignInSerializer(Body):
     key = serializers.CharField(max_length=1000, help_text="whk_<id>_<secret>")
 
 
-class RefreshSerializer(serializers.Serializer[Any]):
+class RefreshSerializer(Body):
     refresh = serializers.CharField(max_length=8192)
 
 
@@ -36,14 +38,40 @@ class JwksSerializer(serializers.Serializer[Any]):
     keys = JwkSerializer(many=True)
 
 
-class GrantSerializer(serializers.ModelSerializer[Grant]):
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "integer", "minimum": 0, "maximum": ALL_PERMISSIONS},
+            {"type": "array", "items": {"type": "string", "enum": names(ALL_PERMISSIONS)}},
+        ]
+    }
+)
+class PermissionsField(serializers.IntegerField):
+    """Permission bits: their sum, or a list of their names; always shown as the sum."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, list):
+            if not all(isinstance(name, str) for name in data):
+                raise serializers.ValidationError("A list of names, or a number.")
+            try:
+                return bits_of(data)
+            except ValueError as error:
+                raise serializers.ValidationError(str(error)) from None
+        if isinstance(data, bool):
+            self.fail("invalid")
+        bits: int = super().to_internal_value(data)
+        return bits
+
+
+class GrantSerializer(Body, serializers.ModelSerializer[Grant]):
     bucket = serializers.CharField(max_length=MAX_BUCKET_CHARS)
     prefix = serializers.CharField(allow_blank=True, default="", trim_whitespace=False)
-    permissions = serializers.IntegerField(min_value=1, max_value=int(GRANTABLE))
+    permissions = PermissionsField(min_value=1, max_value=int(GRANTABLE), help_text="Bits, or a list of names.")
+    permission_names = serializers.ListField(child=serializers.CharField(), read_only=True)
 
     class Meta:
         model = Grant
-        fields = ("bucket", "prefix", "permissions")
+        fields = ("bucket", "prefix", "permissions", "permission_names")
         validators: tuple[()] = ()
 
     def to_internal_value(self, data: Any) -> Any:
@@ -55,12 +83,15 @@ class GrantSerializer(serializers.ModelSerializer[Grant]):
         return alone.validated_data
 
 
-class KeySerializer(serializers.ModelSerializer[ApiKey]):
+class KeySerializer(Body, serializers.ModelSerializer[ApiKey]):
     """A key as it is shown: never its secret."""
 
     name = serializers.CharField(max_length=MAX_NAME_CHARS)
-    permissions = serializers.IntegerField(
-        min_value=0, max_value=ALL_PERMISSIONS, default=0, help_text="Bits that hold in every bucket."
+    permissions = PermissionsField(
+        min_value=0,
+        max_value=ALL_PERMISSIONS,
+        default=0,
+        help_text="Bits that hold in every bucket: their sum, or a list of their names.",
     )
     grants = GrantSerializer(many=True, required=False)
 

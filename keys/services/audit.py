@@ -109,7 +109,7 @@ def put_row(
 ) -> tuple[Any, ...]:
     """As `row`, for the commits of puts, which are many: all values as the database takes them, ``detail`` as JSON.
 
-    Plain texts, for a database driver takes its time with an enum's.
+    Plain texts, for a database driver takes its time with an enum's. No address: the master meets no client here.
     """
     who = acting()
     return (
@@ -118,7 +118,7 @@ def put_row(
         _PUT,
         bucket,
         target,
-        who.address,
+        "",
         who.request_id,
         who.through.value,
         outcome,

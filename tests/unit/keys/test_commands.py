@@ -1,14 +1,17 @@
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from keys.errors import TokenRefused
 from keys.models import ApiKey
 from keys.permissions import Permission
-from keys.selectors import key_works
+from keys.rights import GrantRow
+from keys.selectors import key_works, rights_now
 from keys.services.keys import NewKey
 from keys.services.sign_in import issue_tokens
 from keys.tokens import read_access
@@ -40,13 +43,41 @@ def test_createkey_json(arguments: tuple[str, ...], bits: int) -> None:
     assert key_works(key_text=made["key"])
 
 
+def test_createkey_with_grants_an_end_and_a_description() -> None:
+    grants_given = ("--grant", "photos=OBJECTS_READ,share", "--grant", "logs/a=b/=3")
+    made = json.loads(run("createkey", "--json", "--expires", "30d", "--description", "nightly", *grants_given))
+    key = ApiKey.objects.get(pk=made["id"])
+    grants = rights_now([key.pk])[key.pk].grants
+    assert grants == (GrantRow("logs", "a=b/", 3), GrantRow("photos", "", 1025))
+    assert key.description == "nightly"
+    assert key.expires_at is not None
+    assert timedelta(days=29) < key.expires_at - timezone.now() <= timedelta(days=30)
+    made = json.loads(run("createkey", "--json", "--expires", "2999-01-31"))
+    assert ApiKey.objects.get(pk=made["id"]).expires_at == datetime(2999, 1, 31, tzinfo=UTC)
+
+
 def test_createkey_for_people() -> None:
-    out = run("createkey", "--admin")
-    assert "ADMIN" in out
+    out = run("createkey", "--admin", "--grant", "photos/x=3")
+    assert "ADMIN (2048)" in out
+    assert "photos/x: OBJECTS_READ, OBJECTS_WRITE (3)" in out
     assert key_works(key_text=out.splitlines()[-1])
 
 
-@pytest.mark.parametrize("arguments", [("--permissions", "FLY"), ("--permissions", "9999"), ("--name", "")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--permissions", "FLY"),
+        ("--permissions", "9999"),
+        ("--permissions", "-1"),
+        ("--name", ""),
+        ("--grant", "photos"),
+        ("--grant", "=1"),
+        ("--grant", "photos=ADMIN"),
+        ("--grant", "photos=0"),
+        ("--expires", "soon"),
+        ("--expires", "2001-01-01"),
+    ],
+)
 def test_createkey_refuses(arguments: tuple[str, ...]) -> None:
     with pytest.raises(CommandError):
         run("createkey", *arguments)

@@ -34,7 +34,9 @@ def test_make_read_change_delete(admin: NewKey, client_of: Callable[[NewKey], AP
     assert made.headers["Cache-Control"] == "no-store"
     body = made.json()
     assert body["key"].startswith(f"whk_{body['id']}_")
-    assert body["grants"] == [{"bucket": "b", "prefix": " a/", "permissions": 4}]
+    assert body["grants"] == [
+        {"bucket": "b", "prefix": " a/", "permissions": 4, "permission_names": ["OBJECTS_DELETE"]}
+    ]
     assert body["created_by"] == admin.key.pk
     assert APIClient().post("/api/v1/tokens", {"key": body["key"]}).status_code == 200
 
@@ -53,13 +55,27 @@ def test_make_read_change_delete(admin: NewKey, client_of: Callable[[NewKey], AP
     problem(client.delete(url), 404, "key_unknown")
 
 
+def test_rights_are_given_by_name_or_number(admin: NewKey, client_of: Callable[[NewKey], APIClient]) -> None:
+    client = client_of(admin)
+    grants = [{"bucket": "b", "permissions": ["OBJECTS_READ", "share"]}]
+    made = client.post("/api/v1/keys", {"name": "k", "permissions": ["KEYS_READ", "keys_manage"], "grants": grants})
+    shown = made.json()
+    assert (shown["permissions"], shown["permission_names"]) == (768, ["KEYS_READ", "KEYS_MANAGE"])
+    [grant] = shown["grants"]
+    assert (grant["permissions"], grant["permission_names"]) == (1025, ["OBJECTS_READ", "SHARE"])
+    shown.pop("key")
+    again = client.patch(f"/api/v1/keys/{shown['id']}", shown)  # what was got can be sent back
+    assert (again.status_code, again.json()) == (200, shown)
+    assert client.patch(f"/api/v1/keys/{shown['id']}", {"permissions": []}).json()["permissions"] == 0
+
+
 def test_a_change_leaves_what_it_does_not_name(admin: NewKey, client_of: Callable[[NewKey], APIClient]) -> None:
     client = client_of(admin)
     made = client.post(
         "/api/v1/keys", {"name": "k", "permissions": 3, "grants": [{"bucket": "b", "permissions": 4}]}
     ).json()
     changed = client.patch(f"/api/v1/keys/{made['id']}", {"name": "other"}).json()
-    assert (changed["permissions"], changed["grants"]) == (3, [{"bucket": "b", "prefix": "", "permissions": 4}])
+    assert (changed["permissions"], changed["grants"]) == (3, made["grants"])
     assert ApiKey.objects.get(pk=made["id"]).generation == 1
 
 
@@ -71,6 +87,13 @@ def test_a_change_leaves_what_it_does_not_name(admin: NewKey, client_of: Callabl
         ({"name": "k", "permissions": 4096}, "permissions"),
         ({"name": "k", "permissions": -1}, "permissions"),
         ({"name": "k", "permissions": "many"}, "permissions"),
+        ({"name": "k", "permissions": True}, "permissions"),
+        ({"name": "k", "permissions": ["FLY"]}, "permissions"),
+        ({"name": "k", "permissions": [1]}, "permissions"),
+        ({"name": "k", "premissions": 1}, "premissions"),
+        ({"name": "k", "grants": [{"bucket": "b", "permissions": 1, "perfix": "a"}]}, "grants.0.perfix"),
+        ({"name": "k", "grants": [{"bucket": "b", "permissions": ["ADMIN"]}]}, "grants.0.permissions"),
+        ({"name": "k", "grants": [{"bucket": "b", "permissions": []}]}, "grants.0.permissions"),
         ({"name": "k", "permissions": 1 << 70}, "permissions"),
         ({"name": "k", "grants": [{"permissions": 1}]}, "grants.0.bucket"),
         ({"name": "k", "grants": [{"bucket": "b", "permissions": 2048}]}, "grants.0.permissions"),
@@ -158,7 +181,8 @@ def test_a_changed_key_has_whole_grants(
     answer = client_of(admin).patch(url, {"grants": [grant]})
     assert answer.status_code == status
     if status == 200:
-        assert answer.json()["grants"] == [{"bucket": "photos", "prefix": "", "permissions": 1}]
+        [whole] = answer.json()["grants"]
+        assert (whole["bucket"], whole["prefix"], whole["permissions"]) == ("photos", "", 1)
     else:
         assert all(field.startswith("grants.0") for field in answer.json()["errors"])
 
