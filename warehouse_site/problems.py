@@ -150,6 +150,16 @@ def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpR
     return _page_or_problem(request, 403, "permission_denied", "This is not allowed")
 
 
+def csrf_refused(request: HttpRequest, reason: str = "") -> HttpResponse:  # noqa: ARG001
+    """Django's CSRF_FAILURE_VIEW: a form of another site, or of a page that was open for too long."""
+    return _page_or_problem(
+        request,
+        403,
+        "permission_denied",
+        "The form is out of date: go back, load the page again, and send it once more",
+    )
+
+
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:  # noqa: ARG001
     """Django's handler404."""
     return _page_or_problem(request, 404, "not_found", "There is nothing here")

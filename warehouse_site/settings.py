@@ -201,8 +201,8 @@ MIDDLEWARE = [
     "warehouse_site.middleware.RequestIdMiddleware",
     "warehouse_site.middleware.ActingMiddleware",
     "warehouse_site.middleware.HeadMiddleware",
+    "warehouse_site.middleware.SecurityHeadersMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "warehouse_site.middleware.ContentSecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "warehouse_site.middleware.BodyLimitMiddleware",
     "warehouse_site.middleware.InternalMiddleware",
@@ -289,6 +289,7 @@ LOGIN_REDIRECT_URL = "landing"
 LOGOUT_REDIRECT_URL = "landing"
 SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_HTTPONLY = True
+CSRF_FAILURE_VIEW = "warehouse_site.problems.csrf_refused"
 CSRF_COOKIE_HTTPONLY = False  # HTMX and the browsable API send it back in a header
 
 # --- Static files -------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import Client, RequestFactory
 from pytest_django import Settings
 
+from keys.permissions import Permission
+from keys.services.keys import create_key
 from warehouse_site import logs, middleware
 
 
@@ -39,19 +41,94 @@ def test_json_lines_hold_what_was_said() -> None:
     assert line["time"].endswith("+00:00")
 
 
-def test_security_headers(client: Client) -> None:
-    headers = client.get("/").headers
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("/", {}),
+        ("/admin/login/", {}),
+        ("/admin/", {}),
+        ("/nowhere", {}),
+        ("/api/v1", {}),
+        ("/api/v1/buckets", {}),
+        ("/api/v1/nowhere", {}),
+        ("/api/schema", {}),
+        ("/.well-known/jwks.json", {}),
+        ("/static/warehouse/admin.css", {}),
+        ("/static/nothing.css", {}),
+        ("/", {"HTTP_HOST": "somebody.else"}),
+        ("/api/v1/tokens", {"CONTENT_LENGTH": str(1 << 40)}),
+    ],
+)
+@pytest.mark.django_db
+def test_every_answer_has_the_security_headers(client: Client, path: str, options: dict[str, str]) -> None:
+    headers = client.get(path, **options).headers  # type: ignore[arg-type]
     assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "unsafe-inline" not in headers["Content-Security-Policy"]
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "same-origin"
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+
+
+@pytest.mark.django_db
+def test_a_host_that_is_refused_before_the_redirect_to_https(client: Client, settings: Settings) -> None:
+    settings.SECURE_SSL_REDIRECT = True
+    refused = client.get("/", HTTP_HOST="somebody.else")
+    assert (refused.status_code, refused.headers["X-Frame-Options"]) == (400, "DENY")
+
+
+@pytest.mark.parametrize("path", ["/api/docs", "/api/v1"])
+def test_pages_of_the_api_alone_may_have_styles_in_them(client: Client, path: str) -> None:
+    policy = client.get(path, headers={"Accept": "text/html"}).headers["Content-Security-Policy"]
+    assert "style-src 'self' 'unsafe-inline'" in policy
+    assert "script-src" not in policy
+
+
+@pytest.mark.django_db
+class TestForms:
+    """What another site could have a browser send for somebody who is signed in."""
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("post", "/admin/buckets/bucket/add/"),
+            ("post", "/admin/keys/apikey/1/delete/"),
+            ("post", "/admin/logout/"),
+            ("post", "/admin/login/"),
+            ("post", "/api/auth/sign-in"),
+            ("post", "/api/auth/sign-out"),
+            ("post", "/api/v1/buckets"),
+            ("patch", "/api/v1/keys/1"),
+            ("delete", "/api/v1/keys/1"),
+        ],
+    )
+    def test_a_form_without_its_token_is_refused(self, method: str, path: str) -> None:
+        client = Client(enforce_csrf_checks=True)
+        key = create_key(actor=None, name="k", permissions=int(Permission.ADMIN)).key
+        client.force_login(key)
+        answer = getattr(client, method)(path)
+        assert answer.status_code == 403
+        key.refresh_from_db()
+        if path.startswith("/api/v1/"):
+            assert answer.json()["code"] == "permission_denied"
+        else:
+            assert "load the page again" in (answer.content.decode() + str(answer.headers)) or path.startswith("/api/")
+
+    def test_cookies_are_kept_from_scripts_and_other_sites(self, client: Client) -> None:
+        key = create_key(actor=None, name="k", permissions=int(Permission.ADMIN))
+        client.get("/admin/login/")
+        answer = client.post("/admin/login/", {"key": key.text, "next": "/admin/"})
+        assert answer.status_code == 302
+        session = answer.cookies["sessionid"]
+        assert (session["httponly"], session["samesite"], session["secure"]) == (True, "Lax", "")
+        assert answer.cookies["csrftoken"]["samesite"] == "Lax"
 
 
 def test_a_views_own_policy_stands() -> None:
     def view(request: HttpRequest) -> HttpResponse:
         return HttpResponse(headers={"Content-Security-Policy": "sandbox"})
 
-    response = middleware.ContentSecurityMiddleware(view)(RequestFactory().get("/"))
+    response = middleware.SecurityHeadersMiddleware(view)(RequestFactory().get("/"))
     assert response.headers["Content-Security-Policy"] == "sandbox"
 
 
@@ -109,6 +186,7 @@ class TestInternal:
         assert response.headers["Content-Length"] == str(len(response.content))
         assert response.headers["X-Request-Id"] == "mine"
         assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert "unsafe-inline" not in response.headers["Content-Security-Policy"]
 
     def test_large_bodies_are_refused_unread(self, client: Client, settings: Settings) -> None:
         settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
