@@ -255,7 +255,9 @@ def _database() -> dict[str, Any]:
             )
     else:
         config = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(WAREHOUSE_DATA / "db.sqlite3")}
-    if config["ENGINE"] == "django.db.backends.sqlite3":
+    if config["ENGINE"] == "django.db.backends.postgresql":
+        config["ENGINE"] = "warehouse_site.postgresql"
+    else:
         config["ENGINE"] = "warehouse_site.sqlite"
         config["CONN_MAX_AGE"] = None  # a thread keeps its connection, and with it SQLite's page cache
         config["OPTIONS"] = {

@@ -103,7 +103,7 @@ def test_the_environment_becomes_settings(tmp_path: Path) -> None:
     )
     assert full[:3] == ["/srv/store", "https://store.example", 1 << 20]
     assert set(full[3]) >= {"store.example", "master", "other.example"}
-    assert full[4:6] == ["django.db.backends.postgresql", "redis://h/0"]
+    assert full[4:6] == ["warehouse_site.postgresql", "redis://h/0"]
     assert "redis" in full[6]
 
 

@@ -65,7 +65,7 @@ def test_lease(api: APIClient, lab: Lab) -> None:
     same_for_all_sizes(lease, most=2)  # the number comes from a block, but inside of a test's transaction
 
 
-@pytest.mark.parametrize("query", ["", "&delimiter=/", "&order=newest", "&prefix=dir0", "&after=dir0000"])
+@pytest.mark.parametrize("query", ["", "&delimiter=/", "&order=newest", "&prefix=dir0", "&after=dir0000", "&search=k"])
 def test_list(api: APIClient, crowd: list[str], query: str) -> None:
     def page(limit: int) -> None:
         answer = api.get(f"/api/v1/buckets/photos/objects?limit={limit}{query}").json()
