@@ -1,7 +1,6 @@
 """The shapes of buckets, objects and uploads in the API."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 from rest_framework import serializers
@@ -16,7 +15,7 @@ from buckets.services.leases import Lease
 from buckets.services.uploads import ChunkSlot, Slots
 from buckets.sizes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from buckets.verdicts import rfc3339
-from keys.api.bodies import Body
+from keys.api.bodies import Body, FlagField, Query, TextField
 from volume_server.intent import MAX_COUNT
 from volume_server.record import MAX_DATA_BYTES
 
@@ -24,22 +23,6 @@ MAX_KEYS = 1000
 """In one batch call."""
 MAX_NUMBER = (1 << 63) - 1
 MAX_METADATA_FILTERS = 16
-
-
-class TextField(serializers.CharField):
-    """Text as it is given: nothing is trimmed, and numbers are no text. ``error_of`` says what is wrong with one."""
-
-    def __init__(self, *, error_of: Callable[[str], str | None] | None = None, **options: Any) -> None:
-        self.error_of = error_of
-        super().__init__(trim_whitespace=False, **options)
-
-    def to_internal_value(self, data: object) -> str:
-        if not isinstance(data, str):
-            self.fail("invalid")
-        text: str = super().to_internal_value(data)
-        if self.error_of is not None and (problem := self.error_of(text)) is not None:
-            raise serializers.ValidationError(problem)
-        return text
 
 
 class MetadataField(serializers.DictField):
@@ -54,11 +37,11 @@ class MetadataField(serializers.DictField):
         return metadata
 
 
-class OnlyNewField(serializers.BooleanField):
+class OnlyNewField(FlagField):
     """If-None-Match: true, or the ``*`` of the header."""
 
-    TRUE_VALUES = {True, "*"}
-    FALSE_VALUES = {False}
+    def to_internal_value(self, data: object) -> bool:
+        return data == "*" or super().to_internal_value(data)
 
 
 # --- buckets ---
@@ -142,7 +125,7 @@ class BucketDeletionSerializer(BucketSerializer):
         )
 
 
-class BucketDeleteQuerySerializer(Body):
+class BucketDeleteQuerySerializer(Query):
     force = serializers.BooleanField(default=False, help_text="Also where there are objects: they are deleted as well.")
 
 
@@ -151,7 +134,7 @@ class BucketListSerializer(serializers.Serializer[Any]):
     next_after = serializers.CharField(allow_null=True, help_text="`after` of the next page; null: there is none.")
 
 
-class BucketQuerySerializer(serializers.Serializer[Any]):
+class BucketQuerySerializer(Query):
     after = TextField(default="", allow_blank=True, help_text="Names behind this one.")
     limit = serializers.IntegerField(default=MAX_PAGE, min_value=1, max_value=MAX_PAGE)
 
@@ -193,7 +176,7 @@ def _type_filter_error(text: str) -> str | None:
     return names.content_type_error(text) if text else None
 
 
-class ObjectQuerySerializer(Body):
+class ObjectQuerySerializer(Query):
     prefix = TextField(default="", allow_blank=True, max_length=names.MAX_KEY_BYTES)
     delimiter = TextField(
         default="", allow_blank=True, max_length=64, help_text="Keys that have it behind the prefix are grouped."
@@ -302,9 +285,7 @@ class UploadRequestSerializer(Body):
     if_none_match = OnlyNewField(
         required=False, allow_null=True, help_text='`true` or `"*"`: only where there is no object.'
     )
-    held = serializers.BooleanField(
-        required=False, help_text="The last chunk makes it `ready`; only `commits` makes it an object."
-    )
+    held = FlagField(required=False, help_text="The last chunk makes it `ready`; only `commits` makes it an object.")
 
     def validated_options(self) -> dict[str, Any]:
         """What the caller gave; null is as good as nothing."""

@@ -7,10 +7,9 @@ from django.utils import timezone
 from rest_framework import serializers
 
 from buckets import names
-from buckets.api.serializers import TextField
 from buckets.models import MAX_DESCRIPTION_CHARS, Share
 from buckets.services.shares import MAX_DOWNLOADS, MAX_PASSWORD_CHARS
-from keys.api.bodies import Body
+from keys.api.bodies import Body, FlagField, Query, TextField
 from keys.models import MAX_BUCKET_CHARS
 
 MAX_SECONDS = 100 * 366 * 24 * 3600
@@ -26,9 +25,7 @@ class ShareTerms(Body):
     max_downloads = serializers.IntegerField(
         required=False, allow_null=True, min_value=1, max_value=MAX_DOWNLOADS, help_text="null: no limit."
     )
-    one_time = serializers.BooleanField(
-        required=False, write_only=True, help_text="true: the same as `max_downloads` 1."
-    )
+    one_time = FlagField(required=False, write_only=True, help_text="true: the same as `max_downloads` 1.")
     password = TextField(
         required=False,
         allow_null=True,
@@ -61,7 +58,7 @@ class ShareSerializer(ShareTerms):
     id = serializers.IntegerField(read_only=True)
     bucket = TextField(error_of=names.bucket_name_error, source="bucket.name")
     key = TextField(error_of=names.key_error)
-    inline = serializers.BooleanField(required=False, help_text="Browsers show the object instead of saving it.")
+    inline = FlagField(required=False, help_text="Browsers show the object instead of saving it.")
     state = serializers.ChoiceField(choices=Share.State.choices, read_only=True)
     has_password = serializers.BooleanField(read_only=True)
     download_count = serializers.IntegerField(read_only=True)
@@ -84,7 +81,7 @@ class ShareChangeSerializer(ShareSerializer):
 
     bucket = TextField(read_only=True, source="bucket.name")
     key = TextField(read_only=True)
-    inline = serializers.BooleanField(read_only=True)
+    inline = FlagField(read_only=True)
 
 
 class ShareListSerializer(serializers.Serializer[Any]):
@@ -92,7 +89,7 @@ class ShareListSerializer(serializers.Serializer[Any]):
     next_after = serializers.IntegerField(allow_null=True, help_text="`after` of the next page; null: there is none.")
 
 
-class ShareQuerySerializer(serializers.Serializer[Any]):
+class ShareQuerySerializer(Query):
     bucket = TextField(default="", allow_blank=True, max_length=MAX_BUCKET_CHARS, help_text="Those of one bucket.")
     after = serializers.IntegerField(min_value=0, max_value=(1 << 63) - 1, default=0)
     limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)

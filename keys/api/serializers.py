@@ -5,18 +5,18 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from keys.api.bodies import Body
+from keys.api.bodies import Body, Query, TextField
 from keys.models import MAX_BUCKET_CHARS, MAX_NAME_CHARS, ApiKey, Grant
 from keys.permissions import ALL_PERMISSIONS, GRANTABLE, bits_of, names
 from keys.rights import GrantRow
 
 
 class SignInSerializer(Body):
-    key = serializers.CharField(max_length=1000, help_text="whk_<id>_<secret>")
+    key = TextField(max_length=1000, trim_whitespace=True, help_text="whk_<id>_<secret>")
 
 
 class RefreshSerializer(Body):
-    refresh = serializers.CharField(max_length=8192)
+    refresh = TextField(max_length=8192, trim_whitespace=True)
 
 
 class TokenPairSerializer(serializers.Serializer[Any]):
@@ -64,8 +64,8 @@ class PermissionsField(serializers.IntegerField):
 
 
 class GrantSerializer(Body, serializers.ModelSerializer[Grant]):
-    bucket = serializers.CharField(max_length=MAX_BUCKET_CHARS)
-    prefix = serializers.CharField(allow_blank=True, default="", trim_whitespace=False)
+    bucket = TextField(max_length=MAX_BUCKET_CHARS)
+    prefix = TextField(allow_blank=True, default="")
     permissions = PermissionsField(min_value=1, max_value=int(GRANTABLE), help_text="Bits, or a list of names.")
     permission_names = serializers.ListField(child=serializers.CharField(), read_only=True)
 
@@ -86,7 +86,8 @@ class GrantSerializer(Body, serializers.ModelSerializer[Grant]):
 class KeySerializer(Body, serializers.ModelSerializer[ApiKey]):
     """A key as it is shown: never its secret."""
 
-    name = serializers.CharField(max_length=MAX_NAME_CHARS)
+    name = TextField(max_length=MAX_NAME_CHARS, trim_whitespace=True)
+    description = TextField(required=False, allow_blank=True, trim_whitespace=True)
     permissions = PermissionsField(
         min_value=0,
         max_value=ALL_PERMISSIONS,
@@ -133,6 +134,6 @@ class KeyListSerializer(serializers.Serializer[Any]):
     next_after = serializers.IntegerField(allow_null=True, help_text="`after` of the next page.")
 
 
-class PageSerializer(serializers.Serializer[Any]):
+class PageSerializer(Query):
     after = serializers.IntegerField(min_value=0, default=0)
     limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)

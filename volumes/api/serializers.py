@@ -5,7 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from keys.api.bodies import Body
+from keys.api.bodies import Body, FlagField, Query
 from volumes.models import JobState, Replica, Server, Volume
 from volumes.reports import MAX_BYTES
 
@@ -68,7 +68,7 @@ class CompactSerializer(Body):
     rate_bytes = serializers.IntegerField(
         default=0, min_value=0, max_value=MAX_BYTES, help_text="Bytes a second; 0: as fast as it goes."
     )
-    drop_damage = serializers.BooleanField(
+    drop_damage = FlagField(
         default=False, help_text="Leave damage behind that holds no needle which the volume's index knows."
     )
 
@@ -126,7 +126,7 @@ class VolumeListSerializer(serializers.Serializer[Any]):
     next_after = serializers.IntegerField(allow_null=True, help_text="`after` of the next page; null on the last one.")
 
 
-class VolumeQuerySerializer(serializers.Serializer[Any]):
+class VolumeQuerySerializer(Query):
     after = serializers.IntegerField(default=0, min_value=0, help_text="Volumes with a higher number.")
     limit = serializers.IntegerField(default=100, min_value=1, max_value=MAX_PAGE)
     state = serializers.ChoiceField(choices=Volume.State.choices, required=False)
