@@ -11,6 +11,7 @@ from rest_framework.views import APIView
 
 from keys import api
 from keys.actions import Outcome, Through
+from keys.api.bodies import Query
 from keys.models import MAX_ACTION_CHARS, MAX_BUCKET_CHARS, MAX_TARGET_CHARS, AuditEntry
 from keys.permissions import Permission
 from keys.selectors import AuditPlace, list_audit
@@ -71,7 +72,7 @@ class AuditListSerializer(serializers.Serializer[Any]):
     next_after = PlaceField(allow_null=True, help_text="`after` of the next page; null: there is none.")
 
 
-class AuditQuerySerializer(serializers.Serializer[Any]):
+class AuditQuerySerializer(Query):
     after = PlaceField(required=False, help_text="`next_after` of the page before.")
     limit = serializers.IntegerField(min_value=1, max_value=MAX_PAGE, default=100)
     key = serializers.IntegerField(required=False, min_value=1, max_value=_MAX_ID, help_text="Done by this key.")
