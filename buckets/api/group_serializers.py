@@ -6,11 +6,11 @@ from typing import Any
 from rest_framework import serializers
 
 from buckets import names
-from buckets.api.serializers import MetadataField, ObjectSerializer, OnlyNewField, TextField
+from buckets.api.serializers import MetadataField, ObjectSerializer, OnlyNewField
 from buckets.services.groups import MAX_OPERATIONS, CommitUpload, Copy, Delete, Operation, Outcome, Rename, Version
 from buckets.services.prefixes import RenamedPrefix
 from buckets.verdicts import rfc3339
-from keys.api.bodies import Body
+from keys.api.bodies import Body, FlagField, TextField
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class CopySerializer(_FromTo):
 
 
 class RenameSerializer(_FromTo):
-    overwrite = serializers.BooleanField(required=False, help_text="Else an object of the new key is an error.")
+    overwrite = FlagField(required=False, help_text="Else an object of the new key is an error.")
 
     def operation(self, given: dict[str, Any]) -> Rename:
         given = _given(given)
@@ -118,7 +118,7 @@ class OperationSerializer(serializers.Serializer[Any]):
     key = TextField(required=False, help_text="`delete`.")
     to = TextField(required=False, help_text="`copy`, `rename`.")
     bucket = TextField(required=False, help_text="`copy`: of the copy; else the source's own.")
-    overwrite = serializers.BooleanField(required=False, help_text="`rename`.")
+    overwrite = FlagField(required=False, help_text="`rename`.")
     content_type = TextField(required=False, help_text="`copy`: instead of the source's.")
     metadata = MetadataField(required=False, help_text="`copy`: instead of the source's.")
     from_if_match = TextField(
@@ -160,7 +160,7 @@ class RenamesSerializer(Body):
     to_prefix = TextField(
         required=False, allow_blank=True, error_of=lambda text: names.key_error(text) if text else None
     )
-    overwrite = serializers.BooleanField(required=False, help_text="With `prefix`: objects of the new keys, too.")
+    overwrite = FlagField(required=False, help_text="With `prefix`: objects of the new keys, too.")
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "renames" in attrs:
