@@ -12,9 +12,12 @@ from buckets.models import Bucket, Chunk, Object, Outbox, Upload
 from buckets.services import deletion
 from buckets.services.buckets import create_bucket, delete_bucket
 from buckets.services.deletion import close_bucket, delete_closed_buckets
+from buckets.services.groups import CommitUpload, Copy, Delete, Operation, Rename, commit_group
 from buckets.services.objects import delete_objects
+from buckets.services.prefixes import rename_prefix
 from buckets.services.uploads import Slots, abort_upload, create_upload, resume_upload
 from buckets.verdicts import Committed, Refused, Stored, Verdict
+from keys.errors import WarehouseError
 from tests.support.races import at_once
 from tests.unit.buckets.lab import Lab, Put, chunk_put, forget_caches, require_sound
 from tests.unit.volumes.factories import make_server, make_volume
@@ -290,3 +293,71 @@ def test_a_bucket_is_made_once_and_deleted_empty(lab: Lab) -> None:
             assert verdict == "Committed"
             assert delete_objects(bucket="photos", keys=["k"]).deleted == ["k"]
         require_sound(needles=[put.needle])
+
+
+def test_the_last_two_copies_of_a_needle_die_in_two_buckets(lab: Lab) -> None:
+    """Their writers hold different locks; one of them must see that it was the last."""
+    create_bucket(name="other")
+    for _ in range(ROUNDS * 2):
+        [put] = puts_of(lab, "k")
+        lab.confirm(put)
+        commit_group(bucket="photos", operations=[Copy("k", "k", target_bucket="other")])
+        at_once(*[partial(delete_objects, bucket=bucket, keys=["k"]) for bucket in ("photos", "other")])
+        assert not Chunk.objects.exists()
+        assert Outbox.objects.filter(needle=put.needle).count() == 1
+        require_sound(needles=[put.needle])
+
+
+def test_a_needle_is_confirmed_again_while_its_last_copy_dies_elsewhere(lab: Lab) -> None:
+    create_bucket(name="other")
+    for _ in range(ROUNDS):
+        [put] = puts_of(lab, "k")
+        first = lab.confirm(put)
+        commit_group(bucket="photos", operations=[Copy("k", "k", target_bucket="other"), Delete("k")])
+        jobs = [partial(lab.confirm, put)] * 3
+        delete = partial(delete_objects, bucket="other", keys=["k"])
+        assert at_once(*jobs, delete)[:3] == [first] * 3
+        assert not Object.objects.exists()
+        require_sound(needles=[put.needle])
+
+
+def test_groups_copies_and_renames_of_the_same_keys(lab: Lab, settings: object) -> None:
+    """Whatever comes first: a group is there whole or not at all, in both buckets, and nobody waits for ever."""
+    settings.WAREHOUSE_CHUNK_SIZE = 10  # type: ignore[attr-defined]
+    create_bucket(name="other")
+
+    def commit(bucket: str, *operations: Operation) -> str:
+        try:
+            commit_group(bucket=bucket, operations=operations)
+        except WarehouseError as error:
+            return error.code
+        return "done"
+
+    def rename(prefix: str, to_prefix: str) -> str:
+        try:
+            rename_prefix(bucket="photos", prefix=prefix, to_prefix=to_prefix)
+        except WarehouseError as error:
+            return error.code
+        return "done"
+
+    for number in range(ROUNDS):
+        puts = puts_of(lab, f"{number}/a", f"{number}/b")
+        lab.confirm(*puts)
+        slots = create_upload(bucket="photos", holder=lab.rights, key=f"{number}/up", size=20, held=True)
+        chunks = [chunk_put(chunk) for chunk in slots.chunks]
+        lab.confirm(*chunks)
+        a, b, up, there = (f"{number}/{name}" for name in ("a", "b", "up", "there"))
+        late = puts_of(lab, a)
+        jobs = [
+            partial(commit, "photos", CommitUpload(slots.upload.pk), Copy(up, there, target_bucket="other")),
+            partial(commit, "photos", CommitUpload(slots.upload.pk), Delete(a)),
+            partial(commit, "photos", Copy(a, there, target_bucket="other"), Rename(b, f"{number}/c")),
+            partial(commit, "other", Copy(there, b, target_bucket="photos"), Delete(there)),
+            partial(rename, f"{number}/", f"{number}/in/"),
+            partial(state_of, lab, late[0]),
+        ]
+        outcomes = at_once(*jobs)
+        assert outcomes[:2].count("done") <= 1
+        completed = Upload.objects.get(pk=slots.upload.pk).state == "completed"
+        assert completed == ("done" in outcomes[:2])
+        require_sound(needles=needles_of(puts, chunks, late))
