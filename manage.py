@@ -35,6 +35,7 @@ def main() -> None:
 
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
+    from django.db.utils import OperationalError, ProgrammingError
 
     from warehouse_site.up_options import export_options
 
@@ -43,6 +44,22 @@ def main() -> None:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(f"manage.py: {error}")
+    except (OperationalError, ProgrammingError) as error:
+        if "--traceback" in sys.argv:
+            raise
+        sys.exit(f"manage.py: {no_database(error)}")
+
+
+def no_database(error: Exception) -> str:
+    """What to say instead of a traceback where there is no store, or it is not up to date."""
+    from django.conf import settings
+
+    where = "that DATABASE_URL names" if settings.DATABASE_URL else f"in {settings.WAREHOUSE_DATA} (WAREHOUSE_DATA)"
+    return (
+        f"the database {where} cannot be used: {str(error).strip().splitlines()[0]}.\n"
+        "Is that the store you mean? `manage.py up --init` makes one there, or brings it up to date; "
+        "--traceback shows where it went wrong."
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ class Command(BaseCommand):
             "--permissions",
             type=permission_bits,
             default=0,
-            help="bits that hold in every bucket: a number, or names such as OBJECTS_READ,OBJECTS_WRITE",
+            help="bits that hold in every bucket: a number, or names such as OBJECTS_READ,OBJECTS_WRITE. There are: "
+            + ", ".join(f"{name} ({int(bit)})" for name, bit in Permission.__members__.items()),
         )
         parser.add_argument(
             "--grant",

@@ -15,6 +15,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         replaced = rotate_keys()
-        self.stdout.write("Every token is invalid now.")
+        self.stdout.write(
+            "Every token, session, lease and signed URL is invalid now, for volume servers within two heartbeats. "
+            "Keys stay good: sign in with them again."
+        )
         if not replaced:
             self.stdout.write("The key that signs tokens comes from WAREHOUSE_JWT_KEY: change it there.")

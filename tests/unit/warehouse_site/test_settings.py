@@ -173,3 +173,18 @@ def test_what_a_start_writes_is_for_its_user_alone(tmp_path: Path) -> None:
     written = list(data.rglob("*"))
     assert data / "db.sqlite3" in written
     assert [path for path in written if path.stat().st_mode & 0o077] == []
+
+
+@pytest.mark.parametrize("command", ["createkey --name x", "compact --all", "scrub 5", "rotatekeys"])
+def test_a_command_without_a_store_is_a_clear_message(tmp_path: Path, command: str) -> None:
+    done = manage(tmp_path, *command.split())
+    assert done.returncode == 1
+    assert str(tmp_path / "data") in done.stderr
+    assert "manage.py up --init" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "data").mkdir()
+    done = manage(tmp_path, *command.split())  # an empty database
+    assert "no such table" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in manage(tmp_path, *command.split(), "--traceback").stderr
