@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from keys.actions import Action
 from keys.permissions import Permission
 from tests.support.programs import ROOT
 from warehouse_site.settings import ENVIRONMENT
@@ -32,6 +33,11 @@ def test_permission_table_is_what_the_code_knows() -> None:
     design = (ROOT / "docs" / "design.md").read_text()
     written = {name: int(bit) for bit, name in re.findall(r"\| (\d+) \| ([A-Z_]+) (?=\|)", design)}
     assert written == {permission.name: int(permission) for permission in Permission}
+
+
+def test_every_action_of_the_audit_trail_is_in_the_protocol() -> None:
+    protocol = (ROOT / "docs" / "protocol.md").read_text()
+    assert [action.value for action in Action if f"`{action.value}`" not in protocol] == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
