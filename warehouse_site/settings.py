@@ -178,6 +178,7 @@ TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 32 * MIB  # a batch of 1,000 keys of 1 KiB, six-fold escaped in JSON, fits with room
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 16_000  # the form of a key with a thousand grants; 10,000 rows of a list, chosen
 
 INSTALLED_APPS = [
     "warehouse_site.apps.WarehouseSiteConfig",

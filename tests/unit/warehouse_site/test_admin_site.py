@@ -351,3 +351,22 @@ def test_deleting_objects_of_several_buckets_is_one_act(site: Client, full: Lab)
     assert not Object.objects.exists()
     require_sound()
     assert delete_objects(bucket="photos", keys=["b"]).missing == ["b"]
+
+
+def test_a_key_with_many_grants_can_be_saved(site: Client, full: Lab) -> None:
+    grants = [GrantRow(f"b{n:03}", "", 63 | 1024) for n in range(200)]
+    key = create_key(actor=None, name="k", grants=grants).key
+    form: dict[str, Any] = {
+        "name": "renamed",
+        "description": "",
+        "grants-TOTAL_FORMS": 200,
+        "grants-INITIAL_FORMS": 200,
+    }
+    for index, row in enumerate(key.grants.all()):
+        line = {"id": row.pk, "key": key.pk, "bucket": row.bucket, "prefix": ""}
+        form |= {f"grants-{index}-{name}": value for name, value in line.items()}
+        form[f"grants-{index}-permissions"] = [str(1 << bit) for bit in (*range(6), 10)]
+    assert site.post(url(ApiKey, "change", key.pk), form).status_code == 302
+    key.refresh_from_db()
+    assert (key.name, key.generation) == ("renamed", 1)
+    assert {row.permissions for row in key.grants.all()} == {63 | 1024}
