@@ -53,13 +53,15 @@ def test_overwritten_and_deleted_needles_are_tombstoned_and_the_living_stay(
         api.put(bucket, "overwritten", b"old")
         api.put_chunks(bucket, "deleted", b"d" * (3 * CHUNK_SIZE))
         api.put(bucket, "kept", b"kept")
+        api.put(bucket, "copied", b"copied")
+        api.post(f"buckets/{bucket}/copy", {"copies": [{"from": "copied", "to": "copy"}]}, status=200)
         dead = direct_urls("overwritten") + direct_urls("deleted")
-        alive = direct_urls("kept")
+        alive = direct_urls("kept") + direct_urls("copied")
         assert len(dead) == 4
         assert {send("GET", url).status for url in dead + alive} == {200}
 
         api.put(bucket, "overwritten", b"new")
-        api.post(f"buckets/{bucket}/delete", {"keys": ["deleted"]}, status=200)
+        api.post(f"buckets/{bucket}/delete", {"keys": ["deleted", "copied"]}, status=200)
         alive += direct_urls("overwritten")
         assert {send("GET", url).status for url in dead} == {200}, "a URL that was handed out may still be read"
         let_all_urls_expire(store)
@@ -68,6 +70,7 @@ def test_overwritten_and_deleted_needles_are_tombstoned_and_the_living_stay(
         assert {send("GET", url).status for url in alive} == {200}
         assert api.read(bucket, "overwritten") == b"new"
         assert api.read(bucket, "kept") == b"kept"
+        assert api.read(bucket, "copy") == b"copied"
 
 
 def test_needle_is_readable_until_its_last_url_has_expired(start_store: StartStore, tmp_path: Path) -> None:
