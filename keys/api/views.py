@@ -35,7 +35,7 @@ class Jwks(APIView):
     permission_classes = (AllowAny,)
     renderer_classes = (JSONRenderer,)  # to browsers, too: it is made for programs
 
-    @extend_schema(responses=JwksSerializer)
+    @extend_schema(responses=JwksSerializer, tags=["tokens"])
     def get(self, request: Request) -> Response:
         return Response(tokens.jwks(), headers={"Cache-Control": "public, max-age=60"})
 

@@ -52,6 +52,7 @@ class Found:
     """A route as Django knows it."""
 
     name: str
+    path: str
     arguments: tuple[str, ...]
     methods: frozenset[str]
 
@@ -69,7 +70,9 @@ def routes_of(patterns: Any, prefix: str = "") -> Iterator[Found]:
             assert view is not None, f"/{route} is a function: make it a class, so that its methods can be known"
             methods = {method.upper() for method in view.http_method_names if hasattr(view, method)}
             assert pattern.name, f"/{route} has no name"
-            yield Found(pattern.name, tuple(pattern.pattern.converters), frozenset(methods - {"HEAD", "OPTIONS"}))
+            yield Found(
+                pattern.name, route, tuple(pattern.pattern.converters), frozenset(methods - {"HEAD", "OPTIONS"})
+            )
 
 
 FOUND = {found.name: found for found in routes_of(get_resolver().url_patterns)}
