@@ -9,6 +9,7 @@ row names it, and it gets its first verdict again, whoever repeats the question 
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -71,7 +72,6 @@ Place = tuple[int, str]
 
 _DENIALS = frozenset(error.code for error in REFUSALS if issubclass(error, PermissionDenied))
 """Refusals for want of a right, not for the needle's or the bucket's sake."""
-_DONE = Outcome.DONE.value
 
 
 class Confirmed(NamedTuple):
@@ -145,17 +145,8 @@ class _Lease:
     """The caller is the volume's primary: what it hears is a needle's verdict for ever."""
     covers_prefix: bool = False
     """The rights cover all keys that the lease allows."""
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What the audit trail tells of one key's puts to one bucket; of refused ones how many, by code."""
-
-    first_key: str
-    last_key: str
-    objects: int = 0
-    size_bytes: int = 0
-    refused: dict[str, int] = field(default_factory=dict)
+    judged: list[Verdict] = field(default_factory=list)
+    """What this batch's needles of the lease got, those that were judged before left out."""
 
 
 class _Judge:
@@ -172,7 +163,6 @@ class _Judge:
         self.server = server
         self.counts = {bucket.id: Counts(bucket) for bucket in buckets}
         self.dead: list[DeadNeedle] = []
-        self.tallies: dict[tuple[int, str, str], _Tally] = {}
         self.lost_uploads: list[_Upload] = []
         self.completed_uploads: list[_Upload] = []
         self.ready_uploads: list[UUID] = []
@@ -290,28 +280,9 @@ class _Judge:
                 return verdict
             self.dead.append(self._dead(needle, lease, Outbox.Reason.REFUSED, verdict))
         assert lease is not None
-        self._tally(lease.intent, verdict)
+        lease.judged.append(verdict)
         self.verdicts.add(needle.id, lease.intent.volume, verdict)
         return verdict
-
-    def _tally(self, intent: Intent, verdict: Verdict) -> None:
-        """Counts a needle for the audit trail; a chunk of an upload that has others missing has changed nothing yet."""
-        if isinstance(verdict, Committed):
-            place = (intent.api_key, intent.bucket, _DONE)
-            tally = self.tallies.get(place)
-            if tally is None:
-                self.tallies[place] = _Tally(verdict.key, verdict.key, 1, verdict.size)
-                return
-            tally.objects += 1
-            tally.size_bytes += verdict.size
-            if verdict.key < tally.first_key:
-                tally.first_key = verdict.key
-            elif verdict.key > tally.last_key:
-                tally.last_key = verdict.key
-        elif isinstance(verdict, Refused):
-            outcome = Outcome.DENIED.value if verdict.code in _DENIALS else Outcome.FAILED.value
-            tally = self.tallies.setdefault((intent.api_key, intent.bucket, outcome), _Tally(intent.key, intent.key))
-            tally.refused[verdict.code] = tally.refused.get(verdict.code, 0) + 1
 
     def _repeat(self, known: "_Known") -> Verdict:
         volume = self.volumes.get(known.volume_id)
@@ -475,23 +446,51 @@ class _Judge:
         return sequence
 
     def _write_audit(self) -> None:
-        """An entry for each key and bucket of the batch, all in one statement."""
-        if not self.tallies:
-            return
-        rows = [
-            audit.put_row(
-                at=self.now_value,
-                key=(api_key, self.rights[api_key].name if api_key in self.rights else ""),
-                bucket=bucket,
-                target=audit.common_target(tally.first_key, tally.last_key),
-                outcome=outcome,
-                detail=json.dumps({"refused": tally.refused})
-                if tally.refused
-                else f'{{"objects": {tally.objects}, "bytes": {tally.size_bytes}}}',
-            )
-            for (api_key, bucket, outcome), tally in self.tallies.items()
-        ]
-        insert_rows(into=audit.TABLE, columns=audit.COLUMNS, rows=rows)
+        """An entry for each key, bucket and outcome of the batch, all in one statement.
+
+        A chunk of an upload that has others missing has changed nothing yet, so it is not told.
+        """
+        used: dict[tuple[int, str], list[_Lease]] = {}
+        for lease in self.leases:
+            if lease is not None and lease.judged:
+                used.setdefault((lease.intent.api_key, lease.intent.bucket), []).append(lease)
+        rows = []
+        for (api_key, bucket), leases in used.items():
+            verdicts = [verdict for lease in leases for verdict in lease.judged]
+            key = (api_key, self.rights[api_key].name if api_key in self.rights else "")
+            done = [verdict for verdict in verdicts if isinstance(verdict, Committed)]
+            if done:
+                keys = [verdict.key for verdict in done]
+                size_bytes = sum([verdict.size for verdict in done])
+                rows.append(
+                    audit.put_row(
+                        at=self.now_value,
+                        key=key,
+                        bucket=bucket,
+                        target=audit.common_target(min(keys), max(keys)),
+                        outcome=Outcome.DONE.value,
+                        detail=f'{{"objects": {len(done)}, "bytes": {size_bytes}}}',
+                    )
+                )
+            if len(done) < len(verdicts):
+                allowed = [lease.intent.key for lease in leases]  # a key, or a prefix of keys
+                codes = Counter(verdict.code for verdict in verdicts if isinstance(verdict, Refused))
+                denied = {code: count for code, count in codes.items() if code in _DENIALS}
+                failed = {code: count for code, count in codes.items() if code not in _DENIALS}
+                rows += [
+                    audit.put_row(
+                        at=self.now_value,
+                        key=key,
+                        bucket=bucket,
+                        target=audit.common_target(min(allowed), max(allowed)),
+                        outcome=outcome.value,
+                        detail=json.dumps({"refused": refused}),
+                    )
+                    for outcome, refused in ((Outcome.DENIED, denied), (Outcome.FAILED, failed))
+                    if refused
+                ]
+        if rows:
+            insert_rows(into=audit.TABLE, columns=audit.COLUMNS, rows=rows)
 
     def _write_objects(self, changed: dict[Place, _Version], sequence: int) -> dict[Place, int]:
         if not changed:
