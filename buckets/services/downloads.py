@@ -9,7 +9,7 @@ from typing import NamedTuple
 from django.conf import settings
 
 from buckets.errors import NeedleUnreadable
-from buckets.selectors import Found, find_objects, get_bucket
+from buckets.selectors import Found, find_objects, open_bucket
 from keys.permissions import Permission
 from keys.rights import KeyRights
 from volume_server.signing import MAX_GET_SECONDS
@@ -46,7 +46,7 @@ def sign_downloads(*, bucket: str, reader: KeyRights, keys: Iterable[str]) -> Do
     within = reader.prefixes(Permission.OBJECTS_READ, bucket=bucket)
     allowed = wanted if within is None else [key for key in wanted if key.startswith(within)]
     with _turn:
-        found = find_objects(bucket_id=get_bucket(bucket).pk, keys=allowed)
+        found = find_objects(bucket_id=open_bucket(bucket).id, keys=allowed)
         urls = iter(sign_chunks(found.values(), reader=reader, expires_at=expires_at))
         signed = {key: Download(one, [next(urls) for _ in one.chunks]) for key, one in found.items()}
     return Downloads(

@@ -8,7 +8,7 @@ from django.conf import settings
 
 from buckets.errors import KeyInvalid
 from buckets.names import key_error
-from buckets.selectors import get_bucket
+from buckets.selectors import open_bucket
 from keys.errors import Invalid
 from keys.rights import KeyRights
 from volume_server.intent import MAX_COUNT, Intent
@@ -48,7 +48,7 @@ def issue_lease(*, bucket: str, holder: KeyRights, count: int, max_bytes: int, p
         raise Invalid(errors=errors)
     if prefix and (problem := key_error(prefix)) is not None:
         raise KeyInvalid(errors={"prefix": [problem]})
-    row = get_bucket(bucket)
+    row = open_bucket(bucket)
     (target,) = pick(needed_bytes=max_bytes)
     first = reserve_lease_number() << SLOT_BITS
     expires_at = int(time.time()) + settings.WAREHOUSE_LEASE_SECONDS
@@ -58,7 +58,7 @@ def issue_lease(*, bucket: str, holder: KeyRights, count: int, max_bytes: int, p
         count=count,
         epoch=target.epoch,
         max_bytes=max_bytes,
-        bucket_id=row.pk,
+        bucket_id=row.id,
         bucket=row.name,
         api_key=holder.id,
         generation=holder.generation,
