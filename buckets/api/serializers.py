@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 
 from buckets import names
@@ -140,6 +141,12 @@ class BucketQuerySerializer(Query):
 
 
 # --- objects ---
+
+IF_MATCH = OpenApiParameter(
+    "If-Match",
+    location=OpenApiParameter.HEADER,
+    description="ETags in quotes, separated by commas, or `*`: only if the object is one of these versions; else 412.",
+)
 
 
 class ListedObjectSerializer(serializers.Serializer[Any]):

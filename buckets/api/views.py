@@ -153,7 +153,9 @@ class ObjectDetail(KeyedView):
         rights(request).require(Permission.OBJECTS_READ, bucket=bucket, key=key)
         return _object(selectors.get_object(bucket=bucket, key=key))
 
-    @extend_schema(request=shapes.ObjectChangeSerializer, responses=shapes.ObjectSerializer)
+    @extend_schema(
+        parameters=[shapes.IF_MATCH], request=shapes.ObjectChangeSerializer, responses=shapes.ObjectSerializer
+    )
     @raises(*errors.NO_BUCKET, errors.ObjectUnknown, errors.KeyInvalid, errors.MetadataInvalid, errors.ObjectChanged)
     def patch(self, request: Request, bucket: str, key: str) -> Response:
         """Give the object other attributes, and by that a new ETag. `If-Match` is heeded."""
@@ -161,7 +163,7 @@ class ObjectDetail(KeyedView):
         given = _valid(shapes.ObjectChangeSerializer(data=request.data))
         return _object(update_object(bucket=bucket, key=key, if_match=request.headers.get("If-Match", ""), **given))
 
-    @extend_schema(responses={204: None})
+    @extend_schema(parameters=[shapes.IF_MATCH], responses={204: None})
     @raises(*errors.NO_BUCKET, errors.ObjectUnknown, errors.KeyInvalid, Invalid, errors.ObjectChanged)
     def delete(self, request: Request, bucket: str, key: str) -> Response:
         """Delete the object. `If-Match` is heeded."""
