@@ -3,14 +3,16 @@
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection
-from django.db.models import Count, F, Max, Q, QuerySet, Sum
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum
+from django.utils import timezone
 
 from buckets.errors import BucketDeleting, BucketUnknown, ObjectUnknown, ShareUnknown, UploadUnknown
 from buckets.filters import NO_FILTERS, Filters, starts_with
@@ -25,6 +27,8 @@ MAX_PAGE = 1000
 MAX_LOOKED_AT = 20_000
 """Rows that a page looks at where it can't step from one that is wanted to the next. A page that found few is short,
 and says how to go on: a filter that hardly ever matches must not hold a thread through millions of rows."""
+MAX_RANGES = 100
+"""Key ranges that one statement asks for; SQLite takes an expression of a thousand parts."""
 _PARAMETERS = 500
 """Values in one statement: all databases take so many."""
 _MAX_NEEDLE = (1 << 63) - 1
@@ -201,9 +205,16 @@ def missing_chunks(upload: Upload) -> list[int]:
 
 
 def awaited_bytes() -> int:
-    """What uploads in progress, of all buckets, have still to send."""
-    expected = Upload.objects.filter(state__in=IN_PROGRESS).aggregate(total=Sum("size"))["total"] or 0
-    stored = Chunk.objects.filter(upload__isnull=False).aggregate(total=Sum("size"))["total"] or 0
+    """What uploads in progress, of all buckets, have still to send.
+
+    Of those alone that were made or got a chunk while the URLs of chunks are good: who promises and sends nothing
+    must not keep the store from all others for as long as an upload lives.
+    """
+    since = timezone.now() - timedelta(seconds=settings.WAREHOUSE_CHUNK_URL_SECONDS)
+    sent = Exists(Chunk.objects.filter(upload=OuterRef("pk"), committed_at__gte=since))
+    alive = Upload.objects.filter(Q(created_at__gte=since) | sent, state__in=IN_PROGRESS)
+    expected = alive.aggregate(total=Sum("size"))["total"] or 0
+    stored = Chunk.objects.filter(upload__in=alive).aggregate(total=Sum("size"))["total"] or 0
     return int(expected - stored)
 
 
@@ -337,7 +348,8 @@ def list_newest(
     """Objects by the commit that made them, newest first. ``within``: only keys that start with one of these.
 
     ``after`` is an earlier page's ``next_after`` and means nothing else. Where ``prefix`` and ``within`` leave up to
-    `MAX_LOOKED_AT` keys, pages are full; else a page looks at so many rows. Raises Invalid.
+    `MAX_LOOKED_AT` keys in no more than `MAX_RANGES` ranges, pages are full; else a page looks at so many rows.
+    Raises Invalid.
     """
     rows = Object.objects.filter(bucket=bucket_id).order_by("-sequence", "-pk")
     if after:
@@ -347,7 +359,7 @@ def list_newest(
     edge: tuple[int, int] | None = None
     if not filters and ranges == [("", None)]:
         page = _as_listed(rows, limit + 1)
-    elif (few := _few_rows(bucket_id, ranges)) is not None:
+    elif len(ranges) <= MAX_RANGES and (few := _few_rows(bucket_id, ranges)) is not None:
         page = []
         for keys in few:
             page += _as_listed(rows.filter(*filters.conditions(), pk__in=keys), limit + 1)
@@ -356,8 +368,13 @@ def list_newest(
         if ends := list(rows.values_list("sequence", "pk")[MAX_LOOKED_AT - 1 : MAX_LOOKED_AT]):
             [edge] = ends
             rows = rows.filter(Q(sequence__gt=edge[0]) | Q(sequence=edge[0], pk__gte=edge[1]), sequence__gte=edge[0])
-        allowed = reduce(or_, (Q(starts_with("key", low)) for low, _ in ranges))
-        page = _as_listed(rows.filter(allowed, *filters.conditions()), limit + 1)
+        rows = rows.filter(*filters.conditions())
+        if len(ranges) <= MAX_RANGES:
+            allowed = reduce(or_, (Q(starts_with("key", low)) for low, _ in ranges))
+            page = _as_listed(rows.filter(allowed), limit + 1)
+        else:  # more alternatives than SQLite takes in one expression
+            starts = tuple(low for low, _ in ranges)
+            page = [row for row in _as_listed(rows, MAX_LOOKED_AT) if row.key.startswith(starts)][: limit + 1]
     shown = page[:limit]
     if len(page) > limit:
         edge = (shown[-1].sequence, shown[-1].id)

@@ -15,7 +15,7 @@ from buckets import errors, selectors
 from buckets.api import serializers as shapes
 from buckets.api.serving import NO_STORE
 from buckets.errors import KeyInvalid, ObjectUnknown
-from buckets.models import Object, Upload
+from buckets.models import Bucket, Object, Upload
 from buckets.names import key_error
 from buckets.services.buckets import create_bucket, delete_bucket, update_bucket
 from buckets.services.deletion import close_bucket
@@ -29,6 +29,10 @@ from keys.api.schema import raises
 from keys.errors import Invalid
 from keys.permissions import Permission
 from volumes.errors import NO_PLACE
+
+PUBLIC = Bucket.Visibility.PUBLIC_READ
+TO_ANYBODY = Permission.OBJECTS_READ | Permission.SHARE
+"""What somebody needs who gives a bucket's objects to everybody."""
 
 
 class Buckets(APIView):
@@ -51,12 +55,14 @@ class Buckets(APIView):
     @extend_schema(request=shapes.BucketSerializer, responses={201: shapes.BucketSerializer})
     @raises(errors.BucketTaken)
     def post(self, request: Request) -> Response:
-        """Make a bucket."""
+        """Make a bucket. With `public-read`, OBJECTS_READ and SHARE on it are asked for, too."""
         given = shapes.BucketSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         name = given.validated_data["name"]
-        rights(request).require(Permission.BUCKETS_WRITE, bucket=name, prefix=True)
-        bucket = create_bucket(name=name, settings=given.validated_settings())
+        settings = given.validated_settings()
+        needed = Permission.BUCKETS_WRITE | (TO_ANYBODY if settings.visibility == PUBLIC else Permission(0))
+        rights(request).require(needed, bucket=name, prefix=True)
+        bucket = create_bucket(name=name, settings=settings)
         return Response(shapes.BucketSerializer(bucket).data, status=201)
 
 
@@ -73,11 +79,17 @@ class BucketDetail(APIView):
     @extend_schema(request=shapes.BucketChangeSerializer, responses=shapes.BucketSerializer)
     @raises(*errors.NO_BUCKET)
     def patch(self, request: Request, bucket: str) -> Response:
-        """Change what is given of a bucket's settings."""
+        """Change what is given of a bucket's settings.
+
+        Making it `public-read` asks for OBJECTS_READ and SHARE on the whole bucket, too.
+        """
         rights(request).require(Permission.BUCKETS_WRITE, bucket=bucket, prefix=True)
         given = shapes.BucketChangeSerializer(data=request.data, partial=True)
         given.is_valid(raise_exception=True)
-        changed = update_bucket(name=bucket, settings=given.validated_settings())
+        settings = given.validated_settings()
+        if settings.visibility == PUBLIC and selectors.get_bucket(bucket).visibility != PUBLIC:
+            rights(request).require(TO_ANYBODY, bucket=bucket, prefix=True)
+        changed = update_bucket(name=bucket, settings=settings)
         return Response(shapes.BucketSerializer(changed).data)
 
     @extend_schema(

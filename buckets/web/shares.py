@@ -131,8 +131,11 @@ def _download(request: HttpRequest, token: str) -> HttpResponseBase:
 
 
 def _wants_page(request: HttpRequest) -> bool:
-    """Browsers name HTML before all else; curl and its like take anything."""
-    return request.get_preferred_type([_BYTES, _PAGE]) == _PAGE
+    """Browsers name HTML before all else; curl and its like take anything, and so does who writes nonsense."""
+    try:
+        return request.get_preferred_type([_BYTES, _PAGE]) == _PAGE
+    except ValueError:  # Django's parser of media types; a parameter such as a*=b''c
+        return False
 
 
 def _is_admitted(request: HttpRequest, share: Share) -> bool:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 from pytest_django import DjangoAssertNumQueries
 
+from buckets import selectors
 from buckets.errors import BucketUnknown, ObjectUnknown
 from buckets.models import Bucket, Chunk, Object, Upload
 from buckets.selectors import Counts, Page, find_owners, get_object, list_newest, list_objects, wrong_counts
@@ -223,3 +224,20 @@ class TestOwners:
             assert set(find_owners(range(1, 1001))) == {11, 12, 13}
         with django_assert_num_queries(0):
             assert find_owners(()) == {}
+
+
+def test_a_thousand_prefixes_are_no_more_than_a_database_takes(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = make_objects(*(f"{number:04}/x" for number in range(0, 1200, 100)))
+    within = [f"{number:04}/" for number in range(0, 2000, 2)]
+    for looked_at in (selectors.MAX_LOOKED_AT, 5):
+        monkeypatch.setattr(selectors, "MAX_LOOKED_AT", looked_at)
+        found: list[str] = []
+        after = ""
+        while True:
+            page = list_newest(bucket_id=bucket.pk, within=within, after=after, limit=3)
+            assert len(page.objects) <= 3
+            found += keys_of(page)
+            if page.next_after is None:
+                break
+            after = page.next_after
+        assert sorted(found) == [f"{number:04}/x" for number in range(0, 1200, 100)]

@@ -120,6 +120,22 @@ def test_a_bucket_may_have_chunks_of_its_own_size(api: APIClient, lab: Lab) -> N
     assert [chunk["size"] for chunk in api.get(f"/api/v1/uploads/{made['id']}").json()["missing"]] == [2000, 2000, 1000]
 
 
+def test_who_makes_a_bucket_public_may_read_and_share_it(lab: Lab) -> None:
+    writer = client_of(make_key(grants=(GrantRow("photos", "", int(Permission.BUCKETS_WRITE)),)))
+    sharer_bits = Permission.BUCKETS_WRITE | Permission.OBJECTS_READ | Permission.SHARE
+    sharer = client_of(make_key(grants=(GrantRow("photos", "", int(sharer_bits)),)))
+    public = {"visibility": "public-read"}
+    assert writer.patch("/api/v1/buckets/photos", public).status_code == 403
+    assert writer.patch("/api/v1/buckets/photos", {"visibility": "private", "quota_objects": 9}).status_code == 200
+    assert sharer.patch("/api/v1/buckets/photos", public).status_code == 200
+    # What was got can be sent back, and to close it needs no more than to change it.
+    assert writer.patch("/api/v1/buckets/photos", public | {"quota_objects": 8}).status_code == 200
+    assert writer.patch("/api/v1/buckets/photos", {"visibility": "private"}).status_code == 200
+    maker = client_of(make_key(permissions=int(Permission.BUCKETS_WRITE)))
+    assert maker.post("/api/v1/buckets", {"name": "open", **public}).status_code == 403
+    assert maker.post("/api/v1/buckets", {"name": "shut"}).status_code == 201
+
+
 def test_a_name_is_taken_once(api: APIClient) -> None:
     api.post("/api/v1/buckets", {"name": "photos"})
     again = api.post("/api/v1/buckets", {"name": "photos"})

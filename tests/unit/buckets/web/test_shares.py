@@ -63,7 +63,9 @@ def test_a_browser_gets_a_page(client: Client, link: NewShare) -> None:
     assert count(link) == 0
 
 
-@pytest.mark.parametrize("accept", [{"Accept": "*/*"}, {}, {"Accept": "image/png"}, {"Accept": "nonsense"}])
+@pytest.mark.parametrize(
+    "accept", [{"Accept": "*/*"}, {}, {"Accept": "image/png"}, {"Accept": "nonsense"}, {"Accept": "text/html;a*=b''c"}]
+)
 @pytest.mark.parametrize("rest", ["", "/download"])
 def test_a_program_gets_the_bytes(
     client: Client, link: NewShare, lab: Lab, accept: dict[str, str], rest: str, settings: Any
