@@ -131,8 +131,12 @@ class BucketAdmin(ServicesAdmin):
     def quota(self, bucket: Bucket) -> str:
         told = []
         for used, quota, text in (
-            (bucket.total_bytes, bucket.quota_bytes, filesizeformat(bucket.quota_bytes or 0)),
-            (bucket.object_count, bucket.quota_objects, f"{bucket.quota_objects or 0:,} objects"),
+            (bucket.total_bytes + bucket.reserved_bytes, bucket.quota_bytes, filesizeformat(bucket.quota_bytes or 0)),
+            (
+                bucket.object_count + bucket.reserved_objects,
+                bucket.quota_objects,
+                f"{bucket.quota_objects or 0:,} objects",
+            ),
         ):
             if quota is not None:
                 told.append(f"{100 * used / quota:.0f} % of {text}" if quota else f"all of {text}")

@@ -152,6 +152,11 @@ def live_admin_exists() -> bool:
     return ApiKey.objects.live().admins().exists()
 
 
+def lasting_admin_exists() -> bool:
+    """Whether somebody will be able to administer the store however long it lasts."""
+    return ApiKey.objects.filter(expires_at__isnull=True).admins().exists()
+
+
 def key_works(*, key_text: str) -> bool:
     """Whether one could sign in with this text; nothing is counted and nothing noted."""
     parsed = secret_text.parse(key_text)

@@ -174,6 +174,7 @@ class Heart:
 
     def _register(self) -> dict[str, Any]:
         credentials = self.api.credentials
+        seen = credentials.identity.sequence  # confirms go on meanwhile, and bring newer ones than this answer will
         body = {
             **self.report(),
             "instance": self.instance,
@@ -191,8 +192,8 @@ class Heart:
         identity = credentials.identity
         if identity.store not in (None, answer["store"]):
             raise MasterRefuses("wrong_store", f"this data directory belongs to store {identity.store}")
-        if identity.sequence > int(answer["sequence"]):
-            raise MasterRefuses("master_behind", f"sequence {identity.sequence} was seen, the master is behind it")
+        if seen > int(answer["sequence"]):
+            raise MasterRefuses("master_behind", f"sequence {seen} was seen, the master is behind it")
         log.info("registered with the master as %s", identity.server)
         return answer
 

@@ -16,7 +16,7 @@ from keys.errors import Invalid, KeyTooStrong, KeyUnknown, LastAdmin
 from keys.models import MAX_BUCKET_CHARS, MAX_NAME_CHARS, MAX_PREFIX_BYTES, ApiKey, Grant, RefreshFamily, RevokedKey
 from keys.permissions import ALL_PERMISSIONS, GRANTABLE, Permission
 from keys.rights import GrantRow, KeyRights
-from keys.selectors import forget_rights, live_admin_exists, rights_of_row
+from keys.selectors import forget_rights, lasting_admin_exists, live_admin_exists, rights_of_row
 from keys.services.audit import record
 
 logger = logging.getLogger("warehouse.keys")
@@ -256,9 +256,16 @@ def _lock_admins(actor: KeyRights | None) -> None:
 
 
 def _require_an_admin(actor: KeyRights | None, before: KeyRights) -> None:
-    """After a change: a key cannot take the last ADMIN away. The system may, and makes another at its next start."""
-    if actor is not None and before.permissions & Permission.ADMIN and not live_admin_exists():
+    """After a change: a key cannot take the last ADMIN away, nor let it run out later.
+
+    The system may, and makes another at its next start.
+    """
+    if actor is None or not before.permissions & Permission.ADMIN:
+        return
+    if not live_admin_exists():
         raise LastAdmin("Make another ADMIN key first: without one, nobody could administer the store.")
+    if before.expires_at is None and not lasting_admin_exists():
+        raise LastAdmin("Make another ADMIN key that never expires first: one day, nobody could administer the store.")
 
 
 def _is_weaker(

@@ -322,7 +322,7 @@ def test_free_space_is_judged_beside_what_is_still_to_come(lab: Lab) -> None:
 def test_a_promise_that_nobody_keeps_holds_no_space_for_long(lab: Lab, settings: Any) -> None:
     Server.objects.update(capacity_bytes=1000, free_bytes=1000)
     forget_caches()
-    sent, silent = start(lab, size=400), start(lab, size=600)
+    sent, silent = start(lab, size=400), start(lab, key="silent", size=590)
     lab.confirm(chunk_put(sent.chunks[0]))
     Upload.objects.update(created_at=timezone.now() - timedelta(seconds=settings.WAREHOUSE_CHUNK_URL_SECONDS))
     start(lab, size=690)  # beside the 300 that are still to come of the one that sends

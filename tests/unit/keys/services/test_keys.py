@@ -105,7 +105,8 @@ def test_the_last_admin_cannot_take_itself_away(new_key: Callable[..., NewKey], 
     gone = timezone.now() - timedelta(seconds=1)
     expired = new_key(Permission.ADMIN)
     ApiKey.objects.filter(pk=expired.key.pk).update(expires_at=gone)
-    for change in ({"permissions": 2047}, {"expires_at": gone}):
+    new_key(Permission.ADMIN, expires_at=timezone.now() + timedelta(days=2))
+    for change in ({"permissions": 2047}, {"expires_at": gone}, {"expires_at": timezone.now() + timedelta(days=1)}):
         with pytest.raises(LastAdmin):
             update_key(actor=actor, key_id=actor.id, **change)  # type: ignore[arg-type]
     with pytest.raises(LastAdmin):
