@@ -243,6 +243,8 @@ def test_ctrl_c_ends_the_watching_and_not_the_work(store: Store, api: Api) -> No
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # As from a terminal: a shell's background job, such as these tests may be, ignores SIGINT and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509 - before exec alone
     )
 
     def state() -> str | None:
