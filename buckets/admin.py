@@ -4,7 +4,6 @@ Whatever changes something here calls the service that the API calls; rows that 
 Objects, chunks and the outbox may have millions of rows: their lists are ordered by an index, and searched by one.
 """
 
-from itertools import groupby
 from typing import Any
 from uuid import UUID
 
@@ -21,9 +20,9 @@ from django.utils.text import capfirst
 from buckets.models import Bucket, Chunk, Object, Outbox, Share, Upload
 from buckets.names import successor
 from buckets.selectors import Counts, shares_in, wrong_counts
-from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, update_bucket
+from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, delete_buckets, update_bucket
 from buckets.services.deletion import close_bucket
-from buckets.services.objects import delete_objects, empty_bucket, update_object
+from buckets.services.objects import delete_objects, delete_objects_of, empty_bucket, update_object
 from buckets.services.outbox import collect_outbox
 from buckets.services.shares import revoke_share
 from buckets.services.uploads import abort_upload, expire_uploads
@@ -112,8 +111,7 @@ class BucketAdmin(ServicesAdmin):
         delete_bucket(name=obj.name)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
-        for bucket in queryset.order_by("pk"):  # the order in which buckets are locked
-            delete_bucket(name=bucket.name)
+        delete_buckets(names=queryset.values_list("name", flat=True))
 
     @admin.display(description="objects", ordering="object_count")
     def objects(self, bucket: Bucket) -> SafeString:
@@ -337,9 +335,10 @@ class ObjectAdmin(ServicesAdmin):
         delete_objects(bucket=obj.bucket.name, keys=[obj.key])
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Object]) -> None:
-        rows = queryset.order_by("bucket_id").values_list("bucket__name", "key")  # the order in which they are locked
-        for bucket, keys in groupby(rows, key=lambda row: row[0]):
-            delete_objects(bucket=bucket, keys=[key for _, key in keys])
+        keys: dict[str, list[str]] = {}
+        for bucket, key in queryset.order_by("bucket_id", "key").values_list("bucket__name", "key"):
+            keys.setdefault(bucket, []).append(key)
+        delete_objects_of(keys=keys)
 
     @admin.display(description="bucket")
     def in_bucket(self, row: Object) -> SafeString:

@@ -88,10 +88,32 @@ def delete_bucket(*, name: str) -> None:
     Raises BucketUnknown, BucketDeleting, BucketNotEmpty.
     """
     bucket = lock_bucket_row(name)
-    if Object.objects.filter(bucket=bucket).exists():
-        raise BucketNotEmpty(f"Bucket {name!r} holds {bucket.object_count} objects.")
+    _require_empty(bucket)
     remove_bucket(bucket)
     next_sequence()
+
+
+@transaction.atomic
+def delete_buckets(*, names: Iterable[str]) -> None:
+    """Deletes buckets as `delete_bucket` does, all of them in one commit, or none.
+
+    Raises BucketUnknown, BucketDeleting, BucketNotEmpty.
+    """
+    wanted = sorted(set(names))
+    locked = {row.name: row for row in Bucket.objects.select_for_update().filter(name__in=wanted).order_by("pk")}
+    buckets = [require_bucket(locked.get(name), name) for name in wanted]
+    for bucket in buckets:
+        _require_empty(bucket)
+    # Only now that all are locked: what goes with a bucket may take the store's row, which comes last.
+    for bucket in buckets:
+        remove_bucket(bucket)
+    next_sequence()
+
+
+def _require_empty(bucket: Bucket) -> None:
+    """Raises BucketNotEmpty."""
+    if Object.objects.filter(bucket=bucket).exists():
+        raise BucketNotEmpty(f"Bucket {bucket.name!r} holds {bucket.object_count} objects.")
 
 
 def remove_bucket(bucket: Bucket) -> None:

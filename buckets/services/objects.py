@@ -1,6 +1,6 @@
 """Changing objects without new bytes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from django.db import transaction
@@ -14,7 +14,7 @@ from buckets.services.bulk import run_in
 from buckets.services.chunks import Owner, take_chunks_of_objects
 from buckets.services.conditions import require_conditions
 from buckets.services.confirm import select_versions
-from buckets.services.locks import CountChange, add_to_counts, lock_bucket
+from buckets.services.locks import CountChange, add_to_counts, lock_bucket, lock_buckets_named
 from buckets.services.outbox import bury
 from keys.actions import Action
 from keys.errors import Invalid
@@ -51,6 +51,18 @@ def delete_objects(*, bucket: str, keys: Iterable[str], if_match: str = "") -> D
     remove_objects(bucket=bucket, found=found)
     gone = {key for _, _, key, _, _ in found}
     return Deleted(deleted=[key for key in wanted if key in gone], missing=[key for key in wanted if key not in gone])
+
+
+@transaction.atomic
+def delete_objects_of(*, keys: Mapping[str, Iterable[str]]) -> None:
+    """Deletes objects of several buckets, all in one commit: ``keys`` by the names of their buckets.
+
+    Raises BucketUnknown, BucketDeleting; then nothing is deleted.
+    """
+    # All of them before the first takes the store's sequence: whoever else has one of these buckets waits for that.
+    lock_buckets_named(keys)
+    for bucket, wanted in keys.items():
+        delete_objects(bucket=bucket, keys=wanted)
 
 
 def remove_objects(*, bucket: str, found: list[tuple[int, int, str, int, str]]) -> None:

@@ -1,10 +1,14 @@
 """Writers of one bucket at the same time, in processes with connections of their own."""
 
+import multiprocessing
 import random
 from datetime import timedelta
 from functools import partial
 
 import pytest
+from django.db import connection, transaction
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from buckets.errors import BucketNotEmpty, BucketTaken, BucketUnknown, QuotaExceeded, UploadOver
@@ -13,15 +17,19 @@ from buckets.services import deletion
 from buckets.services.buckets import create_bucket, delete_bucket
 from buckets.services.deletion import close_bucket, delete_closed_buckets
 from buckets.services.groups import CommitUpload, Copy, Delete, Operation, Rename, commit_group
+from buckets.services.locks import lock_bucket
 from buckets.services.objects import delete_objects
 from buckets.services.prefixes import rename_prefix
 from buckets.services.uploads import Slots, abort_upload, create_upload, resume_upload
 from buckets.verdicts import Committed, Refused, Stored, Verdict
 from keys.errors import WarehouseError
+from keys.permissions import Permission
 from tests.support.races import at_once
-from tests.unit.buckets.lab import Lab, Put, chunk_put, forget_caches, require_sound
+from tests.support.waiting import wait_until
+from tests.unit.buckets.lab import Lab, Put, chunk_put, forget_caches, make_key, require_sound
 from tests.unit.volumes.factories import make_server, make_volume
 from volumes.models import Server
+from volumes.services.store import next_sequence
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -361,3 +369,39 @@ def test_groups_copies_and_renames_of_the_same_keys(lab: Lab, settings: object) 
         completed = Upload.objects.get(pk=slots.upload.pk).state == "completed"
         assert completed == ("done" in outcomes[:2])
         require_sound(needles=needles_of(puts, chunks, late))
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="on SQLite a transaction is alone from its beginning")
+@pytest.mark.parametrize("model", [Bucket, Object])
+def test_several_are_deleted_in_the_admin_site_beside_a_commit(lab: Lab, model: type[Bucket] | type[Object]) -> None:
+    """The commit has the last of the buckets, and wants the store's sequence while the delete waits for it."""
+    create_bucket(name="second")
+    if model is Object:
+        lab.put_many("a")
+        commit_group(bucket="photos", operations=[Copy("a", "a", target_bucket="second")])
+    site = Client()
+    site.force_login(make_key(permissions=int(Permission.ADMIN)))
+    is_locked = multiprocessing.get_context("fork").Event()
+
+    def somebody_waits() -> bool:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))")
+            return bool(cursor.fetchone()[0])
+
+    def commit() -> int:
+        with transaction.atomic():
+            lock_bucket("second")
+            is_locked.set()
+            wait_until(somebody_waits, what="the delete to want this bucket")
+            return next_sequence()
+
+    def delete() -> int:
+        is_locked.wait()
+        chosen = {"action": "delete_selected", "_selected_action": list(model.objects.values_list("pk", flat=True))}
+        changelist = reverse(f"admin:buckets_{model._meta.model_name}_changelist")
+        return site.post(changelist, {**chosen, "post": "yes"}).status_code
+
+    _, status = at_once(commit, delete)
+    assert status == 302
+    assert not model.objects.exists()
+    require_sound()
