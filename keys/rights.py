@@ -108,6 +108,12 @@ class KeyRights:
             needed = " and ".join(names(permission))
             raise PermissionDenied(f"This key does not have {needed}{where}.", permission=needed)
 
+    def require_any(self, *permissions: Permission, bucket: str) -> None:
+        """Raise PermissionDenied unless one of them is held in the bucket, be it only for some prefix of it."""
+        if not any(self.allows(permission, bucket=bucket) for permission in permissions):
+            needed = " or ".join(names(sum(permissions)))
+            raise PermissionDenied(f"This key does not have {needed} on bucket {bucket!r}.", permission=needed)
+
     def covers(self, *, permissions: int, grants: Iterable[GrantRow]) -> bool:
         """Whether a key with these bits and grants would be no stronger than this one."""
         if not self.is_active or permissions & ~self.everywhere:

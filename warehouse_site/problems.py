@@ -7,6 +7,7 @@ family they belong to.
 import logging
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, cast
 
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
@@ -26,6 +27,10 @@ logger = logging.getLogger("warehouse.problems")
 CONTENT_TYPE = "application/problem+json"
 CHALLENGE = 'Bearer realm="warehouse"'
 RETRY_AFTER_S = 1
+MAX_FIELDS = 20
+"""So many fields of a body are told to be wrong in one answer, however many are."""
+MAX_ERROR_CHARS = 500
+"""Of a name or a text of theirs: both may repeat what was sent."""
 
 STATUS: dict[type[errors.WarehouseError], int] = {
     errors.WarehouseError: 500,
@@ -181,9 +186,12 @@ def _page_or_problem(request: HttpRequest, status: int, code: str, title: str) -
 def _from_drf(error: drf.APIException) -> tuple[dict[str, object], dict[str, object]]:
     extra: dict[str, object] = {}
     if isinstance(error, drf.ValidationError):
-        fields = _field_errors(error.detail)
+        found = _field_errors(error.detail)
+        fields = {_cut(name): [_cut(text) for text in texts] for name, texts in islice(found.items(), MAX_FIELDS)}
         extra["errors"] = fields
         detail = "; ".join(f"{field}: {' '.join(texts)}" for field, texts in fields.items())
+        if len(found) > MAX_FIELDS:
+            detail += "; and more"
         title, code = errors.Invalid.title, errors.Invalid.code
     else:
         code = next((known for kind, known in _DRF_CODES.items() if isinstance(error, kind)), "error")
@@ -193,6 +201,10 @@ def _from_drf(error: drf.APIException) -> tuple[dict[str, object], dict[str, obj
             extra["retry_after_s"] = max(1, round(wait_s))
     document = _document(status=error.status_code, code=code, title=title, detail=detail, extra=extra)
     return document, extra
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_ERROR_CHARS else f"{text[:MAX_ERROR_CHARS]}…"
 
 
 def _field_errors(detail: Any, path: str = "") -> dict[str, list[str]]:

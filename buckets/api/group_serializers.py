@@ -1,6 +1,7 @@
 """The shapes of copies, renames and groups in the API."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from rest_framework import serializers
@@ -10,7 +11,7 @@ from buckets.api.serializers import MetadataField, ObjectSerializer, OnlyNewFiel
 from buckets.services.groups import MAX_OPERATIONS, CommitUpload, Copy, Delete, Operation, Outcome, Rename, Version
 from buckets.services.prefixes import RenamedPrefix
 from buckets.verdicts import rfc3339
-from keys.api.bodies import Body, FlagField, TextField
+from keys.api.bodies import Body, BoundedList, FlagField, TextField
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
@@ -132,30 +133,33 @@ class OperationSerializer(serializers.Serializer[Any]):
     def get_fields(self) -> dict[str, Any]:
         return {**super().get_fields(), "from": TextField(required=False, help_text="`copy`, `rename`.")}
 
+    @cached_property
+    def _bodies(self) -> dict[str, CopySerializer | RenameSerializer | DeleteSerializer | CommitUploadSerializer]:
+        """One of each for all operations of a call: to make one takes longer than to use it."""
+        return {name: kind() for name, kind in _OPERATIONS.items()}
+
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return super().to_internal_value(data)  # which says what is wrong with it
         kind = data.get("op")
         if not isinstance(kind, str) or kind not in _OPERATIONS:
             raise serializers.ValidationError({"op": [f"One of {', '.join(_OPERATIONS)}."]})
-        body = _OPERATIONS[kind]()
+        body = self._bodies[kind]
         return body.operation(body.run_validation({name: value for name, value in data.items() if name != "op"}))
 
 
 class CommitSerializer(Body):
-    operations = serializers.ListField(child=OperationSerializer(), allow_empty=False, max_length=MAX_OPERATIONS)
+    operations = BoundedList(child=OperationSerializer(), allow_empty=False, max_length=MAX_OPERATIONS)
 
 
 class CopiesSerializer(Body):
-    copies = serializers.ListField(child=CopySerializer(), allow_empty=False, max_length=MAX_OPERATIONS)
+    copies = BoundedList(child=CopySerializer(), allow_empty=False, max_length=MAX_OPERATIONS)
 
 
 class RenamesSerializer(Body):
     """`renames`, or `prefix` and `to_prefix`."""
 
-    renames = serializers.ListField(
-        child=RenameSerializer(), allow_empty=False, max_length=MAX_OPERATIONS, required=False
-    )
+    renames = BoundedList(child=RenameSerializer(), allow_empty=False, max_length=MAX_OPERATIONS, required=False)
     prefix = TextField(required=False, allow_blank=True, error_of=lambda text: names.key_error(text) if text else None)
     to_prefix = TextField(
         required=False, allow_blank=True, error_of=lambda text: names.key_error(text) if text else None

@@ -28,7 +28,8 @@ class CopyObjects(APIView):
         actor = rights(request)
         actor.require(Permission.OBJECTS_READ, bucket=bucket)
         body = _valid(shapes.CopiesSerializer(data=request.data))
-        operations = [shapes.CopySerializer().operation(given) for given in body["copies"]]
+        operation = shapes.CopySerializer().operation
+        operations = [operation(given) for given in body["copies"]]
         _require_rights(actor, bucket, operations)
         done = commit_group(bucket=bucket, operations=operations)
         return Response({"copied": [shapes.moved(outcome) for outcome in done.outcomes]})
@@ -44,7 +45,8 @@ class RenameObjects(APIView):
         actor.require(Permission.OBJECTS_READ | Permission.OBJECTS_DELETE, bucket=bucket)
         body = _valid(shapes.RenamesSerializer(data=request.data))
         if "renames" in body:
-            operations = [shapes.RenameSerializer().operation(given) for given in body["renames"]]
+            operation = shapes.RenameSerializer().operation
+            operations = [operation(given) for given in body["renames"]]
             _require_rights(actor, bucket, operations)
             return Response(shapes.renamed(commit_group(bucket=bucket, operations=operations).outcomes))
         leaving = Permission.OBJECTS_READ | Permission.OBJECTS_DELETE
@@ -72,8 +74,11 @@ class Commits(APIView):
         errors.TooManyRows,
     )
     def post(self, request: Request, bucket: str) -> Response:
+        actor = rights(request)
+        # Each operation asks for one of them, here.
+        actor.require_any(Permission.OBJECTS_READ, Permission.OBJECTS_WRITE, Permission.OBJECTS_DELETE, bucket=bucket)
         operations: list[Operation] = _valid(shapes.CommitSerializer(data=request.data))["operations"]
-        _require_rights(rights(request), bucket, operations)
+        _require_rights(actor, bucket, operations)
         done = commit_group(bucket=bucket, operations=operations)
         return Response({"sequence": done.sequence, "results": [shapes.result(outcome) for outcome in done.outcomes]})
 

@@ -10,13 +10,13 @@ from buckets import names
 from buckets.filters import Filters
 from buckets.models import Bucket, Object
 from buckets.selectors import MAX_PAGE, Listed
-from buckets.services.buckets import BucketSettings
+from buckets.services.buckets import MAX_CORS_ORIGINS, BucketSettings
 from buckets.services.downloads import Download
 from buckets.services.leases import Lease
 from buckets.services.uploads import ChunkSlot, Slots
 from buckets.sizes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from buckets.verdicts import rfc3339
-from keys.api.bodies import Body, FlagField, Query, TextField
+from keys.api.bodies import Body, BoundedList, FlagField, Query, TextField
 from volume_server.intent import MAX_COUNT
 from volume_server.record import MAX_DATA_BYTES
 
@@ -32,6 +32,8 @@ class MetadataField(serializers.DictField):
     child = TextField(allow_blank=True)
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
+        if isinstance(data, dict) and len(data) > names.MAX_METADATA_BYTES:  # too many, were each a byte long
+            raise serializers.ValidationError(f"Metadata takes at most {names.MAX_METADATA_BYTES} bytes.")
         metadata: dict[str, str] = super().to_internal_value(data)
         if (problem := names.metadata_error(metadata)) is not None:
             raise serializers.ValidationError(problem)
@@ -71,8 +73,9 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
     quota_objects = serializers.IntegerField(
         required=False, allow_null=True, min_value=0, max_value=MAX_NUMBER, help_text="null: no limit."
     )
-    cors_origins = serializers.ListField(
+    cors_origins = BoundedList(
         child=TextField(max_length=300),
+        max_length=MAX_CORS_ORIGINS,
         required=False,
         help_text="`*`, or origins as browsers send them. Volume servers know no buckets: what one bucket allows holds "
         "for the whole store.",
@@ -211,7 +214,7 @@ class ObjectQuerySerializer(Query):
         required=False, help_text="Later than this; RFC 3339, UTC where it names no offset."
     )
     updated_before = serializers.DateTimeField(required=False, help_text="Earlier than this.")
-    metadata = serializers.ListField(
+    metadata = BoundedList(
         child=TextField(error_of=_metadata_filter_error),
         required=False,
         max_length=MAX_METADATA_FILTERS,
@@ -249,7 +252,7 @@ class ObjectChangeSerializer(Body):
 
 
 class KeysSerializer(Body):
-    keys = serializers.ListField(child=TextField(error_of=names.key_error), max_length=MAX_KEYS)
+    keys = BoundedList(child=TextField(error_of=names.key_error), max_length=MAX_KEYS)
 
 
 class StatSerializer(serializers.Serializer[Any]):

@@ -192,6 +192,7 @@ class Leases(APIView):
     @raises(*errors.NO_BUCKET, errors.KeyInvalid, *NO_PLACE)
     def post(self, request: Request, bucket: str) -> Response:
         holder = rights(request)
+        holder.require(Permission.OBJECTS_WRITE, bucket=bucket)
         given = _valid(shapes.LeaseRequestSerializer(data=request.data))
         holder.require(Permission.OBJECTS_WRITE, bucket=bucket, key=given["prefix"], prefix=True)
         lease = issue_lease(bucket=bucket, holder=holder, **given)
@@ -213,6 +214,7 @@ class Uploads(APIView):
     )
     def post(self, request: Request, bucket: str) -> Response:
         holder = rights(request)
+        holder.require(Permission.OBJECTS_WRITE, bucket=bucket)
         request_body = shapes.UploadRequestSerializer(data=request.data)
         request_body.is_valid(raise_exception=True)
         given = request_body.validated_options()

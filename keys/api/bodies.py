@@ -1,10 +1,14 @@
 """What callers send, in every app's API."""
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from django.http import QueryDict
 from rest_framework import serializers
+
+MAX_ERRORS = 20
+"""So many items of a list that are wrong, or fields that there are not, are looked for: the answer tells no more."""
 
 
 class Body(serializers.Serializer[Any]):
@@ -14,7 +18,9 @@ class Body(serializers.Serializer[Any]):
     """
 
     def to_internal_value(self, data: Any) -> Any:
-        if isinstance(data, Mapping) and (unknown := [name for name in data if name not in self.fields]):
+        if not isinstance(data, Mapping):
+            return super().to_internal_value(data)  # which says what is wrong with it
+        if unknown := list(islice((name for name in data if name not in self.fields), MAX_ERRORS)):
             raise serializers.ValidationError({_spelt(name): ["There is no such field."] for name in unknown})
         return super().to_internal_value(data)
 
@@ -27,6 +33,37 @@ class Query(Body):
             lists = {name for name, field in self.fields.items() if isinstance(field, serializers.ListField)}
             data = {name: data.getlist(name) if name in lists else data[name] for name in data}
         return super().to_internal_value(data)
+
+
+class BoundedList(serializers.ListField):
+    """A list of ``max_length`` items at the most. One that is longer is refused before any of it is looked at.
+
+    Of a list's mistakes, the first `MAX_ERRORS` items that have some are told.
+    """
+
+    def __init__(self, *, max_length: int, **options: Any) -> None:
+        self.limit = max_length
+        super().__init__(max_length=max_length, **options)
+
+    def to_internal_value(self, data: Any) -> list[Any]:
+        if isinstance(data, list) and len(data) > self.limit:
+            self.fail("max_length", max_length=self.limit)
+        values: list[Any] = super().to_internal_value(data)
+        return values
+
+    def run_child_validation(self, data: Any) -> list[Any]:
+        values = []
+        errors: dict[Any, Any] = {}
+        for at, item in enumerate(data):
+            try:
+                values.append(self.child.run_validation(item))
+            except serializers.ValidationError as error:
+                errors[at] = error.detail
+                if len(errors) == MAX_ERRORS:
+                    break
+        if errors:
+            raise serializers.ValidationError(errors)
+        return values
 
 
 class TextField(serializers.CharField):

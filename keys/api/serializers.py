@@ -9,6 +9,7 @@ from keys.api.bodies import Body, Query, TextField
 from keys.models import MAX_BUCKET_CHARS, MAX_NAME_CHARS, ApiKey, Grant
 from keys.permissions import ALL_PERMISSIONS, GRANTABLE, bits_of, names
 from keys.rights import GrantRow
+from keys.services.keys import MAX_GRANTS
 
 
 class SignInSerializer(Body):
@@ -94,7 +95,7 @@ class KeySerializer(Body, serializers.ModelSerializer[ApiKey]):
         default=0,
         help_text="Bits that hold in every bucket: their sum, or a list of their names.",
     )
-    grants = GrantSerializer(many=True, required=False)
+    grants = GrantSerializer(many=True, required=False, max_length=MAX_GRANTS)  # type: ignore[call-arg]
 
     class Meta:
         model = ApiKey

@@ -53,6 +53,14 @@ def test_it_says_what_it_does(call: dict[str, Any]) -> None:
         assert parameter["in"] != "path" or parameter["description"]
 
 
+@pytest.mark.parametrize(
+    ("body", "field", "limit"),
+    [("CommitRequest", "operations", 1000), ("KeysRequest", "keys", 1000), ("BucketRequest", "cors_origins", 100)],
+)
+def test_it_says_how_long_a_list_may_be(body: str, field: str, limit: int) -> None:
+    assert DOCUMENT["components"]["schemas"][body]["properties"][field]["maxItems"] == limit
+
+
 def test_no_two_calls_say_the_same() -> None:
     """A view of several methods describes each of them."""
     summaries = [call["summary"] for call in CALLS.values()]

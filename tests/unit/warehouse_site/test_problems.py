@@ -130,6 +130,14 @@ def test_nested_validation_errors_are_named_by_their_path() -> None:
     assert handled(drf.ValidationError(["no"])).data["errors"] == {"request": ["no"]}
 
 
+def test_what_is_told_of_a_body_is_bounded() -> None:
+    """Names and texts may repeat what was sent."""
+    told = handled(drf.ValidationError({f"{at}{'x' * 1_000_000}": ["y" * 1_000_000] for at in range(30)})).data
+    assert len(told["errors"]) == problems.MAX_FIELDS
+    assert len(str(told)) < 50_000
+    assert told["detail"].endswith("and more")
+
+
 def test_unknown_addresses(client: Client) -> None:
     api = client.get("/api/v1/nowhere")
     assert (api.status_code, api.headers["Content-Type"], api.json()["code"]) == (

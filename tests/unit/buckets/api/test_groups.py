@@ -212,3 +212,40 @@ def test_rights(filled: Lab) -> None:
     nobody = client_of(make_key(permissions=int(Permission.BUCKETS_READ)))
     assert nobody.post(f"{BASE}/copy", {"copies": [1]}).status_code == 403
     assert nobody.post(f"{BASE}/rename", {"prefix": 1}).status_code == 403
+    # Nor is it read: it may be large.
+    for path in ("copy", "rename", "commits", "uploads", "leases", "stat", "downloads", "delete"):
+        assert nobody.post(f"{BASE}/{path}", b"{", content_type="application/json").status_code == 403, path
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "item"),
+    [
+        ("commits", "operations", {"op": "delete"}),
+        ("copy", "copies", {"from": "a"}),
+        ("rename", "renames", {"from": "a"}),
+        ("stat", "keys", ""),
+        ("downloads", "keys", ""),
+        ("delete", "keys", ""),
+    ],
+)
+def test_a_list_that_is_too_long_is_refused_for_its_length_alone(
+    api: APIClient, filled: Lab, path: str, field: str, item: object
+) -> None:
+    """However wrong its items are: they are not looked at."""
+    refused = api.post(f"{BASE}/{path}", {field: [item] * 1001})
+    assert refused.status_code == 400
+    assert refused.json()["errors"] == {field: ["Ensure this field has no more than 1000 elements."]}
+    # Of one that is not, the first mistakes are told.
+    refused = api.post(f"{BASE}/{path}", {field: [item] * 1000})
+    assert refused.status_code == 400
+    assert len(refused.json()["errors"]) == 20
+    assert len(refused.content) < 10_000
+
+
+def test_a_flood_of_names_is_answered_shortly(api: APIClient, filled: Lab) -> None:
+    flood = {f"name{at}": at for at in range(5000)}
+    for body in ({"keys": [], **flood}, {"copies": [{"from": "a", "to": "b", "metadata": flood}]}):
+        refused = api.post(f"{BASE}/{'stat' if 'keys' in body else 'copy'}", body)
+        assert refused.status_code == 400
+        assert len(refused.content) < 10_000
+    assert refused.json()["errors"] == {"copies.0.metadata": ["Metadata takes at most 2048 bytes."]}
