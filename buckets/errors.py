@@ -96,7 +96,7 @@ class ObjectExists(Conflict):
 
 
 class TooManyRows(TooLarge):
-    """The commit would change more rows than one commit may; ``count`` of them, and ``limit`` may."""
+    """The commit would change more rows than one may: ``count``, where it is known; ``limit`` at the most."""
 
     code = "too_many_rows"
     title = "These are more than one commit takes"

@@ -89,8 +89,8 @@ WAREHOUSE_UPLOAD_SECONDS: Final = _env.number(
 WAREHOUSE_COMMIT_ROWS: Final = _env.number(
     "WAREHOUSE_COMMIT_ROWS",
     "25000",
-    "Objects that one commit renames, or chunks that it copies. Other writers wait meanwhile.",
-    least=1000,
+    "Objects that one commit renames, or chunks that it copies, overwrites and deletes. Other writers wait meanwhile.",
+    least=10_000,  # the chunks of the largest object, so that it can always be deleted
     most=1_000_000,
 )
 WAREHOUSE_CHUNK_URL_SECONDS: Final = _env.number(

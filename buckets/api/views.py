@@ -286,7 +286,7 @@ class DeleteObjects(APIView):
     """Delete many objects in one commit: all that there are of them, or, where a right is missing, none."""
 
     @extend_schema(request=shapes.KeysSerializer, responses=shapes.DeletedSerializer)
-    @raises(*errors.NO_BUCKET)
+    @raises(*errors.NO_BUCKET, errors.TooManyRows)
     def post(self, request: Request, bucket: str) -> Response:
         actor = rights(request)
         actor.require(Permission.OBJECTS_DELETE, bucket=bucket)

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from buckets.models import Bucket, Object
 from buckets.services.buckets import lock_bucket_row, remove_bucket
-from buckets.services.objects import remove_objects
+from buckets.services.objects import remove_first_objects
 from keys.actions import Action
 from keys.services.audit import record
 from volumes.services.store import next_sequence
@@ -56,16 +56,13 @@ def delete_closed_buckets() -> bool:
 
 @transaction.atomic
 def _delete_batch(bucket_id: int) -> bool:
-    """Deletes some objects of a closed bucket, or the bucket when they are few; whether it is still there."""
+    """Deletes some objects of a closed bucket, and the bucket with the last of them; whether it is still there."""
     bucket = Bucket.objects.select_for_update().filter(pk=bucket_id).first()
     if bucket is None:
         return False  # somebody else was quicker
-    rows = Object.objects.filter(bucket=bucket).order_by("key").values_list("pk", "bucket_id", "key", "size", "etag")
-    found = list(rows[:OBJECTS_A_BATCH])
-    next_sequence()
-    if found:
-        remove_objects(bucket=bucket.name, found=found)
-    is_empty = len(found) < OBJECTS_A_BATCH
-    if is_empty:
-        remove_bucket(bucket)
-    return not is_empty
+    if not remove_first_objects(bucket=bucket.name, bucket_id=bucket.pk, limit=OBJECTS_A_BATCH):
+        next_sequence()
+    if Object.objects.filter(bucket=bucket).exists():
+        return True
+    remove_bucket(bucket)
+    return False

@@ -218,6 +218,7 @@ class _Judge:
         self.committed: list[Upload] = []
         self.before = self._read_versions(operations)
         self.versions: dict[Place, Version | None] = dict(self.before)
+        self.chunks = count_chunks(list(self._rows())) if self.before else {}
         # The new versions are named by it. Its row is locked from here on: all that can wait is done after it.
         self.sequence = next_sequence()
         self.now = timezone.now()
@@ -368,6 +369,9 @@ class _Judge:
         kept = {version.row_id for version in left.values()}
         gone = {object_id: owner for object_id, owner in self._rows().items() if object_id not in kept}
         overwritten = {version.row_id for place, version in self.before.items() if place in left}
+        placed = {version.bytes_of for version in made.values() if not version.is_copy}
+        lost = [upload for upload in self.committed if upload.pk not in placed]
+        self._require_few(changed.values(), gone, lost)
         self._keep_verdicts(changed.values())
         if gone:
             run_in("DELETE FROM buckets_object WHERE id IN {in}", gone)
@@ -375,10 +379,10 @@ class _Judge:
         object_ids = self._insert(made)
         self._write_chunks({object_ids[place]: version for place, version in made.items()})
         dead = self._take_chunks(gone, overwritten)
-        placed = {version.bytes_of for version in made.values() if not version.is_copy}
-        lost = [database_uuid(upload.pk) for upload in self.committed if upload.pk not in placed]
         if lost:
-            dead += take_chunks_of_uploads(lost, reason=Outbox.Reason.OVERWRITTEN)
+            dead += take_chunks_of_uploads(
+                [database_uuid(upload.pk) for upload in lost], reason=Outbox.Reason.OVERWRITTEN
+            )
         if self.committed:
             Upload.objects.filter(pk__in=[upload.pk for upload in self.committed]).update(state=Upload.State.COMPLETED)
         bury(dead, now=self.now)
@@ -402,16 +406,18 @@ class _Judge:
             if version.row_id is not None
         }
 
-    def _keep_verdicts(self, changed: Iterable[Version]) -> None:
-        """Raises TooManyRows."""
-        changed = list(changed)
-        sources = [version.bytes_of for version in changed if version.is_copy]
-        object_ids = [source for source in sources if isinstance(source, int)]
-        chunks = count_chunks(object_ids) if object_ids else {}
-        count = sum(
-            chunks[source] if isinstance(source, int) else self.uploads[source].chunk_count for source in sources
+    def _require_few(self, changed: Iterable[Version], gone: Iterable[int], lost: Iterable[Upload]) -> None:
+        """Raises TooManyRows. Nothing is asked of the database any more: who has the sequence holds everybody up."""
+        copied = sum(
+            self.chunks[source] if isinstance(source, int) else self.uploads[source].chunk_count
+            for source in (version.bytes_of for version in changed if version.is_copy)
         )
-        require_few(count, "chunks to be copied")
+        deleted = sum(self.chunks[object_id] for object_id in gone) + sum(upload.chunk_count for upload in lost)
+        require_few(copied + deleted, "chunks to be copied, overwritten or deleted")
+
+    def _keep_verdicts(self, changed: Iterable[Version]) -> None:
+        changed = list(changed)
+        object_ids = [version.bytes_of for version in changed if version.is_copy and isinstance(version.bytes_of, int)]
         moved = {version.row_id for version in changed if version.row_id is not None}
         rows = self._rows()
         owners = {object_id: rows[object_id] for object_id in moved.union(object_ids)}

@@ -18,10 +18,10 @@ _COPIED = "c.volume_id, c.needle, c.size, c.crc32, c.committed_at, c.verdict"
 
 
 def require_few(count: int, what: str) -> None:
-    """Raises TooManyRows where one commit would rename or copy more than it may.
+    """Raises TooManyRows where one commit would rename, copy or delete more than it may.
 
     Others who write to the bucket (with SQLite and at the end of the commit: to the store) wait meanwhile, and a volume
-    server gives its confirms ten seconds.
+    server gives its confirms ten seconds. So this is asked before `next_sequence`, or without any work after it.
     """
     limit = settings.WAREHOUSE_COMMIT_ROWS
     if count > limit:
@@ -85,9 +85,17 @@ def move_objects(moves: Sequence[Move], *, sequence: int, now: datetime) -> None
 
 
 def count_chunks(object_ids: Sequence[int]) -> dict[int, int]:
-    """How many chunks each of these objects has."""
+    """How many chunks each of these objects has.
+
+    They are numbered from 0 without a gap, so the last one's number tells: one look into the index for each object,
+    however many chunks it has.
+    """
+    last = 'SELECT MAX(c."index") FROM buckets_chunk c WHERE c.object_id = o.id'
     return dict(
-        run_in("SELECT object_id, COUNT(*) FROM buckets_chunk WHERE object_id IN {in} GROUP BY 1", set(object_ids))
+        run_in(
+            f"SELECT o.id, COALESCE(({last}), -1) + 1 FROM buckets_object o WHERE o.id IN {{in}}",  # noqa: S608
+            set(object_ids),
+        )
     )
 
 

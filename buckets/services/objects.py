@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -15,6 +17,7 @@ from buckets.services.chunks import Owner, take_chunks_of_objects
 from buckets.services.conditions import require_conditions
 from buckets.services.confirm import select_versions
 from buckets.services.locks import CountChange, add_to_counts, lock_bucket, lock_buckets_named
+from buckets.services.moves import count_chunks, require_few
 from buckets.services.outbox import bury
 from keys.actions import Action
 from keys.errors import Invalid
@@ -23,6 +26,9 @@ from volumes.services.store import next_sequence
 
 KEYS_AT_ONCE = 1000
 """Objects of a bucket that is emptied that go in one commit: others wait for its lock that long."""
+
+Found = tuple[int, int, str, int, str]
+"""An object as `select_versions` gives it: its id, its bucket's, key, size in bytes, ETag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,8 @@ class Deleted:
 def delete_objects(*, bucket: str, keys: Iterable[str], if_match: str = "") -> Deleted:
     """Deletes objects, all in one commit. ``if_match`` is judged for each that there is.
 
-    Raises BucketUnknown, Invalid, ObjectChanged; then nothing is deleted.
+    Raises BucketUnknown, Invalid, ObjectChanged, and TooManyRows where the objects have more chunks than one commit
+    takes (one object never has); then nothing is deleted.
     """
     _require_if_match(if_match)
     wanted = list(dict.fromkeys(keys))
@@ -47,6 +54,7 @@ def delete_objects(*, bucket: str, keys: Iterable[str], if_match: str = "") -> D
         return Deleted(deleted=[], missing=wanted)
     for _, _, _, _, etag in found:
         require_conditions(etag=etag, if_match=if_match)
+    _require_few_chunks(found)
     next_sequence()
     remove_objects(bucket=bucket, found=found)
     gone = {key for _, _, key, _, _ in found}
@@ -57,15 +65,42 @@ def delete_objects(*, bucket: str, keys: Iterable[str], if_match: str = "") -> D
 def delete_objects_of(*, keys: Mapping[str, Iterable[str]]) -> None:
     """Deletes objects of several buckets, all in one commit: ``keys`` by the names of their buckets.
 
-    Raises BucketUnknown, BucketDeleting; then nothing is deleted.
+    Raises BucketUnknown, BucketDeleting, TooManyRows; then nothing is deleted.
     """
+    wanted = {bucket: list(some) for bucket, some in keys.items()}
     # All of them before the first takes the store's sequence: whoever else has one of these buckets waits for that.
-    lock_buckets_named(keys)
-    for bucket, wanted in keys.items():
-        delete_objects(bucket=bucket, keys=wanted)
+    locked = lock_buckets_named(wanted)
+    found = select_versions({locked[bucket].id: set(some) for bucket, some in wanted.items()})
+    _require_few_chunks(found)
+    for bucket, some in wanted.items():
+        delete_objects(bucket=bucket, keys=some)
 
 
-def remove_objects(*, bucket: str, found: list[tuple[int, int, str, int, str]]) -> None:
+def _require_few_chunks(found: list[Found]) -> None:
+    """Raises TooManyRows."""
+    require_few(sum(count_chunks([object_id for object_id, *_ in found]).values()), "chunks to be deleted")
+
+
+def remove_first_objects(*, bucket: str, bucket_id: int, limit: int) -> int:
+    """Deletes up to ``limit`` objects of a bucket that its caller has locked, in the order of their keys; how many.
+
+    Fewer, but one at least, where they have more chunks than one commit takes. That is found out before
+    `next_sequence`, from which on the writers of all buckets wait.
+    """
+    rows = Object.objects.filter(bucket=bucket_id).order_by("key").values_list("pk", "bucket_id", "key", "size", "etag")
+    found: list[Found] = list(rows[:limit])
+    if not found:
+        return 0
+    chunks = count_chunks([object_id for object_id, *_ in found])
+    sums = accumulate(chunks[object_id] for object_id, *_ in found)
+    fitting = sum(1 for chunks_up_to_here in sums if chunks_up_to_here <= settings.WAREHOUSE_COMMIT_ROWS)
+    found = found[: max(fitting, 1)]
+    next_sequence()
+    remove_objects(bucket=bucket, found=found)
+    return len(found)
+
+
+def remove_objects(*, bucket: str, found: list[Found]) -> None:
     """Deletes objects of a bucket that its caller has locked; they are given as by `select_versions`, one at least.
 
     After `next_sequence`, as `take_chunks_of_objects` wants it.
@@ -91,16 +126,21 @@ class Emptied:
 
 
 def empty_bucket(*, bucket: str, limit: int) -> Emptied:
-    """Deletes up to ``limit`` objects of a bucket, in the order of their keys, `KEYS_AT_ONCE` a commit.
+    """Deletes up to ``limit`` objects of a bucket, in the order of their keys, up to `KEYS_AT_ONCE` a commit.
 
     Raises BucketUnknown.
     """
     row = get_bucket(bucket)
-    keys = Object.objects.filter(bucket=row).order_by("key").values_list("key", flat=True)
     deleted = 0
-    while found := list(keys[: min(KEYS_AT_ONCE, limit - deleted)]):
-        deleted += len(delete_objects(bucket=bucket, keys=found).deleted)
-    return Emptied(deleted=deleted, is_empty=not keys.exists())
+    while batch := _empty_batch(bucket=bucket, limit=min(KEYS_AT_ONCE, limit - deleted)):
+        deleted += batch
+    return Emptied(deleted=deleted, is_empty=not Object.objects.filter(bucket=row).exists())
+
+
+@transaction.atomic
+def _empty_batch(*, bucket: str, limit: int) -> int:
+    """Raises BucketUnknown."""
+    return remove_first_objects(bucket=bucket, bucket_id=lock_bucket(bucket).pk, limit=limit)
 
 
 @transaction.atomic

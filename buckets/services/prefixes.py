@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
-from buckets.errors import KeyInvalid, ObjectExists, ObjectUnknown
+from buckets.errors import KeyInvalid, ObjectExists, ObjectUnknown, TooManyRows
 from buckets.models import Object, Outbox
 from buckets.names import etag_of_change, key_error, successor
 from buckets.selectors import get_bucket
@@ -14,7 +14,7 @@ from buckets.services.bulk import run_in
 from buckets.services.chunks import Owner, take_chunks_of_objects
 from buckets.services.confirm import select_versions
 from buckets.services.locks import CountChange, add_to_counts, lock_bucket
-from buckets.services.moves import Move, keep_verdicts, move_objects, require_few
+from buckets.services.moves import Move, count_chunks, keep_verdicts, move_objects, require_few
 from buckets.services.outbox import bury
 from keys.actions import Action
 from keys.errors import Invalid
@@ -36,15 +36,16 @@ def rename_prefix(*, bucket: str, prefix: str, to_prefix: str, overwrite: bool =
     """Gives every object whose key starts with ``prefix`` one that starts with ``to_prefix`` instead, or none of them.
 
     One may be the start of the other: each object is renamed once. Raises BucketUnknown, Invalid, ObjectUnknown (there
-    is none), KeyInvalid (a key would be too long or empty), ObjectExists, and TooManyRows with the count.
+    is none), KeyInvalid (a key would be too long or empty), ObjectExists, and TooManyRows (more objects than one commit
+    takes, or more chunks of those that are overwritten).
     """
     for name, text in (("prefix", prefix), ("to_prefix", to_prefix)):
         if text and (problem := key_error(text)) is not None:
             raise KeyInvalid(errors={name: [problem]})
     if prefix == to_prefix:
         raise Invalid(errors={"to_prefix": ["This is the prefix that they have."]})
-    # Before anything is locked: counting takes as long as there are objects.
-    require_few(_count(get_bucket(bucket).pk, prefix), f"objects below {prefix!r}")
+    # Before anything is locked, so that nobody waits for a call that is refused.
+    _require_few(_count(get_bucket(bucket).pk, prefix), prefix)
     return _rename(bucket=bucket, prefix=prefix, to_prefix=to_prefix, overwrite=overwrite)
 
 
@@ -52,7 +53,7 @@ def rename_prefix(*, bucket: str, prefix: str, to_prefix: str, overwrite: bool =
 def _rename(*, bucket: str, prefix: str, to_prefix: str, overwrite: bool) -> RenamedPrefix:
     row = lock_bucket(bucket)
     found = _select(row.pk, prefix)
-    require_few(len(found), f"objects below {prefix!r}")
+    _require_few(len(found), prefix)
     if not found:
         raise ObjectUnknown(f"No key in bucket {bucket!r} starts with {prefix!r}.")
     keys = {key: to_prefix + key[len(prefix) :] for _, key, _, _ in found}
@@ -68,6 +69,8 @@ def _rename(*, bucket: str, prefix: str, to_prefix: str, overwrite: bool) -> Ren
         raise ObjectExists(
             f"{len(taken)} of the new keys are taken, and nothing said to overwrite them.", keys=taken[:_SHOWN]
         )
+    if replaced:
+        require_few(sum(count_chunks(list(replaced)).values()), "chunks to be overwritten")
     sequence = next_sequence()
     now = timezone.now()
     if replaced:
@@ -96,11 +99,19 @@ def _rename(*, bucket: str, prefix: str, to_prefix: str, overwrite: bool) -> Ren
     return RenamedPrefix(renamed=len(found), overwritten=len(replaced))
 
 
+def _require_few(count: int, prefix: str) -> None:
+    """Raises TooManyRows. ``count`` is no more than one too many: nobody counts a million objects for a refusal."""
+    limit = settings.WAREHOUSE_COMMIT_ROWS
+    if count > limit:
+        raise TooManyRows(f"There are more than {limit} objects below {prefix!r}, which one commit takes.", limit=limit)
+
+
 def _count(bucket_id: int, prefix: str) -> int:
+    """How many objects there are below the prefix, as far as one too many."""
     rows = Object.objects.filter(bucket=bucket_id, key__gte=prefix)
     if (end := successor(prefix)) is not None:
         rows = rows.filter(key__lt=end)
-    return rows.count()
+    return rows[: settings.WAREHOUSE_COMMIT_ROWS + 1].count()
 
 
 def _select(bucket_id: int, prefix: str) -> list[tuple[int, str, int, str]]:

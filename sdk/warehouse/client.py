@@ -25,7 +25,7 @@ from warehouse._retry import Backoff
 from warehouse._sources import PutSource, Source, open_source
 from warehouse._uploads import Uploader
 from warehouse._version import __version__
-from warehouse.errors import WarehouseError
+from warehouse.errors import TooLarge, WarehouseError
 from warehouse.transfer import Progress, TransferConfig
 from warehouse.types import Bucket, ObjectInfo, Prefix, Share
 
@@ -317,11 +317,22 @@ class Client:
         return key in self.delete_many(bucket, [key])
 
     def delete_many(self, bucket: str, keys: Iterable[str]) -> set[str]:
-        """Delete objects, a thousand a call; gives the keys that were there."""
+        """Delete objects, a thousand a call, or fewer where they are large; gives the keys that were there."""
         deleted: set[str] = set()
         for batch in _batches(keys, _PAGE):
-            answer = self._master.call("POST", bucket_path(bucket, "delete"), body={"keys": batch})
-            deleted.update(answer["deleted"])
+            deleted.update(self._delete_batch(bucket, batch))
+        return deleted
+
+    def _delete_batch(self, bucket: str, keys: builtins.list[str]) -> builtins.list[str]:
+        """By halves where the objects have more chunks than the store deletes in one commit."""
+        try:
+            answer = self._master.call("POST", bucket_path(bucket, "delete"), body={"keys": keys})
+        except TooLarge as error:
+            if error.code != "too_many_rows" or len(keys) == 1:
+                raise
+            half = len(keys) // 2
+            return self._delete_batch(bucket, keys[:half]) + self._delete_batch(bucket, keys[half:])
+        deleted: builtins.list[str] = answer["deleted"]
         return deleted
 
     # Sharing

@@ -79,6 +79,7 @@ class FakeStore:
         self.puts: list[tuple[int, Mapping[str, str], bytes]] = []
         """Every PUT that came whole: needle, headers (without those of the connection), bytes."""
         self.leases: list[dict[str, Any]] = []
+        self.keys_a_delete = 1000
         self.faults: dict[str, deque[Fault]] = {}
         """What the next calls of a name come to, instead of what they should."""
         self.before: dict[str, Callable[[], None]] = {}
@@ -192,6 +193,8 @@ class FakeStore:
                     "missing": [key for key in body["keys"] if key not in objects],
                 }
             case "POST", ["delete"]:
+                if len(body["keys"]) > self.keys_a_delete:
+                    raise Refusal(413, "too_many_rows")
                 deleted = [key for key in body["keys"] if objects.pop(key, None)]
                 return 200, {"deleted": deleted, "missing": [key for key in body["keys"] if key not in deleted]}
         raise Refusal(404, "not_found")

@@ -24,6 +24,7 @@ from warehouse import (
     OutcomeUnknown,
     PermissionDenied,
     SourceChanged,
+    TooLarge,
     TransferError,
     Unauthorized,
 )
@@ -228,6 +229,18 @@ def test_text_that_utf8_cannot_hold(fake: FakeStore, client: Client) -> None:
                 ask()
             assert (caught.value.status, list(caught.value.errors)) == (400, [field])
     assert fake.puts == []
+
+
+def test_what_is_too_much_for_one_commit_is_deleted_by_halves(fake: FakeStore, client: Client) -> None:
+    keys = {str(number) for number in range(11)}
+    for key in keys:
+        client.put("b", key, b"small")
+    fake.keys_a_delete = 3
+    assert client.delete_many("b", [*keys, "none"]) == keys
+    assert list(client.list("b")) == []
+    fake.keys_a_delete = 0
+    with pytest.raises(TooLarge):
+        client.delete_many("b", ["0", "1"])
 
 
 # Large puts

@@ -81,8 +81,12 @@ def test_too_many_are_counted(api: APIClient, filled: Lab, settings: Any) -> Non
     settings.WAREHOUSE_COMMIT_ROWS = 1
     refused = api.post(f"{BASE}/rename", {"prefix": "dir/", "to_prefix": "x/"})
     assert (refused.status_code, refused.json()["code"]) == (413, "too_many_rows")
+    assert (refused.json().get("count"), refused.json()["limit"]) == (None, 1)
+    refused = api.post(f"{BASE}/delete", {"keys": ["a", "none", "dir/b"]})
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_many_rows")
     assert (refused.json()["count"], refused.json()["limit"]) == (2, 1)
     assert keys() == ["a", "dir/b", "dir/c", "e"]
+    assert api.post(f"{BASE}/delete", {"keys": ["a", "none"]}).json() == {"deleted": ["a"], "missing": ["none"]}
 
 
 def test_commits(api: APIClient, filled: Lab) -> None:

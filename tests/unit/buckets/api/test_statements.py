@@ -80,3 +80,15 @@ def test_downloads(api: APIClient, crowd: list[str]) -> None:
         assert len(found) == count
 
     same_for_all_sizes(look_up, most=2)
+
+
+def test_delete(api: APIClient, lab: Lab) -> None:
+    names = [f"k{at:04}" for at in range(1 + sum(SIZES))]
+    lab.put_many(*names)
+    left = iter(names)
+
+    def delete(count: int) -> None:
+        keys = [next(left) for _ in range(count)]
+        assert api.post("/api/v1/buckets/photos/delete", {"keys": keys}).json() == {"deleted": keys, "missing": []}
+
+    same_for_all_sizes(delete, most=13)

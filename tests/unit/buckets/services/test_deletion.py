@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 
 from buckets import tasks
-from buckets.errors import BucketDeleting, BucketNotEmpty, BucketTaken, BucketUnknown
+from buckets.errors import BucketDeleting, BucketNotEmpty, BucketTaken, BucketUnknown, TooManyRows
 from buckets.models import Bucket, Chunk, Object, Outbox, Upload
 from buckets.selectors import get_bucket, get_object, is_public
-from buckets.services import deletion
+from buckets.services import deletion, objects
 from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, update_bucket
 from buckets.services.deletion import close_bucket, delete_closed_buckets
 from buckets.services.downloads import sign_downloads
@@ -18,6 +18,7 @@ from buckets.verdicts import Refused
 from keys.models import Grant
 from keys.rights import GrantRow
 from tests.unit.buckets.lab import Lab, Put, chunk_put, make_key, require_sound
+from volumes.models import Store
 
 KEYS = [f"k{at}" for at in range(5)]
 
@@ -123,17 +124,73 @@ def test_it_is_seen_how_far_it_is(full: Lab, few: None, monkeypatch: pytest.Monk
     assert not Bucket.objects.filter(name="photos").exists()
 
 
+def test_a_batch_ends_where_the_chunks_are_too_many(full: Lab, settings: pytest.FixtureRequest) -> None:
+    """An object of more chunks than a commit takes goes alone; the bucket goes with the last object, and not before."""
+    for key, chunks in (("k1x", 3), ("k2x", 7), ("z", 2)):
+        full.put_chunks(key, size=10 * chunks)
+    settings.WAREHOUSE_COMMIT_ROWS = 5  # type: ignore[attr-defined]
+    close_bucket(name="photos")
+    bucket_id = get_bucket("photos", deleting_too=True).pk
+    left = []
+    while deletion._delete_batch(bucket_id):
+        left.append(list(Object.objects.filter(bucket=bucket_id).order_by("key").values_list("key", flat=True)))
+        require_sound()
+    assert left == [["k2", "k2x", "k3", "k4", "z"], ["k2x", "k3", "k4", "z"], ["k3", "k4", "z"]]
+    assert not Bucket.objects.filter(name="photos").exists()
+    assert Chunk.objects.count() == 1
+    require_sound()
+
+
+def test_chunks_are_counted_before_all_buckets_wait(full: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    for name in ("count_chunks", "next_sequence"):
+        call = getattr(objects, name)
+        monkeypatch.setattr(objects, name, lambda *given, call=call, name=name: (steps.append(name), call(*given))[1])
+    delete_objects(bucket="photos", keys=["k0"])
+    objects.empty_bucket(bucket="photos", limit=1)
+    close_bucket(name="photos")
+    delete_closed_buckets()
+    assert steps == ["count_chunks", "next_sequence"] * 3
+
+
+def test_a_bucket_is_emptied_by_commits_of_few_chunks(full: Lab, settings: pytest.FixtureRequest) -> None:
+    full.put_chunks("k0x", size=60)
+    settings.WAREHOUSE_COMMIT_ROWS = 4  # type: ignore[attr-defined]
+    sequence = Store.objects.get().sequence
+    assert objects.empty_bucket(bucket="photos", limit=3) == objects.Emptied(deleted=3, is_empty=False)
+    assert Store.objects.get().sequence == sequence + 3
+    assert objects.empty_bucket(bucket="photos", limit=100) == objects.Emptied(deleted=3, is_empty=True)
+    assert Store.objects.get().sequence == sequence + 4
+    require_sound()
+
+
+def test_one_call_deletes_no_more_chunks_than_a_commit_takes(full: Lab, settings: pytest.FixtureRequest) -> None:
+    full.put_chunks("big", size=40)
+    settings.WAREHOUSE_COMMIT_ROWS = 5  # type: ignore[attr-defined]
+    sequence = Store.objects.get().sequence
+    with pytest.raises(TooManyRows) as refused:
+        delete_objects(bucket="photos", keys=["k0", "big", "none", "k1"])
+    assert refused.value.extra == {"count": 6, "limit": 5}
+    assert (Object.objects.count(), Store.objects.get().sequence) == (7, sequence)
+    with pytest.raises(TooManyRows):
+        objects.delete_objects_of(keys={"photos": ["k0", "big"], "other": ["k"]})
+    assert (Object.objects.count(), Store.objects.get().sequence) == (7, sequence)
+    assert delete_objects(bucket="photos", keys=["k0", "big", "none"]).deleted == ["k0", "big"]
+    require_sound()
+
+
 def test_what_was_cut_off_is_gone_on_with(full: Lab, few: None, monkeypatch: pytest.MonkeyPatch) -> None:
     close_bucket(name="photos")
-    remove, batches = deletion.remove_objects, []
+    remove, batches = deletion.remove_first_objects, []
 
-    def killed_in_the_second(**arguments: object) -> None:
-        remove(**arguments)  # type: ignore[arg-type]
+    def killed_in_the_second(**arguments: object) -> int:
+        removed = remove(**arguments)  # type: ignore[arg-type]
         batches.append(arguments)
         if len(batches) == 2:
             raise KeyboardInterrupt
+        return removed
 
-    monkeypatch.setattr(deletion, "remove_objects", killed_in_the_second)
+    monkeypatch.setattr(deletion, "remove_first_objects", killed_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         delete_closed_buckets()
     assert get_bucket("photos", deleting_too=True).object_count == 3

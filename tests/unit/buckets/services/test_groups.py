@@ -390,6 +390,33 @@ def test_copies_have_a_bound(lab: Lab, settings: Any) -> None:
         commit(*[Delete("x")] * (groups.MAX_OPERATIONS + 1))
 
 
+def test_what_a_group_deletes_and_overwrites_has_a_bound(lab: Lab, settings: Any) -> None:
+    """Chunks of every object that goes, and of an upload whose object was gone before the commit."""
+    for key in ("a", "b", "c", "d"):
+        commit(CommitUpload(held(lab, key).upload.pk))
+    put(lab, "small")
+    lost = held(lab, "lost")
+    settings.WAREHOUSE_COMMIT_ROWS = 5
+    before = state()
+    groups_of_six: list[list[Operation]] = [
+        [Delete("a"), Delete("b")],
+        [Rename("a", "b", overwrite=True), Delete("c")],
+        [Copy("a", "b")],
+        [Rename("small", "a", overwrite=True), Rename("b", "e"), Delete("c")],
+        [CommitUpload(lost.upload.pk), Delete("lost"), Delete("a")],
+    ]
+    for operations in groups_of_six:
+        with pytest.raises(TooManyRows) as refused:
+            commit(*operations)
+        assert refused.value.extra == {"count": 6, "limit": 5}
+        assert state() == before
+    settings.WAREHOUSE_COMMIT_ROWS = 6
+    commit(CommitUpload(lost.upload.pk), Delete("lost"), Delete("a"))
+    commit(Rename("b", "c", overwrite=True), Delete("d"))
+    assert keys() == {"c": 250, "small": 10}
+    require_sound()
+
+
 def test_the_trail_tells_of_it(lab: Lab) -> None:
     create_bucket(name="other")
     lab.put_many("a/1", "a/2")

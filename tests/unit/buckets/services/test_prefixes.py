@@ -97,8 +97,36 @@ def test_what_cannot_be_renamed_leaves_all_as_it_is(lab: Lab, settings: Any) -> 
     settings.WAREHOUSE_COMMIT_ROWS = 2
     with pytest.raises(TooManyRows) as refused:
         rename_prefix(bucket="photos", prefix="a/", to_prefix="c/")
-    assert (refused.value.extra["count"], refused.value.extra["limit"]) == (3, 2)
+    assert refused.value.extra == {"limit": 2}
+    assert "more than 2 objects" in refused.value.detail
     assert (keys(), Store.objects.get().sequence) == before
+    require_sound()
+
+
+def test_a_refusal_counts_no_more_than_one_too_many(lab: Lab, settings: Any) -> None:
+    fill(lab, *(f"a/{at}" for at in range(9)))
+    settings.WAREHOUSE_COMMIT_ROWS = 2
+    with CaptureQueriesContext(connection) as queries, pytest.raises(TooManyRows):
+        rename_prefix(bucket="photos", prefix="a/", to_prefix="c/")
+    [counting] = [query["sql"] for query in queries if "COUNT(" in query["sql"]]
+    assert "LIMIT 3" in counting
+    settings.WAREHOUSE_COMMIT_ROWS = 9
+    assert rename_prefix(bucket="photos", prefix="a/", to_prefix="c/").renamed == 9
+
+
+def test_what_a_rename_overwrites_has_a_bound(lab: Lab, settings: Any) -> None:
+    settings.WAREHOUSE_CHUNK_SIZE = 10
+    lab.put_many("a/1", "a/2")
+    lab.put_chunks("b/1", size=30)
+    lab.put_chunks("b/2", size=20)
+    before = keys(), Store.objects.get().sequence
+    settings.WAREHOUSE_COMMIT_ROWS = 4
+    with pytest.raises(TooManyRows) as refused:
+        rename_prefix(bucket="photos", prefix="a/", to_prefix="b/", overwrite=True)
+    assert refused.value.extra == {"count": 5, "limit": 4}
+    assert (keys(), Store.objects.get().sequence) == before
+    settings.WAREHOUSE_COMMIT_ROWS = 5
+    assert rename_prefix(bucket="photos", prefix="a/", to_prefix="b/", overwrite=True) == (2, 2)
     require_sound()
 
 
