@@ -49,8 +49,15 @@ up: $(RUN) ## Start the whole store on this machine (data in ./data, port 8000)
 demo: $(RUN) ## Put and get a real tree and a 1 GiB file, compare every byte
 	@$(BIN)/python bench/demo.py $(ARGS)
 
-test: $(DEV) test-postgres ## All tests: the master's on PostgreSQL, then everything on SQLite
-	@$(BIN)/python -m pytest $(ARGS)
+# Side by side: each alone leaves a core idle. What PostgreSQL's said comes when it is over, and last both closing lines.
+test: $(DEV) ## All tests: everything on SQLite, and beside it the master's on PostgreSQL
+	@mkdir -p build; rm -f build/test-*.log; \
+	$(MAKE) --no-print-directory test-postgres >build/test-postgres.log 2>&1 & postgres=$$!; \
+	trap 'kill $$postgres 2>/dev/null' INT TERM; \
+	$(BIN)/python -m pytest $(ARGS) 2>&1 | tee build/test-sqlite.log; sqlite=$${PIPESTATUS[0]}; \
+	echo 'The master on PostgreSQL:'; wait $$postgres; postgres=$$?; cat build/test-postgres.log; \
+	tail -qn 1 build/test-postgres.log build/test-sqlite.log; \
+	test $$sqlite -eq 0 -a $$postgres -eq 0
 
 test-postgres: $(DEV) ## The master's unit tests on a throw-away PostgreSQL
 	@$(BIN)/python -m tests.support.postgres $(BIN)/python -m pytest $(MASTER_TESTS)
