@@ -5,7 +5,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.test_signing_in import sign_in
 from tests.support.store import Store
 
-WIDTH = 1500
+WIDTH = 1800
 TOO_WIDE = """
 () => [...document.querySelectorAll("#content table")].flatMap((table) => {
   const last = table.querySelector("thead th:last-child").getBoundingClientRect();
