@@ -94,6 +94,15 @@ def presign_put(secret: bytes, *, kid: int, volume: int, expires_at: int, intent
     return text + SIGNATURE_PARAM + text_signature(secret, PUT_LABEL, text.encode())
 
 
+def replica_ticket(secret: bytes, *, volume: int, epoch: int, primary: str) -> str:
+    """The 64 hex digits by which a volume's primary and one of its peers sign to each other under one epoch.
+
+    ``secret`` is the peer's, ``primary`` the other one's server id: the master gives the ticket to the primary, the
+    peer finds it by itself, and it is good for nothing else.
+    """
+    return hmac.digest(secret, f"replica\n{volume}\n{epoch}\n{primary}".encode(), "sha256").hex()
+
+
 def request_signature(
     secret: bytes, *, direction: str, method: str, target: str, body: bytes, server: str, time_ms: int
 ) -> str:

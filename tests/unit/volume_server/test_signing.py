@@ -1,5 +1,6 @@
 import hmac
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -67,3 +68,11 @@ def test_what_is_no_signature_is_refused_without_an_error(signature: str) -> Non
     assert not signing.request_is_signed(
         SECRET, signature, direction=signing.TO_SERVER, method="GET", target="/", body=b"", server="", time_ms=0
     )
+
+
+def test_a_replicas_ticket_is_of_one_volume_epoch_and_primary() -> None:
+    of: dict[str, Any] = {"volume": 7, "epoch": 3, "primary": "6f1d"}
+    ticket = signing.replica_ticket(SECRET, **of)
+    assert ticket == hmac.digest(SECRET, b"replica\n7\n3\n6f1d", "sha256").hex()
+    others = [of | {"volume": 8}, of | {"epoch": 4}, of | {"primary": "6f1e"}]
+    assert ticket not in {signing.replica_ticket(SECRET, **other) for other in others}
