@@ -42,6 +42,18 @@ class VolumeBusy(StoreError):
     status, code = 409, "volume_busy"
 
 
+class ListingEnded(StoreError):
+    """What was told of a volume's needles so far is no part of a whole any more; it is to be begun anew."""
+
+    status, code = 409, "listing_ended"
+
+
+class ListingFailed(StoreError):
+    """A volume's needles cannot be told; nothing is said about them."""
+
+    status, code = 503, "listing_failed"
+
+
 class VolumeSealed(StoreError):
     """The volume takes no record any more, most likely since an fsync failed."""
 

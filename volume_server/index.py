@@ -164,6 +164,10 @@ class Index:
             yield segment
             at += 1 << self.depth - segment.depth
 
+    def segment_at(self, hashed: int) -> Segment:
+        """The segment that has, or would have, the needles of this hash (see `group_hash`)."""
+        return self.directory[hashed >> 64 - self.depth]
+
     def items(self) -> Iterator[tuple[int, int, int]]:
         """(needle, offset, length) of all, dead ones (length 0) too."""
         for segment in self.segments():

@@ -1,8 +1,11 @@
 """What the master and the operator ask: `/usage`, `/admin/…`, `/healthz`, `/metrics`."""
 
+import asyncio
 import contextlib
 import json
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any, TypeGuard
 
 from volume_server import record, responses, signing
 from volume_server.clock import Clock
@@ -10,6 +13,7 @@ from volume_server.commit import Committer
 from volume_server.compactor import Compactor, Order
 from volume_server.errors import StoreError
 from volume_server.http1 import HttpError, Request
+from volume_server.listings import MAX_ASKED, MAX_PAGE_NEEDLES, Listings
 from volume_server.routes import NeedleRoutes, answer_failure, require_no_body
 from volume_server.server import MAX_ADMIN_BODY_BYTES, Connection, Listener
 from volume_server.store import Store
@@ -41,6 +45,7 @@ class InternalRoutes:
         *,
         compactor: Compactor,
         upkeep: Upkeep,
+        listings: Listings,
         instance: str,
         public: NeedleRoutes | None,
     ) -> None:
@@ -50,9 +55,11 @@ class InternalRoutes:
         self.listener = listener
         self.compactor = compactor
         self.upkeep = upkeep
+        self.listings = listings
         self.instance = instance
         self.public = public
         """Where everything else goes when there is one port for both."""
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def handle(self, connection: Connection, request: Request) -> None:
         if self.public is not None and request.target[1:2].isdigit():
@@ -113,6 +120,8 @@ class InternalRoutes:
             self._scrub(connection, _json(body))
         elif (request.method, target) == (b"POST", "/admin/damaged"):
             self._damaged(connection, _json(body))
+        elif (request.method, target) == (b"POST", "/admin/needles"):
+            self._needles(connection, _json(body))
         else:
             raise HttpError(404, "not_found", "nothing is here")
 
@@ -173,6 +182,56 @@ class InternalRoutes:
         damaged = [damage.to_json() for damage in volume.damage]
         answer: dict[str, object] = {"volume": volume.number, "damaged": damaged}
         self._answer(connection, 200, {**answer, "count": volume.figures.damaged_count})
+
+    def _needles(self, connection: Connection, body: dict[str, object]) -> None:
+        """All needles of a volume, a page at a time; or what is known now of some."""
+        volume = self._volume(body)
+        deep = body.get("deep", False)
+        if not isinstance(deep, bool):
+            raise HttpError(400, "bad_request", "deep is true or false")
+        names = body.get("needles")
+        if names is not None:
+            if not _are_needles(names) or len(names) > MAX_ASKED:
+                raise HttpError(400, "bad_request", f"needles is a list of up to {MAX_ASKED} times 16 hex digits")
+            self._later(connection, self._ask_needles(connection, volume, [int(name, 16) for name in names], deep))
+            return
+        after = body.get("after", "")
+        if not isinstance(after, str):
+            raise HttpError(400, "bad_request", "after is the next of an earlier page")
+        limit = min(_whole_number(body, "limit") or MAX_PAGE_NEEDLES, MAX_PAGE_NEEDLES)
+        self._later(connection, self._list_needles(connection, volume, after, limit, deep))
+
+    async def _ask_needles(self, connection: Connection, volume: Volume, needles: list[int], deep: bool) -> None:
+        rows = await self.listings.ask(volume, needles, deep=deep)
+        figures = {"volume": volume.number, "revision": volume.superblock.revision, "epoch": volume.epoch}
+        self._answer(connection, 200, {**figures, "needles": rows})
+
+    async def _list_needles(
+        self, connection: Connection, volume: Volume, after: str, limit: int, deep: bool
+    ) -> None:  # fmt: skip
+        page, columns = await self.listings.page(volume, after=after, limit=limit, deep=deep)
+        body = json.dumps(page, separators=(",", ":")).encode() + b"\n" + columns
+        head = responses.head(
+            200,
+            content_length=len(body),
+            content_type=b"application/octet-stream",
+            request_id=connection.request_id,
+            close=connection.closes,
+        )
+        connection.respond(head + body)
+
+    def _later(self, connection: Connection, answering: Coroutine[Any, Any, None]) -> None:
+        """Have a request answered that has to wait for something."""
+
+        async def run() -> None:
+            try:
+                await answering
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
+                answer_failure(connection, error)
+
+        task = self.listings.loop.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _volume(self, body: dict[str, object]) -> Volume:
         number = body.get("volume")
@@ -259,7 +318,7 @@ class DeleteBatch:
 
     def start(self) -> None:
         for name in self.names:
-            if len(name) != 16 or not all(digit in "0123456789abcdef" for digit in name):
+            if not _is_needle(name):
                 raise HttpError(400, "bad_request", f"{name[:40]!r} is not a needle id")
         if self.volume.cut is not None:
             self.volume.cut.append(partial(self.routes.committer.call_soon, self._begin))
@@ -323,6 +382,14 @@ def _whole_number(body: dict[str, object], name: str) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise HttpError(400, "bad_request", f"{name} is a whole number from 0 on")
     return number
+
+
+def _is_needle(name: str) -> bool:
+    return len(name) == 16 and all(digit in "0123456789abcdef" for digit in name)
+
+
+def _are_needles(names: object) -> TypeGuard[list[str]]:
+    return isinstance(names, list) and all(isinstance(name, str) and _is_needle(name) for name in names)
 
 
 def _json(body: bytes) -> dict[str, object]:

@@ -19,6 +19,7 @@ from volume_server.errors import MasterRefuses
 from volume_server.internal_routes import InternalRoutes
 from volume_server.lane import ConfirmLane
 from volume_server.leases import Gate
+from volume_server.listings import Listings
 from volume_server.master import Address, Credentials, Heart, MasterApi
 from volume_server.routes import NeedleConnection, NeedleRoutes, Origins, new_instance
 from volume_server.server import SWEEP_S, Handler, Listener
@@ -99,6 +100,7 @@ class VolumeServer:
             loop, threads, self.store, self.committer, self.clock, before=self.upkeep.give_way
         )  # fmt: skip
         self.upkeep.is_busy = self.compactor.is_running
+        self.listings = Listings(loop, threads, self.store)
         servers, address = await self._listen()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
@@ -120,6 +122,7 @@ class VolumeServer:
         log.info("stopping: finishing what is in flight")
         await self.upkeep.stop()
         await self.compactor.stop()
+        await self.listings.stop()
         await self._drain(servers)
         sweeper.cancel()
         if heart is not None:
@@ -149,6 +152,7 @@ class VolumeServer:
             self.listener,
             compactor=self.compactor,
             upkeep=self.upkeep,
+            listings=self.listings,
             instance=self.instance,
             public=needles if shared else None,
         )
@@ -177,6 +181,7 @@ class VolumeServer:
         while True:
             await asyncio.sleep(SWEEP_S)
             self.listener.sweep()
+            self.listings.look()
 
     async def _drain(self, servers: list[asyncio.Server]) -> None:
         for server in servers:

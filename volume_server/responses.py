@@ -27,6 +27,8 @@ TITLES = {
     "key_revoked": "The API key was revoked or changed",
     "lease_exhausted": "The lease is used up",
     "length_required": "Content-Length is required",
+    "listing_ended": "The listing cannot go on",
+    "listing_failed": "The needles could not be listed",
     "master_unavailable": "The master cannot be reached",
     "metadata_invalid": "Not metadata",
     "needle_damaged": "The needle is damaged",

@@ -27,12 +27,15 @@ from volume_server.signing import TO_SERVER, signed_headers
 from volumes.derived_secrets import server_secret
 from volumes.errors import ServerAnswerInvalid, ServerRefused, ServerUnreachable
 from volumes.models import Server
+from volumes.needles import NeedlePage, NeedleState, parse_page, parse_states
 from volumes.reports import DamageReport, Figures, Usage, parse_damage, parse_figures, parse_usage
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0
 DELETE_TIMEOUT_S = 60.0
 """Tombstones are synced before they are answered."""
+LIST_TIMEOUT_S = 300.0
+"""The first page of a large volume waits until its index is copied and sorted."""
 READ_BYTES = 256 << 10
 
 T = TypeVar("T")
@@ -123,6 +126,32 @@ def damaged(server: Server, volume_id: int) -> DamageReport:
     return report
 
 
+def list_needles(server: Server, volume_id: int, *, after: str = "", limit: int = 0, deep: bool = False) -> NeedlePage:
+    """A page of all needles of a volume on a server, by id; ``after``: the ``next`` of the page before.
+
+    ``limit`` 0: as many as the server gives at once. ``deep``: the server reads all data and checks it. Refused with
+    409 ``listing_ended`` where the volume was changed as a whole since the first page.
+    """
+    body = {"volume": volume_id, "after": after, "limit": limit, "deep": deep}
+    response = _send(server, "POST", "/admin/needles", body, timeout_s=LIST_TIMEOUT_S)
+    page = _checked(parse_page, response.content)
+    if page.volume != volume_id:
+        raise ServerAnswerInvalid(f"POST /admin/needles of volume {volume_id} was answered for {page.volume}.")
+    return page
+
+
+def ask_needles(
+    server: Server, volume_id: int, needles: Sequence[int], *, deep: bool = False
+) -> dict[int, NeedleState]:
+    """What a server knows of these needles (a thousand at the most) of a volume now. ``deep`` as in `list_needles`."""
+    body = {"volume": volume_id, "needles": [f"{needle:016x}" for needle in needles], "deep": deep}
+    answer = _call(server, "POST", "/admin/needles", body, timeout_s=LIST_TIMEOUT_S)
+    states = _checked(parse_states, answer)
+    if states.keys() != set(needles):
+        raise ServerAnswerInvalid("POST /admin/needles was answered for other needles than were asked for.")
+    return states
+
+
 def probe(internal_url: str) -> Health | None:
     """Who answers at an address, None when nobody does that is a volume server. Unsigned."""
     try:
@@ -169,6 +198,14 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
 def _call(
     server: Server, method: str, path: str, body: object = None, *, timeout_s: float = ANSWER_TIMEOUT_S
 ) -> object:
+    response = _send(server, method, path, body, timeout_s=timeout_s)
+    try:
+        return response.json()
+    except ValueError as error:
+        raise ServerAnswerInvalid(f"{method} {path} was not answered with JSON.") from error
+
+
+def _send(server: Server, method: str, path: str, body: object, *, timeout_s: float) -> requests.Response:
     raw = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
     headers = signed_headers(
         server_secret(server.pk, server.kid),
@@ -197,10 +234,7 @@ def _call(
         ) from error
     if response.status_code != 200:
         raise _refusal(method, path, response)
-    try:
-        return response.json()
-    except ValueError as error:
-        raise ServerAnswerInvalid(f"{method} {path} was not answered with JSON.") from error
+    return response
 
 
 def _refusal(method: str, what: str, response: requests.Response) -> ServerRefused:

@@ -21,6 +21,7 @@ from volume_server.commit import Committer, Confirmer, Put
 from volume_server.compactor import Compactor
 from volume_server.internal_routes import InternalRoutes
 from volume_server.leases import Gate
+from volume_server.listings import Listings
 from volume_server.routes import NeedleConnection, NeedleRoutes, Origins
 from volume_server.server import Listener
 from volume_server.store import Store
@@ -237,6 +238,7 @@ class Server:
             self.loop, self.threads, self.store, self.committer, self.clock, before=self.upkeep.give_way
         )
         self.upkeep.is_busy = self.compactor.is_running
+        self.listings = Listings(self.loop, self.threads, self.store)
         routes = InternalRoutes(
             self.store,
             self.committer,
@@ -244,6 +246,7 @@ class Server:
             self.listener,
             compactor=self.compactor,
             upkeep=self.upkeep,
+            listings=self.listings,
             instance="instance-of-this-test",
             public=needles,
         )
@@ -259,6 +262,7 @@ class Server:
         await self._stopping.wait()
         await self.upkeep.stop()
         await self.compactor.stop()
+        await self.listings.stop()
         server.close()
         for connection in list(self.listener.connections):
             connection.abort()
