@@ -20,7 +20,7 @@ from volume_server.clock import Clock
 from volume_server.errors import NoRoom, StoreError, VolumeSealed
 from volume_server.leases import Lease
 from volume_server.responses import problem
-from volume_server.syncing import Done, Syncs, SyncThread, Waiting
+from volume_server.syncing import Opener, Syncs, SyncThread, Waiting
 from volume_server.volume import Claim, Volume
 
 log = logging.getLogger(__name__)
@@ -80,14 +80,16 @@ class Committer:
         threads: Executor,
         confirmer: Confirmer,
         clock: Clock,
-        open_syncs: Callable[[asyncio.AbstractEventLoop, Volume, Done], Syncs] = SyncThread,
+        open_syncs: Opener = SyncThread,
     ) -> None:
         self.loop = loop
         self.threads = threads
         self.confirmer = confirmer
         self.clock = clock
         self.sync_count = 0
-        self._open_syncs = open_syncs
+        self.open_syncs = open_syncs
+        """Of a volume whose records go nowhere else; others are in ``openers``."""
+        self.openers: dict[Volume, Opener] = {}
         self._syncs: dict[Volume, Syncs] = {}
 
     def call_soon(self, call: Callable[..., None], *arguments: object) -> None:
@@ -113,7 +115,8 @@ class Committer:
         """Call ``done`` once the claim is settled by a successful fdatasync, or with the error."""
         sync = self._syncs.get(volume)
         if sync is None:
-            sync = self._syncs[volume] = self._open_syncs(self.loop, volume, self._synced)
+            opener = self.openers.get(volume, self.open_syncs)
+            sync = self._syncs[volume] = opener(self.loop, volume, self._synced)
         sync.waiting.append((claim, done))
         if not sync.running:
             sync.running = True
@@ -145,10 +148,14 @@ class Committer:
         for claim, done in failed:  # last: an answer may bring the next PUT, which is not flushed yet
             done(claim.failure)
 
-    def _synced(self, sync: Syncs, batch: Waiting, failure: OSError | None) -> None:
+    def is_syncing(self, volume: Volume) -> bool:
+        sync = self._syncs.get(volume)
+        return sync is not None and sync.running
+
+    def _synced(self, sync: Syncs, batch: Waiting, failure: OSError | StoreError | None) -> None:
         volume = sync.volume
         # what was synced before another sync failed is given up too: the seal may have named it already
-        if failure is not None or volume.sync_failure is not None:
+        if isinstance(failure, OSError) or volume.sync_failure is not None:
             volume.seal_unsynced()
             error = VolumeSealed(f"volume {volume.number} is sealed: {volume.sealed}")
             batch += sync.waiting
@@ -162,7 +169,7 @@ class Committer:
         volume.settle([claim for claim, _ in batch])
         self._start(sync)
         for _, done in batch:
-            done(None)
+            done(failure)
         if volume.checkpoint_is_due:
             self._checkpoint(volume)
 

@@ -60,6 +60,30 @@ class VolumeSealed(StoreError):
     status, code = 503, "volume_sealed"
 
 
+class VolumeDegraded(StoreError):
+    """The volume takes no record now: a copy of it is missing, or it is closed, or being opened."""
+
+    status, code = 503, "volume_degraded"
+
+
+class VolumeReplicated(StoreError):
+    """Not while the volume is open and has copies elsewhere; close it first."""
+
+    status, code = 409, "volume_replicated"
+
+
+class VolumeDiffers(StoreError):
+    """Another volume has this number here: made at another time, with another salt."""
+
+    status, code = 409, "volume_differs"
+
+
+class EpochOld(StoreError):
+    """A later epoch was seen."""
+
+    status, code = 409, "epoch_old"
+
+
 class NoRoom(StoreError):
     """It does not fit, and nothing was written."""
 

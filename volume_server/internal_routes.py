@@ -14,16 +14,17 @@ from volume_server.compactor import Compactor, Order
 from volume_server.errors import StoreError
 from volume_server.http1 import HttpError, Request
 from volume_server.listings import MAX_ASKED, MAX_PAGE_NEEDLES, Listings
+from volume_server.receiving import MAX_BODY_BYTES, Receiver
+from volume_server.replication import Replication
 from volume_server.routes import NeedleRoutes, answer_failure, require_no_body
 from volume_server.server import MAX_ADMIN_BODY_BYTES, Connection, Listener
 from volume_server.store import Store
 from volume_server.upkeep import Upkeep
 from volume_server.volume import Volume
 
-_IDENTITY_HEADERS = tuple(
-    name.lower().encode()
-    for name in (signing.HEADER_SERVER, signing.HEADER_KID, signing.HEADER_TIME, signing.HEADER_SIGNATURE)
-)
+_IDENTITY_NAMES = (signing.HEADER_SERVER, signing.HEADER_KID, signing.HEADER_TIME, signing.HEADER_SIGNATURE)
+_IDENTITY_HEADERS = tuple(name.lower().encode() for name in _IDENTITY_NAMES)
+_ORDERS = frozenset({"/admin/open", "/admin/close", "/admin/drop"})
 _VOLUME_FIGURES = {
     "size_bytes": "Length of the volume.",
     "garbage_bytes": "Bytes of dead, refused and aborted records.",
@@ -46,6 +47,7 @@ class InternalRoutes:
         compactor: Compactor,
         upkeep: Upkeep,
         listings: Listings,
+        replication: Replication,
         instance: str,
         public: NeedleRoutes | None,
     ) -> None:
@@ -56,6 +58,8 @@ class InternalRoutes:
         self.compactor = compactor
         self.upkeep = upkeep
         self.listings = listings
+        self.replication = replication
+        self.receiver = Receiver(replication)
         self.instance = instance
         self.public = public
         """Where everything else goes when there is one port for both."""
@@ -79,6 +83,10 @@ class InternalRoutes:
                 connection.expect_body(
                     lambda body: self._signed(connection, request, body), limit=MAX_ADMIN_BODY_BYTES
                 )  # fmt: skip
+        elif path.startswith(b"/replica/") and request.method == b"POST":
+            connection.expect_body(
+                lambda body: self._from_primary(connection, request, body), limit=MAX_BODY_BYTES
+            )  # fmt: skip
         elif self.public is not None:
             self.public.handle(connection, request)
         else:
@@ -103,6 +111,7 @@ class InternalRoutes:
             "compaction": self.compactor.report(volume),
             "scrub": self.upkeep.report(volume),
             "scrubbed_ms": volume.scrubbed_ms,
+            **self.replication.report(volume),
         }
 
     def _signed(self, connection: Connection, request: Request, body: bytes) -> None:
@@ -118,6 +127,8 @@ class InternalRoutes:
             self._compact(connection, _json(body))
         elif (request.method, target) == (b"POST", "/admin/scrub"):
             self._scrub(connection, _json(body))
+        elif request.method == b"POST" and target in _ORDERS:
+            self._order(connection, target.rpartition("/")[2], _json(body))
         elif (request.method, target) == (b"POST", "/admin/damaged"):
             self._damaged(connection, _json(body))
         elif (request.method, target) == (b"POST", "/admin/needles"):
@@ -176,6 +187,33 @@ class InternalRoutes:
         volume = self._volume(body)
         self.upkeep.ask(volume)
         self._answer(connection, 200, self.report(volume))
+
+    def _order(self, connection: Connection, do: str, body: dict[str, object]) -> None:
+        """An open is answered when it has begun, the others when they are done; a failure is in the figures."""
+        volume = self._volume(body)
+        task = self.replication.order({**body, "do": do})
+
+        def answer(*_: object) -> None:
+            is_here = self.store.volumes.get(volume.number) is volume
+            self._answer(connection, 200, self.report(volume) if is_here else {"volume": volume.number})
+
+        if task is None or do == "open":
+            answer()
+        else:
+            task.add_done_callback(answer)
+
+    def _from_primary(self, connection: Connection, request: Request, body: bytes) -> None:
+        """What another server asks of the copy here. Raises HttpError, StoreError."""
+        fields = request.block.fields
+        headers = {name: fields.get(name.lower().encode(), b"").decode("latin-1") for name in _IDENTITY_NAMES}
+
+        def done(answer: dict[str, object] | Exception) -> None:
+            if isinstance(answer, Exception):
+                answer_failure(connection, answer)
+            else:
+                self._answer(connection, 200, answer)
+
+        self.receiver.receive(request.target.decode(), headers, body, done)
 
     def _damaged(self, connection: Connection, body: dict[str, object]) -> None:
         volume = self._volume(body)
@@ -251,6 +289,20 @@ class InternalRoutes:
             ("received_bytes_total", "counter", "Bytes received.", [("", counters.bytes_in)]),
             ("sent_bytes_total", "counter", "Bytes of answers sent.", [("", counters.bytes_out)]),
             ("syncs_total", "counter", "fdatasyncs of volumes.", [("", self.committer.sync_count)]),
+            ("shipments_total", "counter", "Shipments sent to peers.", [("", self.replication.shipped()[0])]),
+            ("shipped_bytes_total", "counter", "Bytes sent to peers.", [("", self.replication.shipped()[1])]),
+            (
+                "shipping_failures_total",
+                "counter",
+                "Volumes that became degraded because a peer did not take what it was sent.",
+                [("", self.replication.degraded_count)],
+            ),
+            (
+                "degraded_volumes",
+                "gauge",
+                "Replicated volumes that take nothing until they are opened anew.",
+                [("", len(self.replication.degraded_volumes()))],
+            ),
             ("connections", "gauge", "Open connections.", [("", len(self.listener.connections))]),
             ("free_bytes", "gauge", "What may still be written beside the reserve.", [("", self.store.free_bytes())]),
             (

@@ -124,14 +124,20 @@ class Heart:
         self.on_fatal = on_fatal
         self.registered = False
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def beat_soon(self) -> None:
+        """In any thread: there is something that the master should know before the next beat is due."""
+        self._wake.set()
+
     def stop(self) -> None:
         """End the beat and tell the master that this is a clean stop."""
         self._stop.set()
+        self._wake.set()
         self._thread.join()
         if self.registered:
             try:
@@ -144,6 +150,9 @@ class Heart:
         was_registered = False
         while not self._stop.is_set():
             again_at_once = False
+            self._wake.clear()
+            if self._stop.is_set():
+                break
             try:
                 sent_ms = time.time_ns() // 1_000_000
                 answer = self._register() if not self.registered else self._beat()
@@ -170,7 +179,7 @@ class Heart:
             if again_at_once:
                 continue
             wait_s = HEARTBEAT_S if self.registered else min(0.2 * 2 ** min(failures, 4), HEARTBEAT_S)
-            self._stop.wait(wait_s)
+            self._wake.wait(wait_s)
 
     def _register(self) -> dict[str, Any]:
         credentials = self.api.credentials

@@ -15,12 +15,14 @@ from typing import Any
 from volume_server.clock import Clock
 from volume_server.commit import Committer, Confirmer
 from volume_server.compactor import Compactor
-from volume_server.errors import MasterRefuses
+from volume_server.errors import MasterRefuses, StoreError
+from volume_server.http1 import HttpError
 from volume_server.internal_routes import InternalRoutes
 from volume_server.lane import ConfirmLane
 from volume_server.leases import Gate
 from volume_server.listings import Listings
 from volume_server.master import Address, Credentials, Heart, MasterApi
+from volume_server.replication import Replication
 from volume_server.routes import NeedleConnection, NeedleRoutes, Origins, new_instance
 from volume_server.server import SWEEP_S, Handler, Listener
 from volume_server.store import Store
@@ -65,6 +67,7 @@ class VolumeServer:
         self.origins = Origins(options.master)
         self.confirmer = confirmer
         self.exit_code = 0
+        self.heart: Heart | None = None
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT; the exit code."""
@@ -99,14 +102,25 @@ class VolumeServer:
         self.compactor = Compactor(
             loop, threads, self.store, self.committer, self.clock, before=self.upkeep.give_way
         )  # fmt: skip
-        self.upkeep.is_busy = self.compactor.is_running
         self.listings = Listings(loop, threads, self.store)
+        self.replication = Replication(
+            loop,
+            self.store,
+            self.committer,
+            self.clock,
+            compactor=self.compactor,
+            upkeep=self.upkeep,
+            on_change=self._beat_soon,
+        )
+        self.upkeep.is_busy = lambda volume: (
+            self.compactor.is_running(volume) or self.replication.is_changing(volume)
+        )  # fmt: skip
         servers, address = await self._listen()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         heart = None
         if lane is not None:
-            heart = Heart(
+            heart = self.heart = Heart(
                 MasterApi(self.options.master, credentials),
                 address=address,
                 instance=self.instance,
@@ -123,12 +137,14 @@ class VolumeServer:
         await self.upkeep.stop()
         await self.compactor.stop()
         await self.listings.stop()
+        await self.replication.stop()
         await self._drain(servers)
         sweeper.cancel()
         if heart is not None:
             await loop.run_in_executor(None, heart.stop)
         if lane is not None:
             await lane.close()
+        self.replication.close()
         self.committer.close()
         self.syncer.close()
         threads.shutdown()
@@ -153,6 +169,7 @@ class VolumeServer:
             compactor=self.compactor,
             upkeep=self.upkeep,
             listings=self.listings,
+            replication=self.replication,
             instance=self.instance,
             public=needles if shared else None,
         )
@@ -244,6 +261,9 @@ class VolumeServer:
         self.gate.revoked = {int(key): int(generation) for key, generation in answer.get("revoked", {}).items()}
 
     def _carry_out(self, instruction: dict[str, Any]) -> bool:
+        if instruction.get("do") in ("open", "close", "drop"):
+            self._on_loop(lambda: self._order(instruction))
+            return False
         if instruction.get("do") != "create":
             log.warning("the master asks for %r, which this version does not know", instruction.get("do"))
             return False
@@ -264,6 +284,18 @@ class VolumeServer:
         self._on_loop(lambda: self.store.adopt(volume))
         log.info("volume %d is here", number)
         return True
+
+    def _order(self, instruction: dict[str, Any]) -> None:
+        try:
+            self.replication.order(instruction)
+        except (StoreError, HttpError) as error:  # the master repeats what is to be tried again
+            log.warning(
+                "%s of volume %s is not carried out: %s", instruction["do"], instruction.get("volume"), error.detail
+            )
+
+    def _beat_soon(self) -> None:
+        if self.heart is not None:
+            self.heart.beat_soon()
 
     def _on_syncer_death(self) -> None:
         """Crash-only: nobody is answered, and the next start finds out what is there."""

@@ -14,6 +14,7 @@ from urllib.parse import quote
 GET_LABEL = b"warehouse get 1\n"
 PUT_LABEL = b"warehouse put 1\n"
 REQUEST_LABEL = "warehouse request 1"
+REPLICA_LABEL = "warehouse replica 1"
 TO_MASTER = "to-master"
 TO_SERVER = "to-server"
 
@@ -142,3 +143,11 @@ def request_is_signed(
         secret, direction=direction, method=method, target=target, body=body, server=server, time_ms=time_ms
     )
     return hmac.compare_digest(expected.encode(), signature.encode("utf-8", "replace"))
+
+
+def replica_signature(
+    ticket: str, *, target: str, body: bytes | bytearray | memoryview, primary: str, time_ms: int
+) -> str:
+    """Of a POST from a volume's primary to a peer."""
+    text = "\n".join((REPLICA_LABEL, target, hashlib.sha256(body).hexdigest(), primary, str(time_ms)))
+    return hmac.digest(bytes.fromhex(ticket), text.encode(), "sha256").hex()

@@ -13,6 +13,24 @@ class StateInvalid(ValueError):
     """These bytes are not a volume's state."""
 
 
+ROLES = frozenset({"primary", "secondary"})
+SHARED, ALONE, CLOSED = "shared", "alone", "closed"
+"""How a volume that has been replicated stands: with peers that must have all it takes, without any, or closed."""
+MAX_HISTORY = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """What this copy of a replicated volume must know after a restart. See `volume_server.replication`."""
+
+    role: str
+    mode: str = SHARED
+    revision: int = 0
+    """Of the file that the history is of."""
+    history: tuple[tuple[int, int], ...] = ()
+    """(epoch, start offset), the newest last: two copies that both know a pair are equal before that offset."""
+
+
 @dataclass(slots=True)
 class State:
     epoch: int = 1
@@ -24,6 +42,8 @@ class State:
     damaged: tuple[Damage, ...] = ()
     damaged_revision: int = 0
     """Of the file in which that damage lies; 0: nothing was ever written down, and the checkpoint's figure counts."""
+    replica: Replica | None = None
+    """None: the volume was never replicated."""
 
 
 def encode(state: State) -> bytes:
@@ -34,12 +54,21 @@ def encode(state: State) -> bytes:
             "count": state.damaged_count,
             "listed": [damage.to_json() for damage in state.damaged],
         }
+    replication = None
+    if state.replica is not None:
+        replication = {
+            "role": state.replica.role,
+            "mode": state.replica.mode,
+            "revision": state.replica.revision,
+            "history": state.replica.history,
+        }
     fields = {
         "epoch": state.epoch,
         "sealed": state.sealed,
         "unsynced": state.unsynced,
         "scrubbed_ms": state.scrubbed_ms,
         "damaged": damaged,
+        "replication": replication,
     }
     return json.dumps(fields).encode()
 
@@ -59,11 +88,28 @@ def decode(raw: bytes) -> State:
             state.damaged_revision = _whole(damaged["revision"])
             state.damaged_count = _whole(damaged["count"])
             state.damaged = tuple(map(Damage.of_json, damaged["listed"]))
+        if found.get("replication") is not None:
+            state.replica = _replica(found["replication"])
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise StateInvalid(repr(error)) from error
     if state.epoch > MAX_EPOCH:
         raise StateInvalid(f"epoch {state.epoch}")
     return state
+
+
+def _replica(found: dict[str, Any]) -> Replica:
+    """Raises KeyError, TypeError, ValueError."""
+    role, mode = found["role"], found["mode"]
+    if role not in ROLES or mode not in (SHARED, ALONE, CLOSED):
+        raise ValueError(f"a {role!r} that is {mode!r}")
+    return Replica(role, mode, _whole(found["revision"]), decode_history(found["history"]))
+
+
+def decode_history(found: Any) -> tuple[tuple[int, int], ...]:
+    """Of JSON. Raises TypeError, ValueError."""
+    if len(found) > MAX_HISTORY:
+        raise ValueError(f"a history of {len(found)} epochs")
+    return tuple((_whole(epoch), _whole(start)) for epoch, start in found)
 
 
 def _whole(value: Any) -> int:

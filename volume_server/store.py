@@ -21,6 +21,7 @@ from pathlib import Path
 from volume_server.compaction import tidy
 from volume_server.durability import FileSystem
 from volume_server.errors import DataDirectoryBusy, DiskFull, VolumeUnknown, VolumeUnusable
+from volume_server.joining import tidy_fetched
 from volume_server.superblock import Superblock
 from volume_server.volume import DEFAULT_SIZE_LIMIT, Room, Volume
 
@@ -98,6 +99,10 @@ class Store:
 
     def open_volumes(self) -> None:
         """Open all; one that cannot be is reported and left as it is."""
+        try:
+            tidy_fetched(self.files, self.directory)
+        except OSError as error:
+            log.error("what fetching volumes left could not be tidied up: %s", error)
         for path in sorted(self.directory.glob("*.vol")):
             try:
                 tidy(self.files, path)

@@ -24,7 +24,9 @@ log = logging.getLogger(__name__)
 CHILD = Path(__file__).with_name("sync_child.py")
 
 Waiting = list[tuple[Claim, Callable[[StoreError | None], None]]]
-Done = Callable[["Syncs", Waiting, OSError | None], None]
+Done = Callable[["Syncs", Waiting, OSError | StoreError | None], None]
+"""With the OSError of an fdatasync that failed, or why what is durable here is not on all copies."""
+Opener = Callable[[asyncio.AbstractEventLoop, Volume, Done], "Syncs"]
 
 
 class Syncs(Protocol):

@@ -94,6 +94,14 @@ class Upkeep:
         if (running or volume.figures.damaged_count) and volume not in self._asked:
             self._asked.append(volume)
 
+    def forget(self, volume: Volume) -> None:
+        """The volume goes; what is done with it is given up."""
+        if self._pass is not None and self._pass.volume is volume:
+            self._pass.give_up()
+        if volume in self._asked:
+            self._asked.remove(volume)
+        self.jobs.pop(volume.number, None)
+
     def report(self, volume: Volume) -> dict[str, object] | None:
         job = self.jobs.get(volume.number)
         return None if job is None else asdict(job)
@@ -126,7 +134,8 @@ class Upkeep:
         self._pass = None
         if finished.job.state == "failed":
             self._rests_until_s = self.loop.time() + REST_S
-        if again and finished.volume not in self._asked:
+        is_here = self.store.volumes.get(finished.volume.number) is finished.volume
+        if again and is_here and finished.volume not in self._asked:
             self._asked.append(finished.volume)
         self.look()
 

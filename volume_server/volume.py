@@ -16,7 +16,8 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
@@ -29,18 +30,21 @@ from volume_server.durability import FileSystem
 from volume_server.errors import (
     Damaged,
     DiskFull,
+    EpochOld,
     NeedleTaken,
     NeedleUnknown,
     ReadFailed,
     StoreError,
     VolumeBusy,
+    VolumeDegraded,
     VolumeFull,
+    VolumeReplicated,
     VolumeSealed,
     VolumeUnusable,
 )
 from volume_server.index import MAX_OFFSET, Frozen, Index
 from volume_server.record import HEADER_BYTES, LIVE
-from volume_server.state import State
+from volume_server.state import ALONE, CLOSED, SHARED, Replica, State
 from volume_server.superblock import RECORDS_START, Superblock, SuperblockInvalid, decode_head, encode_head
 
 log = logging.getLogger(__name__)
@@ -80,6 +84,12 @@ class Claim:
     """Called once the claim is gone: settled, aborted or failed."""
     failure: StoreError | None = None
     """Why a queued record could not be written; the claim is gone then."""
+    is_reserved: bool = False
+    """Its body comes in by and by (see `Volume.reserve`)..."""
+    is_finished: bool = False
+    """...and is here, with its live header..."""
+    is_revoked: bool = False
+    """...or is not taken any more (see `Volume.revoke_reservations`)."""
 
     @property
     def data_offset(self) -> int:
@@ -126,6 +136,22 @@ class Volume:
         self.epoch = 1
         self.sealed: str | None = None
         self.claims: dict[int, Claim] = {}
+        self.reservations: dict[int, Claim] = {}
+        """Those of the claims that `reserve` made."""
+        self.replica: Replica | None = None
+        """None: never replicated."""
+        self.held_back: str | None = None
+        """Why a replicated volume takes no record now."""
+        self.unshipped: list[tuple[int, int]] | None = None
+        """Extents (start, end) that were written since the last shipment; None: there is nobody to ship them to."""
+        self.ship_piece: Callable[[int, Buffer], None] | None = None
+        """Has all peers write a piece of a reserved record's body at an offset. Raises VolumeDegraded."""
+        self.floor: int | None = None
+        """At a secondary: before this offset the primary has no reservation that is still open."""
+        self.checkpointed_to = RECORDS_START
+        """The watermark of the checkpoint on disk; it names nothing from there on."""
+        self._writer_count = 0
+        self._writer_lock = threading.Lock()
         self._queued: list[Claim] = []
         """Records that `flush` will write; the last ones of the log."""
         self._queued_buffers: list[Buffer] = []
@@ -166,7 +192,7 @@ class Volume:
         path = volume_path(directory, superblock.volume)
         if path.exists():
             raise FileExistsError(path)
-        _write_state(files, path, State(epoch))
+        write_state(files, path, State(epoch))
         files.replace_file(path, encode_head(superblock))
         return cls.open(files, path, room=room)
 
@@ -197,6 +223,11 @@ class Volume:
         self.sealed = state.sealed
         self.unsynced = state.unsynced
         self.scrubbed_ms = state.scrubbed_ms
+        self.replica = state.replica
+        if self.replica is not None and self.replica.mode != ALONE:
+            self.held_back = (
+                "it is closed" if self.replica.mode == CLOSED else "its server was started anew; it is to be opened"
+            )
         size_bytes = self.files.size_bytes(self.fd)
         start = RECORDS_START
         try:
@@ -206,6 +237,7 @@ class Volume:
             loaded = None
         if loaded is not None and loaded.watermark <= size_bytes:
             self.index, self.figures, start = loaded.index, loaded.figures, loaded.watermark
+            self.checkpointed_to = loaded.watermark
             self._know_damage(state)
             if loaded.clean_size_bytes == size_bytes == loaded.watermark:
                 self.tail = self._checkpoint_tail = size_bytes
@@ -309,6 +341,8 @@ class Volume:
         """``places`` None: it failed. The index file is then left alone until the volume is opened anew."""
         self.index.release(job.segments, places)
         self.checkpointing = False
+        if places is not None:
+            self.checkpointed_to = job.watermark
         if places is None:
             self._checkpoints_stopped = True
             if self.sync_failure is not None:
@@ -341,6 +375,8 @@ class Volume:
     def watermark(self) -> int:
         """Every record before this offset is settled, or will never be."""
         end = self.tail if self._undone is None else self._undone
+        if self.floor is not None:
+            end = min(end, self.floor)
         return min([end, *(claim.offset for claim in self.claims.values())])
 
     def hold_checkpoints(self, *, held: bool) -> None:
@@ -348,8 +384,11 @@ class Volume:
         self._checkpoints_held = held
 
     def require_compactable(self) -> None:
-        """Raises VolumeSealed, VolumeBusy."""
-        self._require_open()
+        """Raises VolumeSealed, VolumeReplicated, VolumeBusy."""
+        if self.sealed is not None:
+            raise VolumeSealed(f"volume {self.number} is sealed: {self.sealed}")
+        if self.replica is not None and self.replica.mode == SHARED:
+            raise VolumeReplicated(f"volume {self.number} has copies on other servers; close it first")
         if self._checkpoints_stopped:
             raise VolumeBusy(f"volume {self.number} makes no checkpoints since one failed; restart its server")
 
@@ -389,6 +428,7 @@ class Volume:
         self.checkpoint_file = twin.checkpoint_file
         self.checkpoint_file.path = self.path.with_suffix(".idx")
         self._checkpoint_tail = twin._checkpoint_tail
+        self.checkpointed_to = twin.checkpointed_to
         self._late_fillers = []
         self.files.close(old_fd)
 
@@ -426,6 +466,8 @@ class Volume:
         start = claims[0].offset
         failure = self._write(buffers, start)
         if failure is None:
+            if self.unshipped is not None:
+                self.unshipped.append((start, self.tail))
             return
         self.tail = start
         for claim in claims:
@@ -443,20 +485,81 @@ class Volume:
             self.tagger, needle, record_bytes=claim.record_bytes, appended_ms=appended_ms
         )  # fmt: skip
         self._write_at_tail(claim, [filler])
+        claim.is_reserved = True
+        self.reservations[needle] = claim
         return claim
 
     def write_data(self, claim: Claim, data: Buffer, at: int) -> None:
-        """In a thread: a piece of a reserved record's data, ``at`` bytes from its start. Raises OSError."""
-        self.files.write_at(self.fd, [data], claim.data_offset + at)
-        self.files.start_writeback(self.fd, claim.data_offset + at, len(data))
+        """In a thread: a piece of a reserved record's data, ``at`` bytes from its start.
+
+        Raises OSError; VolumeDegraded where the reservation was given up, or a peer did not take the piece.
+        """
+        with self._writing(claim):
+            offset = claim.data_offset + at
+            self.files.write_at(self.fd, [data], offset)
+            self.files.start_writeback(self.fd, offset, len(data))
+            ship = self.ship_piece
+            if ship is not None:
+                ship(offset, data)
 
     def finish(self, claim: Claim, *, data_crc: int) -> None:
-        """The body is there: write the padding and meta, and last the live header. Raises OSError."""
-        padding = record.padding_of(claim.stored_bytes)
-        if padding:
-            self.files.write_at(self.fd, [padding], claim.offset + claim.stored_bytes)
-        self.files.write_at(self.fd, [claim.meta], claim.offset + HEADER_BYTES)
-        self.files.write_at(self.fd, [self._live_header(claim, claim.data_bytes, data_crc)], claim.offset)
+        """The body is there: write the padding and meta, and last the live header. Raises as `write_data`."""
+        with self._writing(claim):
+            padding = record.padding_of(claim.stored_bytes)
+            if padding:
+                self.files.write_at(self.fd, [padding], claim.offset + claim.stored_bytes)
+            self.files.write_at(self.fd, [claim.meta], claim.offset + HEADER_BYTES)
+            self.files.write_at(self.fd, [self._live_header(claim, claim.data_bytes, data_crc)], claim.offset)
+            if self.unshipped is not None:
+                if padding:
+                    self.unshipped.append((claim.offset + claim.stored_bytes, claim.offset + claim.record_bytes))
+                self.unshipped.append((claim.offset, claim.offset + HEADER_BYTES + len(claim.meta)))
+            claim.is_finished = True
+
+    @contextmanager
+    def _writing(self, claim: Claim) -> Iterator[None]:
+        """While a thread writes into a reservation. Raises VolumeDegraded where that was given up."""
+        with self._writer_lock:
+            if claim.is_revoked:
+                raise self.degraded()
+            self._writer_count += 1
+        try:
+            yield
+        finally:
+            with self._writer_lock:
+                self._writer_count -= 1
+
+    @property
+    def has_writers(self) -> bool:
+        """Whether a thread is writing into a reservation now."""
+        with self._writer_lock:
+            return self._writer_count > 0
+
+    @property
+    def equal_before(self) -> int:
+        """What lies before this offset is on all copies: the epoch in which records were taken last began here."""
+        replica = self.replica
+        if replica is None or replica.revision != self.superblock.revision or not replica.history:
+            return RECORDS_START
+        return replica.history[-1][1]
+
+    def hold_back(self, reason: str) -> None:
+        """Take no record from now on, until ``held_back`` is None again. Those that were written are settled yet."""
+        self.held_back = reason
+
+    def revoke_reservations(self) -> list[Claim]:
+        """No thread may begin to write into what is reserved now.
+
+        When `has_writers` is over, those that are not finished are to be aborted; the others are to be settled.
+        """
+        revoked = list(self.reservations.values())
+        with self._writer_lock:
+            for claim in revoked:
+                claim.is_revoked = True
+        return revoked
+
+    def degraded(self) -> VolumeDegraded:
+        return VolumeDegraded(f"volume {self.number} takes nothing now: {self.held_back}")
 
     def tombstone(self, needle: int, *, verdict: str = "", appended_ms: int) -> Claim:
         """Write a tombstone of a live needle at the tail, not yet synced; the disk reserve may be used for it.
@@ -480,14 +583,19 @@ class Volume:
         return claim
 
     def abort(self, claim: Claim) -> bool:
-        """Give up a claim that is not settled. True: its space was given back; False: it stays as filler."""
+        """Give up a claim that is not settled. True: its space was given back; False: it stays as filler.
+
+        What the peers of a replicated volume have been sent stays where it is.
+        """
         self.flush()
+        if claim.is_reserved and self.claims.get(claim.needle) is not claim:
+            return False  # that was done
         self._drop(claim)
         if self.sealed:
             self._checkpoints_stopped = True  # what this leaves at the tail is read by the next opening
             self._undone = min(claim.offset, self.tail if self._undone is None else self._undone)
             return False
-        if claim.offset + claim.record_bytes == self.tail:
+        if claim.offset + claim.record_bytes == self.tail and self.unshipped is None:
             self._give_back(claim.offset)
             self.tail = claim.offset
             return True
@@ -514,7 +622,7 @@ class Volume:
         """The sync that covers these claims succeeded: they are durable, and found from now on."""
         put, held = self.index.put, self.claims
         for claim in claims:
-            if claim.kind != LIVE or claim.waiters or held.get(claim.needle) is not claim:
+            if claim.kind != LIVE or claim.waiters or claim.is_reserved or held.get(claim.needle) is not claim:
                 self._enter(claim.kind, claim.needle, claim.offset, claim.stored_bytes)
                 self._drop(claim)
                 continue
@@ -543,10 +651,15 @@ class Volume:
             self.save_state()
 
     def require_synced(self, needle: int) -> None:
-        """Raises VolumeSealed where the needle's record (or tombstone) lies in what a failed sync left in doubt."""
-        if not self.unsynced:
+        """Raises VolumeSealed where the needle's record (or tombstone) lies in what a failed sync left in doubt.
+
+        VolumeDegraded where it may not be on all copies.
+        """
+        if self.held_back is None and not self.unsynced:
             return
         known = self.index.get(needle)
+        if self.held_back is not None and known is not None and known[0] >= self.equal_before:
+            raise self.degraded()
         if known is not None and any(start <= known[0] < end for start, end in self.unsynced):
             raise VolumeSealed(
                 f"needle {needle:016x} may not be durable: volume {self.number} is sealed: {self.sealed}"
@@ -556,21 +669,35 @@ class Volume:
         """In any thread: write down what the log cannot say. A failure is logged, for nothing else can be done."""
         with self._state_lock:  # whoever comes last writes what is so by then: no seal is ever taken back
             self._damage_is_unsaved = False
-            state = State(
-                self.epoch,
-                None if self._is_short else self.sealed,
-                self.unsynced,
-                self.scrubbed_ms,
-                self.figures.damaged_count,
-                self.damage,
-                self.superblock.revision,
-            )
             try:
-                _write_state(self.files, self.path, state)
+                write_state(self.files, self.path, self._state(self.epoch, self.replica))
             except OSError as error:
                 log.critical(
                     "volume %d: its state (sealed: %s) could not be written down: %s", self.number, self.sealed, error
                 )
+
+    def save_replica(self, epoch: int, replica: Replica) -> None:
+        """In any thread: write down the epoch and this copy's part in it; only then is it so.
+
+        Raises EpochOld, OSError.
+        """
+        with self._state_lock:
+            if epoch < self.epoch:
+                raise EpochOld(f"volume {self.number} is at epoch {self.epoch}")
+            write_state(self.files, self.path, self._state(epoch, replica))
+            self.epoch, self.replica = epoch, replica
+
+    def _state(self, epoch: int, replica: Replica | None) -> State:
+        return State(
+            epoch,
+            None if self._is_short else self.sealed,
+            self.unsynced,
+            self.scrubbed_ms,
+            self.figures.damaged_count,
+            self.damage,
+            self.superblock.revision,
+            replica,
+        )
 
     def is_taken(self, needle: int) -> bool:
         """Whether a record of this id stands here, dead or alive, or is on its way."""
@@ -593,6 +720,8 @@ class Volume:
     def _require_open(self) -> None:
         if self.sealed is not None:
             raise VolumeSealed(f"volume {self.number} is sealed: {self.sealed}")
+        if self.held_back is not None:
+            raise self.degraded()
 
     def _live_header(self, claim: Claim, data_bytes: int, data_crc: int) -> bytes:
         meta = claim.meta
@@ -607,20 +736,26 @@ class Volume:
         )
 
     def _write_at_tail(self, claim: Claim, buffers: list[Buffer]) -> None:
-        failure = self._write(buffers, claim.offset)
+        # Peers' files are as long as this one, and what is given up later must not lie behind the end of any.
+        extended_to = None if self.unshipped is None else claim.offset + claim.record_bytes
+        failure = self._write(buffers, claim.offset, extended_to)
         if failure is not None:
             raise failure
         self._hold(claim)
+        if self.unshipped is not None:
+            self.unshipped.append((claim.offset, claim.offset + sum(map(len, buffers))))
 
     def _hold(self, claim: Claim) -> None:
         self.tail = claim.offset + claim.record_bytes
         self.claims[claim.needle] = claim
 
-    def _write(self, buffers: list[Buffer], offset: int) -> StoreError | None:
+    def _write(self, buffers: list[Buffer], offset: int, extended_to: int | None = None) -> StoreError | None:
         """Write at the tail; what fails leaves the volume as it was, or seals it."""
         if self.sealed is None:
             try:
                 self.files.write_at(self.fd, buffers, offset)
+                if extended_to is not None:
+                    self.files.truncate(self.fd, extended_to)
             except OSError as error:
                 self._give_back(offset)
                 if error.errno in OUT_OF_SPACE:
@@ -639,6 +774,8 @@ class Volume:
     def _drop(self, claim: Claim) -> None:
         if self.claims.get(claim.needle) is claim:
             del self.claims[claim.needle]
+            if claim.is_reserved:
+                self.reservations.pop(claim.needle, None)
         if claim.waiters:
             waiters, claim.waiters = claim.waiters, []
             for waiter in waiters:
@@ -801,7 +938,7 @@ def _state_path(path: Path) -> Path:
     return path.with_suffix(".state")
 
 
-def _write_state(files: FileSystem, path: Path, state: State) -> None:
+def write_state(files: FileSystem, path: Path, state: State) -> None:
     files.replace_file(_state_path(path), states.encode(state))
 
 

@@ -22,6 +22,7 @@ from volume_server.compactor import Compactor
 from volume_server.internal_routes import InternalRoutes
 from volume_server.leases import Gate
 from volume_server.listings import Listings
+from volume_server.replication import Replication
 from volume_server.routes import NeedleConnection, NeedleRoutes, Origins
 from volume_server.server import Listener
 from volume_server.store import Store
@@ -237,6 +238,9 @@ class Server:
         self.compactor = Compactor(
             self.loop, self.threads, self.store, self.committer, self.clock, before=self.upkeep.give_way
         )
+        self.replication = Replication(
+            self.loop, self.store, self.committer, self.clock, compactor=self.compactor, upkeep=self.upkeep
+        )
         self.upkeep.is_busy = self.compactor.is_running
         self.listings = Listings(self.loop, self.threads, self.store)
         routes = InternalRoutes(
@@ -247,6 +251,7 @@ class Server:
             compactor=self.compactor,
             upkeep=self.upkeep,
             listings=self.listings,
+            replication=self.replication,
             instance="instance-of-this-test",
             public=needles,
         )
@@ -263,12 +268,14 @@ class Server:
         await self.upkeep.stop()
         await self.compactor.stop()
         await self.listings.stop()
+        await self.replication.stop()
         server.close()
         for connection in list(self.listener.connections):
             connection.abort()
         await asyncio.sleep(0)
         while any(volume.claims for volume in self.store.volumes.values()):
             await asyncio.sleep(0.001)
+        self.replication.close()
         self.committer.close()
         self.threads.shutdown()
         self.store.close()

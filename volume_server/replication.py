@@ -1,0 +1,493 @@
+"""Replicated volumes as the loop sees them: orders, epochs, and who may write what.
+
+Of each replicated volume one copy is the primary in an epoch; it takes records and ships them to its peers. Who that is
+the master says, by an order with a higher epoch than any before. Nothing begins under an epoch before it is written
+down, and nothing of a lower one is taken from then on: so a primary that was replaced without knowing it finds that
+its peers refuse it.
+
+    open E ──> hold back, settle, write E down ──> make the peers equal (`volume_server.opening`) ──> open
+                                                                  │ a peer cannot be had                │
+                                                                  v                                     │
+                                                              degraded <── a shipment fails, a restart ─┘
+    close E ─> hold back, settle, write E down ──> closed
+
+Degraded and closed volumes are read as ever, and take no record, tombstones included, until the next `open`.
+
+A peer's side is `volume_server.receiving`.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
+
+from volume_server.clock import Clock
+from volume_server.commit import Committer
+from volume_server.compactor import Compactor
+from volume_server.errors import (
+    EpochOld,
+    StoreError,
+    VolumeBusy,
+    VolumeDegraded,
+    VolumeSealed,
+)
+from volume_server.http1 import HttpError
+from volume_server.joining import Target, remove_volume
+from volume_server.opening import CopyCancelled, History, PeerState, Source, make_equal
+from volume_server.peers import Line, Peer, PeerCalls, PeerFailed
+from volume_server.shipping import Shipper
+from volume_server.state import ALONE, CLOSED, MAX_EPOCH, MAX_HISTORY, SHARED, Replica
+from volume_server.store import Store
+from volume_server.upkeep import Upkeep
+from volume_server.volume import Volume
+
+log = logging.getLogger(__name__)
+
+COPY_THREADS = 8
+"""So many peers are made equal at a time; the others wait their turn."""
+PEER_THREADS = 16
+POLL_S = 0.005
+MAX_PEERS = 8
+MAX_BODY_BYTES = 2 << 20
+SMALL_BYTES = 256 << 10
+"""Shipments up to this size are written by the loop."""
+SECONDARY = "it is a copy; its primary takes records"
+
+_TARGET = re.compile(r"/replica/([1-9][0-9]{0,9})/([1-9][0-9]{0,9})/([a-z]{1,16})(?:\?at=([0-9]{1,15}))?\Z")
+
+T = TypeVar("T")
+Answer = dict[str, object]
+
+
+@dataclass(slots=True, eq=False)
+class Opening:
+    """Of a volume, for one epoch: what the primary's figures tell of it, also when it is over."""
+
+    epoch: int
+    peers: list[PeerState]
+    is_over: bool = False
+    is_cancelled: bool = False
+    calls: list[PeerCalls] = field(default_factory=list)
+
+    def cancel(self) -> None:
+        """Nothing more is copied; a peer that does not answer is not waited for."""
+        self.is_cancelled = True
+        for calls in self.calls:
+            calls.abort()
+
+
+@dataclass(slots=True, eq=False)
+class Membership:
+    """A peer's part in one epoch of a volume, from its `join` to its end."""
+
+    epoch: int
+    primary: str
+    target: Target | None = None
+    is_member: bool = False
+    """Its copy is whole; it takes shipments."""
+    number: int = 0
+    """Of the last shipment."""
+    busy_count: int = 0
+    """Requests of this epoch that are at work."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held by threads that write: none may cut off what another one writes behind the end."""
+    end: int = 0
+    """How far the file reaches at the least."""
+    finishing: "asyncio.Task[None] | None" = None
+    failure: StoreError | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """What this process knows of one replicated volume besides what is written down."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    ordered_epoch: int = 0
+    opening: Opening | None = None
+    shipper: Shipper | None = None
+    membership: Membership | None = None
+    ended: list[Membership] = field(default_factory=list)
+    """Former memberships, requests of which may be at work still."""
+
+
+class Replication:
+    """Lives on the loop. ``on_change``: a volume's state has changed; the master should know it at once."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        store: Store,
+        committer: Committer,
+        clock: Clock,
+        *,
+        compactor: Compactor,
+        upkeep: Upkeep,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.loop = loop
+        self.store = store
+        self.committer = committer
+        self.clock = clock
+        self.compactor = compactor
+        self.upkeep = upkeep
+        self.on_change = on_change
+        self.shipment_count = 0
+        self.shipped_bytes = 0
+        self.degraded_count = 0
+        self.parts: dict[int, Part] = {}
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.is_stopping = False
+        # Not the threads that bodies come in by: these wait for peers, whose threads may be waiting for ours.
+        self._copy_threads: Executor = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="copy")
+        self._peer_threads: Executor = ThreadPoolExecutor(PEER_THREADS, thread_name_prefix="peer")
+
+    # -- figures -------------------------------------------------------------------------------------------------
+
+    def report(self, volume: Volume) -> dict[str, object]:
+        """What replication adds to, or says otherwise than, the volume's own figures (docs/protocol.md, section 5)."""
+        replica, part = volume.replica, self.parts.get(volume.number)
+        opening = None if part is None else part.opening
+        is_opening = opening is not None and not opening.is_over
+        if replica is None and not is_opening:
+            return {"replication": None}
+        role = "primary" if is_opening or replica is None else replica.role
+        told: dict[str, object] = {"role": role, "epoch": volume.epoch, "state": self._state(volume, part)}
+        if role == "primary":
+            told["peers"] = [] if opening is None else [asdict(peer) for peer in opening.peers]
+        told["detail"] = volume.held_back or ""
+        return {"epoch": self._whole_epoch(volume), "replication": told}
+
+    def _state(self, volume: Volume, part: Part | None) -> str:
+        replica = volume.replica
+        if part is not None:
+            if part.opening is not None and not part.opening.is_over:
+                return "opening"
+            if part.membership is not None:
+                return "open" if part.membership.is_member else "opening"
+        if replica is not None and replica.mode == CLOSED:
+            return "closed"
+        return "open" if volume.held_back is None else "degraded"
+
+    def _whole_epoch(self, volume: Volume) -> int:
+        """A secondary's epoch is that in which it was whole; it is fenced by a higher one, maybe."""
+        replica = volume.replica
+        if replica is None or replica.role == "primary" or replica.mode == CLOSED:
+            return volume.epoch
+        return max((epoch for epoch, _ in replica.history), default=0)
+
+    def is_changing(self, volume: Volume) -> bool:
+        """Whether bytes of the volume's file may be replaced now."""
+        part = self.parts.get(volume.number)
+        return part is not None and part.membership is not None and not part.membership.is_member
+
+    def degraded_volumes(self) -> list[Volume]:
+        return [volume for volume in self.store.volumes.values() if volume.replica and self._is_degraded(volume)]
+
+    def _is_degraded(self, volume: Volume) -> bool:
+        return self._state(volume, self.parts.get(volume.number)) == "degraded"
+
+    # -- orders --------------------------------------------------------------------------------------------------
+
+    def order(self, order: dict[str, Any]) -> "asyncio.Task[None] | None":
+        """An `open`, `close` or `drop` of the master's. Begins it; the task ends when it is done, or has failed.
+
+        None: it is done already, or under way. Raises StoreError, HttpError 400.
+        """
+        number = whole_number(order, "volume")
+        volume = self.store.volume(number)
+        if self.is_stopping:
+            raise VolumeBusy("the server is stopping")
+        part = self.parts.setdefault(number, Part())
+        if order.get("do") == "drop":
+            return self._begin(self._drop(volume, part))
+        epoch = whole_number(order, "epoch")
+        if not 1 <= epoch <= MAX_EPOCH:
+            raise HttpError(400, "bad_request", f"{epoch} is no epoch")
+        highest = max(part.ordered_epoch, volume.epoch)
+        if epoch < highest:
+            raise EpochOld(f"volume {number} is at epoch {highest}")
+        if epoch == part.ordered_epoch or (epoch == volume.epoch and volume.replica is not None):
+            return None
+        if self.compactor.is_running(volume):
+            raise VolumeBusy(f"volume {number} is being compacted")
+        if order.get("do") == "close":
+            part.ordered_epoch = epoch
+            return self._begin(self._close(volume, part, epoch))
+        peers = _peers(order, self.store.identity.server)
+        part.ordered_epoch = epoch
+        return self._begin(self._open(volume, part, epoch, peers))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = self.loop.create_task(work)
+        self.keep(task)
+        task.add_done_callback(lambda _: self.on_change())
+        return task
+
+    def keep(self, task: "asyncio.Task[Any]") -> None:
+        """Until it ends; a stop waits for it."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _open(self, volume: Volume, part: Part, epoch: int, peers: list[Peer]) -> None:
+        total_bytes = volume.tail
+        opening = Opening(epoch, [PeerState(peer.server, "copying", 0, total_bytes) for peer in peers])
+        self.end_all(part, f"epoch {epoch} begins")
+        part.opening = opening
+        if volume.replica is None and not peers:
+            with self._told(volume, part, epoch):
+                await self.in_thread(volume.save_replica, epoch, Replica("primary", ALONE))
+            return
+        volume.hold_back("it is being opened")
+        with self._told(volume, part, epoch):
+            async with self.settled(volume, part, epoch):
+                if volume.sealed is not None:
+                    raise VolumeSealed(f"volume {volume.number} is sealed: {volume.sealed}")
+                await self.in_thread(_make_whole, volume)
+                revision = volume.superblock.revision
+                before = history_of(volume)
+                mode = SHARED if peers else ALONE
+                await self.in_thread(volume.save_replica, epoch, Replica("primary", SHARED, revision, before))
+                size_bytes = volume.tail
+                source = Source(
+                    volume.files,
+                    os.dup(volume.fd),
+                    volume.superblock,
+                    size_bytes,
+                    before,
+                    (*before, (epoch, size_bytes))[-MAX_HISTORY:],
+                )
+            try:
+                await self._copy(volume, opening, source, peers)
+            finally:
+                os.close(source.fd)
+            async with self.settled(volume, part, epoch):
+                await self.in_thread(volume.save_replica, epoch, Replica("primary", mode, revision, source.history))
+                if peers:
+                    shipper = part.shipper = Shipper(
+                        self.loop,
+                        volume,
+                        epoch=epoch,
+                        primary=self.store.identity.server,
+                        peers=peers,
+                        clock=self.clock,
+                        on_failure=lambda *found: self._shipping_failed(part, *found),
+                    )
+                    self.committer.openers[volume] = shipper.opener(self.committer.open_syncs)
+                volume.held_back = None
+                log.info("volume %d is open in epoch %d with %d peers", volume.number, epoch, len(peers))
+
+    async def _copy(self, volume: Volume, opening: Opening, source: Source, peers: list[Peer]) -> None:
+        """Raises VolumeDegraded where a peer is not whole."""
+
+        def copy(peer: Peer, told: PeerState) -> str:
+            line = Line(peer, self.store.identity.server, volume.number, opening.epoch, self.clock)
+            calls = PeerCalls(line)
+            opening.calls.append(calls)
+            told.total_bytes = source.size_bytes
+            try:
+                make_equal(source, calls, told, lambda: opening.is_cancelled, time.sleep)
+            except CopyCancelled:
+                return ""
+            except (PeerFailed, OSError) as error:
+                told.state = "lost"
+                return f"server {peer.server} is not whole: {error}"
+            finally:
+                calls.close()
+            return ""
+
+        copies = [
+            self.loop.run_in_executor(self._copy_threads, copy, peer, told)
+            for peer, told in zip(peers, opening.peers, strict=True)
+        ]
+        failed = [reason for reason in await asyncio.gather(*copies) if reason]
+        if failed:
+            raise VolumeDegraded("; ".join(failed))
+
+    async def _close(self, volume: Volume, part: Part, epoch: int) -> None:
+        self.end_all(part, f"it is closed in epoch {epoch}")
+        volume.hold_back("it is closed")
+        with self._told(volume, part, epoch):
+            async with self.settled(volume, part, epoch):
+                known = volume.replica or Replica("primary")
+                closed = replace(known, mode=CLOSED, revision=volume.superblock.revision, history=history_of(volume))
+                await self.in_thread(volume.save_replica, epoch, closed)
+                log.info("volume %d is closed in epoch %d", volume.number, epoch)
+
+    async def _drop(self, volume: Volume, part: Part) -> None:
+        self.end_all(part, "it is dropped here")
+        volume.hold_back("it is dropped here")
+        await self.retire(part)
+        async with part.lock:
+            await self._quiesce(volume)
+            while volume.hold_count or self.compactor.is_running(volume):
+                await asyncio.sleep(POLL_S)
+            if self.store.volumes.get(volume.number) is not volume:
+                return
+            del self.store.volumes[volume.number]
+            self.upkeep.forget(volume)
+            self._stop_shipping(volume, part)
+            volume.close(clean=False)
+            self.parts.pop(volume.number, None)
+            await self.in_thread(remove_volume, volume.files, volume.path)
+            log.info("volume %d is dropped", volume.number)
+
+    @contextmanager
+    def _told(self, volume: Volume, part: Part, epoch: int) -> Iterator[None]:
+        """What goes wrong with an order leaves the volume as degraded as it is, and is told in its figures."""
+        try:
+            yield
+        except (StoreError, OSError) as error:
+            self._tell(volume, part, epoch, str(error))
+        except Exception:
+            log.exception("an order for volume %d failed", volume.number)
+            self._tell(volume, part, epoch, "something went wrong here; the log says what")
+        finally:
+            if part.opening is not None and part.opening.epoch == epoch:
+                part.opening.is_over = True
+
+    def _tell(self, volume: Volume, part: Part, epoch: int, reason: str) -> None:
+        if part.ordered_epoch != epoch:
+            log.info("volume %d: epoch %d was over before it began", volume.number, epoch)
+            return
+        part.ordered_epoch = volume.epoch  # what is not written down may be ordered again
+        volume.hold_back(reason)
+        log.error("volume %d is not open in epoch %d: %s", volume.number, epoch, reason)
+
+    @asynccontextmanager
+    async def settled(self, volume: Volume, part: Part, epoch: int) -> AsyncIterator[None]:
+        """Alone with the volume, nothing on its way into it. Raises EpochOld where another epoch was ordered."""
+        await self.retire(part)  # before the lock, which these may want
+        async with part.lock:
+            volume.hold_checkpoints(held=False)
+            await self._quiesce(volume)
+            if part.ordered_epoch != epoch:
+                raise EpochOld(f"volume {volume.number}: epoch {part.ordered_epoch} has begun")
+            self._stop_shipping(volume, part)
+            yield
+
+    def end_all(self, part: Part, reason: str) -> None:
+        """Whatever this copy was part of is over; nothing more of it is taken."""
+        if part.opening is not None:
+            part.opening.cancel()
+        if part.shipper is not None:
+            part.shipper.stop(reason)
+        if part.membership is not None:
+            part.ended.append(part.membership)
+            part.membership = None
+
+    async def retire(self, part: Part) -> None:
+        """Wait until nothing of an epoch that is over is at work here."""
+        while any(membership.busy_count for membership in part.ended):
+            await asyncio.sleep(POLL_S)
+        for membership in part.ended:
+            if membership.target is not None:
+                membership.target.give_up()
+        part.ended.clear()
+
+    def _shipping_failed(self, part: Part, shipper: Shipper, peer: str, reason: str) -> None:
+        self.degraded_count += 1
+        if part.opening is not None:
+            for told in part.opening.peers:
+                if told.server == peer:
+                    told.state = "lost"
+        self.on_change()
+        self._begin(self._give_up_reservations(shipper.volume))
+
+    async def _quiesce(self, volume: Volume) -> None:
+        """Wait until nothing is on its way into a volume that is held back."""
+        await self._give_up_reservations(volume)
+        while volume.claims or volume.checkpointing or self.committer.is_syncing(volume):
+            await asyncio.sleep(POLL_S)
+
+    async def _give_up_reservations(self, volume: Volume) -> None:
+        revoked = volume.revoke_reservations()
+        while volume.has_writers:
+            await asyncio.sleep(POLL_S)
+        for claim in revoked:
+            if not claim.is_finished:
+                volume.abort(claim)
+
+    def _stop_shipping(self, volume: Volume, part: Part) -> None:
+        """Syncs of this volume are its own matter again. Nothing is on its way."""
+        self.committer.forget(volume)
+        self.committer.openers.pop(volume, None)
+        if part.shipper is not None:
+            self.shipment_count += part.shipper.shipment_count
+            self.shipped_bytes += part.shipper.shipped_bytes
+            part.shipper = None
+        volume.floor = None
+
+    def shipped(self) -> tuple[int, int]:
+        """Shipments and their bytes since the start."""
+        open_ones = [part.shipper for part in self.parts.values() if part.shipper is not None]
+        return (
+            self.shipment_count + sum(shipper.shipment_count for shipper in open_ones),
+            self.shipped_bytes + sum(shipper.shipped_bytes for shipper in open_ones),
+        )
+
+    async def stop(self) -> None:
+        """No more orders, no more peers. What is shipped now is shipped yet, as far as the peers take it."""
+        self.is_stopping = True
+        for part in self.parts.values():
+            if part.opening is not None:
+                part.opening.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def close(self) -> None:
+        """The very end: nothing is on its way."""
+        for part in self.parts.values():
+            self.end_all(part, "the server stops")
+            for membership in part.ended:
+                if membership.target is not None:
+                    membership.target.give_up()
+        for threads in (self._copy_threads, self._peer_threads):
+            threads.shutdown()
+
+    async def in_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await self.loop.run_in_executor(self._peer_threads, call, *arguments)
+
+
+def _make_whole(volume: Volume) -> None:
+    """The file is as long as the log, and all of it durable. Raises OSError; a sync that failed seals the volume."""
+    if volume.files.size_bytes(volume.fd) != volume.tail:
+        volume.files.truncate(volume.fd, volume.tail)
+    try:
+        volume.sync_log()
+    except OSError:
+        volume.seal_unsynced()
+        raise
+
+
+def _peers(order: dict[str, Any], own: str) -> list[Peer]:
+    """Raises HttpError 400."""
+    try:
+        peers = [Peer.of_json(found) for found in order["peers"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise HttpError(400, "bad_request", f"peers: {error!r}") from error
+    names = {peer.server for peer in peers}
+    if len(names) != len(peers) or own in names or len(peers) > MAX_PEERS:
+        raise HttpError(400, "bad_request", f"peers: at most {MAX_PEERS} other servers, each once")
+    return peers
+
+
+def history_of(volume: Volume) -> History:
+    """What is known of the file as it is."""
+    replica = volume.replica
+    if replica is None or replica.revision != volume.superblock.revision:
+        return ()
+    return replica.history
+
+
+def whole_number(order: dict[str, Any], name: str) -> int:
+    """Raises HttpError 400."""
+    value = order.get(name)
+    if type(value) is not int or value < 0:
+        raise HttpError(400, "bad_request", f"{name} is a whole number from 0 on")
+    return value
