@@ -66,7 +66,7 @@ class OwnFile:
         self.files = volume.files
         self.size_bytes = self.files.size_bytes(volume.fd)
         self._aside_path = volume.path.with_name(f"{volume.path.stem}{ASIDE_INFIX}{epoch}")
-        self._changed = self.size_bytes != volume.tail
+        self._changed = volume.is_being_replaced or self.size_bytes != volume.tail
 
     def digests(self, start: int, end: int) -> list[str]:
         return _digests(self.files, self.volume.fd, start, end)
@@ -104,7 +104,7 @@ class OwnFile:
                 self.files.remove(self.volume.path.with_suffix(".idx"))
             self.files.sync_directory(self.volume.path.parent)
             self.volume.checkpointed_to = RECORDS_START
-        self._changed = True
+        self._changed = self.volume.is_being_replaced = True
 
     def _save_aside(self, start: int, end: int) -> None:
         """What is about to go, durable before it does."""

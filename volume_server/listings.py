@@ -198,6 +198,7 @@ class Listings:
             self._listings.get(listing.name) is not listing
             or self.store.volumes.get(volume.number) is not volume
             or volume.superblock.revision != listing.revision
+            or volume.is_being_replaced
             or volume.epoch != listing.epoch
         ):
             raise ListingEnded(f"volume {volume.number} was changed as a whole meanwhile; begin anew")

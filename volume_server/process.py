@@ -113,7 +113,7 @@ class VolumeServer:
             on_change=self._beat_soon,
         )
         self.upkeep.is_busy = lambda volume: (
-            self.compactor.is_running(volume) or self.replication.is_changing(volume)
+            self.compactor.is_running(volume) or volume.is_being_replaced
         )  # fmt: skip
         servers, address = await self._listen()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -182,11 +182,6 @@ class Replication:
             return volume.epoch
         return max((epoch for epoch, _ in replica.history), default=0)
 
-    def is_changing(self, volume: Volume) -> bool:
-        """Whether bytes of the volume's file may be replaced now."""
-        part = self.parts.get(volume.number)
-        return part is not None and part.membership is not None and not part.membership.is_member
-
     def degraded_volumes(self) -> list[Volume]:
         return [volume for volume in self.store.volumes.values() if volume.replica and self._is_degraded(volume)]
 
@@ -249,7 +244,7 @@ class Replication:
             async with self.settled(volume, part, epoch):
                 if volume.sealed is not None:
                     raise VolumeSealed(f"volume {volume.number} is sealed: {volume.sealed}")
-                await self.in_thread(_make_whole, volume)
+                await self._make_whole(volume)
                 revision = volume.superblock.revision
                 before = history_of(volume)
                 mode = SHARED if peers else ALONE
@@ -282,6 +277,13 @@ class Replication:
                     self.committer.openers[volume] = shipper.opener(self.committer.open_syncs)
                 volume.held_back = None
                 log.info("volume %d is open in epoch %d with %d peers", volume.number, epoch, len(peers))
+
+    async def _make_whole(self, volume: Volume) -> None:
+        """What the volume knows is what lies in its file, and durable. Raises OSError, StoreError."""
+        if volume.is_being_replaced:
+            twin = await self.in_thread(Volume.open, volume.files, volume.path)
+            volume.take_over(twin)
+        await self.in_thread(_make_durable, volume)
 
     async def _copy(self, volume: Volume, opening: Opening, source: Source, peers: list[Peer]) -> None:
         """Raises VolumeDegraded where a peer is not whole."""
@@ -454,7 +456,7 @@ class Replication:
         return await self.loop.run_in_executor(self._peer_threads, call, *arguments)
 
 
-def _make_whole(volume: Volume) -> None:
+def _make_durable(volume: Volume) -> None:
     """The file is as long as the log, and all of it durable. Raises OSError; a sync that failed seals the volume."""
     if volume.files.size_bytes(volume.fd) != volume.tail:
         volume.files.truncate(volume.fd, volume.tail)

@@ -120,6 +120,20 @@ class CheckpointJob:
 class Volume:
     """See the module. Opened with `Volume.create` or `Volume.open`."""
 
+    # What concerns volumes with copies on other servers alone (`volume_server.replication`).
+    replica: Replica | None = None
+    """None: never replicated."""
+    held_back: str | None = None
+    """Why a replicated volume takes no record now."""
+    unshipped: list[tuple[int, int]] | None = None
+    """Extents (start, end) that were written since the last shipment; None: there is nobody to ship them to."""
+    ship_piece: Callable[[int, Buffer], None] | None = None
+    """Has all peers write a piece of a reserved record's body at an offset. Raises VolumeDegraded."""
+    floor: int | None = None
+    """At a secondary: before this offset the primary has no reservation that is still open."""
+    is_being_replaced: bool = False
+    """Another copy's bytes come into the file, and the index knows nothing of it yet (`volume_server.joining`)."""
+
     def __init__(self, files: FileSystem, path: Path, superblock: Superblock, fd: int, room: Room) -> None:
         self.files = files
         self.path = path
@@ -138,16 +152,6 @@ class Volume:
         self.claims: dict[int, Claim] = {}
         self.reservations: dict[int, Claim] = {}
         """Those of the claims that `reserve` made."""
-        self.replica: Replica | None = None
-        """None: never replicated."""
-        self.held_back: str | None = None
-        """Why a replicated volume takes no record now."""
-        self.unshipped: list[tuple[int, int]] | None = None
-        """Extents (start, end) that were written since the last shipment; None: there is nobody to ship them to."""
-        self.ship_piece: Callable[[int, Buffer], None] | None = None
-        """Has all peers write a piece of a reserved record's body at an offset. Raises VolumeDegraded."""
-        self.floor: int | None = None
-        """At a secondary: before this offset the primary has no reservation that is still open."""
         self.checkpointed_to = RECORDS_START
         """The watermark of the checkpoint on disk; it names nothing from there on."""
         self._writer_count = 0
@@ -389,6 +393,8 @@ class Volume:
             raise VolumeSealed(f"volume {self.number} is sealed: {self.sealed}")
         if self.replica is not None and self.replica.mode == SHARED:
             raise VolumeReplicated(f"volume {self.number} has copies on other servers; close it first")
+        if self.is_being_replaced:
+            raise VolumeBusy(f"volume {self.number} is not whole; open it first")
         if self._checkpoints_stopped:
             raise VolumeBusy(f"volume {self.number} makes no checkpoints since one failed; restart its server")
 
@@ -422,6 +428,7 @@ class Volume:
         old_fd, self.fd = self.fd, twin.fd
         self.superblock = twin.superblock
         self.index, self.figures, self.tail = twin.index, twin.figures, twin.tail
+        self.is_being_replaced = False
         self.damage = (
             twin.damage
         )  # what was known is there still, at other places: counted, and found by the next scrub

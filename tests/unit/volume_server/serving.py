@@ -208,6 +208,7 @@ class Server:
     files: FaultyFiles = field(default_factory=FaultyFiles)
     confirmer: Confirmer | None = None
     verdicts: Verdicts = field(default_factory=Verdicts)
+    salt: bytes = b"s" * 16
 
     def start(self) -> None:
         started: Future[None] = Future()
@@ -225,7 +226,7 @@ class Server:
         self.store.identity.kid = KID
         self.store.open_volumes()
         if 1 not in self.store.volumes:
-            self.store.adopt(self.store.create_volume(number=1, salt=b"s" * 16, created_ms=1, epoch=1))
+            self.store.adopt(self.store.create_volume(number=1, salt=self.salt, created_ms=1, epoch=1))
         self.clock = Clock()
         self.gate = Gate(self.clock)
         self.gate.set_secrets(self.store.identity.secrets)
@@ -255,6 +256,7 @@ class Server:
             instance="instance-of-this-test",
             public=needles,
         )
+        self.receiver = routes.receiver
 
         def connect() -> NeedleConnection:
             connection = NeedleConnection(self.listener, routes)
