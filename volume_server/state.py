@@ -54,22 +54,20 @@ def encode(state: State) -> bytes:
             "count": state.damaged_count,
             "listed": [damage.to_json() for damage in state.damaged],
         }
-    replication = None
-    if state.replica is not None:
-        replication = {
-            "role": state.replica.role,
-            "mode": state.replica.mode,
-            "revision": state.replica.revision,
-            "history": state.replica.history,
-        }
-    fields = {
+    fields: dict[str, object] = {
         "epoch": state.epoch,
         "sealed": state.sealed,
         "unsynced": state.unsynced,
         "scrubbed_ms": state.scrubbed_ms,
         "damaged": damaged,
-        "replication": replication,
     }
+    if state.replica is not None:
+        fields["replication"] = {
+            "role": state.replica.role,
+            "mode": state.replica.mode,
+            "revision": state.replica.revision,
+            "history": state.replica.history,
+        }
     return json.dumps(fields).encode()
 
 

@@ -11,14 +11,15 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.golden import make
-from volume_server import checkpoint, record, recovery, superblock
+from volume_server import checkpoint, record, recovery, shipment, superblock
 from volume_server import intent as intents
 from volume_server import meta as metas
 from volume_server import state as states
@@ -28,7 +29,7 @@ from volume_server.durability import FileSystem
 from volume_server.errors import Damaged, VolumeUnusable
 from volume_server.index import SEGMENT_BYTES
 from volume_server.inspection import Inspection, NotAVolume
-from volume_server.state import State, StateInvalid
+from volume_server.state import ALONE, CLOSED, ROLES, SHARED, Replica, State, StateInvalid
 from volume_server.superblock import RECORDS_START
 from volume_server.volume import Volume
 
@@ -200,10 +201,14 @@ def test_text_of_an_intent(text: str) -> None:
 
 
 damages = st.builds(Damage, offset=u64, size_bytes=u64, needle=st.none() | u64, reason=texts)
+replicas = st.builds(
+    Replica, role=st.sampled_from(sorted(ROLES)), mode=st.sampled_from([SHARED, ALONE, CLOSED]), revision=u32,
+    history=st.lists(st.tuples(u32, u64), max_size=3).map(tuple),
+)  # fmt: skip
 all_states = st.builds(
     State, epoch=u32, sealed=st.none() | texts, unsynced=st.lists(st.tuples(u64, u64), max_size=3),
     scrubbed_ms=st.none() | u64, damaged_count=u32, damaged=st.lists(damages, max_size=3).map(tuple),
-    damaged_revision=st.integers(1, (1 << 32) - 1),
+    damaged_revision=st.integers(1, (1 << 32) - 1), replica=st.none() | replicas,
 )  # fmt: skip
 
 
@@ -219,6 +224,10 @@ def test_state_comes_back(state: State) -> None:
         optional={
             "epoch": json_values | u32, "sealed": json_values, "unsynced": json_values | st.lists(st.tuples(u64, u64)),
             "scrubbed_ms": json_values,
+            "replication": json_values
+            | st.fixed_dictionaries(
+                {"role": json_values, "mode": json_values, "revision": u32, "history": json_values}
+            ),
             "damaged": json_values | st.fixed_dictionaries({"revision": u32, "count": u32, "listed": json_values}),
         },
     ),
@@ -235,6 +244,38 @@ def test_state_of_anything(raw: bytes, fields: dict[str, object]) -> None:
         except StateInvalid:
             continue
         assert states.decode(states.encode(found)).epoch == found.epoch
+
+
+# -- what is sent to peers -------------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=200))
+def test_shipment_of_anything(raw: bytes) -> None:
+    with suppress(shipment.ShipmentInvalid):
+        shipment.decode(raw)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 100), st.binary(max_size=50)), max_size=5),
+    st.lists(st.tuples(u64.filter(bool), st.integers(0, 10), st.sampled_from([1, 2])), max_size=5),
+    st.integers(0, 400),
+)
+def test_shipment_comes_back(
+    extents: list[tuple[int, bytes]], records: list[tuple[int, int, int]], cut_off: int
+) -> None:
+    sent = shipment.Shipment(
+        7,
+        RECORDS_START + 1000,
+        RECORDS_START,
+        8,
+        [shipment.Extent(RECORDS_START + offset, data) for offset, data in extents],
+        [shipment.Record(needle, RECORDS_START + 8 * place, 40, kind) for needle, place, kind in records],
+    )
+    raw = shipment.encode(sent)
+    assert shipment.decode(raw) == sent
+    if 0 < cut_off <= len(raw):
+        with pytest.raises(shipment.ShipmentInvalid):
+            shipment.decode(raw[:-cut_off])
 
 
 # -- the index file --------------------------------------------------------------------------------------------------

@@ -424,7 +424,7 @@ def test_seal_is_kept_beside_the_volume(volume: Volume) -> None:
     volume.seal("for a test")
     assert json.loads(volume.path.with_suffix(".state").read_bytes()) == {
         "epoch": 1, "sealed": "for a test", "unsynced": [], "scrubbed_ms": None,
-        "damaged": {"revision": 1, "count": 0, "listed": []}, "replication": None,
+        "damaged": {"revision": 1, "count": 0, "listed": []},
     }  # fmt: skip
 
 
