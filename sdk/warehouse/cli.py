@@ -414,6 +414,12 @@ def _seconds(text: str) -> int:
 @click.option("--max-downloads", metavar="N", type=click.IntRange(min=1), help="How many downloads there may be.")
 @click.option("--one-time", is_flag=True, help="One download, then the link ends.")
 @click.option("--password", "ask_password", is_flag=True, help="Ask for a password that the link will need.")
+@click.option(
+    "--password-file",
+    metavar="FILE|-",
+    type=click.File("rb"),
+    help="Read that password from the first line of a file, or of standard input (-).",
+)
 @click.option("--inline", is_flag=True, help="Browsers show the object instead of saving it.")
 @click.option("--description", metavar="TEXT", default="", help="What it is for; the link does not show it.")
 @click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
@@ -425,6 +431,7 @@ def share(
     max_downloads: int | None,
     one_time: bool,
     ask_password: bool,
+    password_file: IO[bytes] | None,
     inline: bool,
     description: str,
     as_json: bool,
@@ -434,12 +441,16 @@ def share(
     It opens in a browser and with curl -L, leads to what the key holds at the time, and is told only now: the store
     keeps a hash of it.
     """
-    bucket, key = _target(target)
-    if not key:
-        raise click.UsageError("which object? Give BUCKET/KEY")
+    bucket, key = _object(target)
+    if ask_password and password_file is not None:
+        raise click.UsageError("--password asks, --password-file reads: which one?")
     if one_time and max_downloads not in (None, 1):
         raise click.UsageError("--one-time and --max-downloads say different things")
-    password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True) if ask_password else None
+    password = None
+    if ask_password:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    elif password_file is not None:
+        password = _first_line(password_file)
     with context.client() as client:
         made = client.share(
             bucket,
@@ -451,6 +462,17 @@ def share(
             description=description,
         )
     click.echo(_json_line(_share_json(made)) if as_json else made.url)
+
+
+def _first_line(file: IO[bytes]) -> str:
+    """A password as a script gives it, where no list of processes shows it. Raises UsageError."""
+    try:
+        password = file.readline(_MAX_PASSWORD_BYTES + 1).decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise click.UsageError("the password is not UTF-8") from error
+    if not password:
+        raise click.UsageError("the password file begins with an empty line")
+    return password
 
 
 @main.command()
@@ -600,6 +622,18 @@ def _target(text: str) -> tuple[str, str]:
         raise click.UsageError(str(error)) from error
 
 
+def _object(text: str) -> tuple[str, str]:
+    bucket, key = _target(text)
+    if not key:
+        raise click.UsageError("which object? Give BUCKET/KEY")
+    return bucket, key
+
+
+def _named(target: str, key: str) -> str:
+    """The key that a copy gets: with a folder as the target, its own last part below that."""
+    return target if target and not target.endswith("/") else target + key.rstrip("/").rsplit("/", 1)[-1]
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
@@ -620,18 +654,6 @@ def _print_bucket(bucket: Bucket, *, long: bool, as_json: bool) -> None:
         click.echo(f"{bucket.object_count:>10} objects  {bucket.total_bytes:>15} bytes  {created}  {bucket.name}")
     else:
         click.echo(bucket.name)
-
-
-def _object(text: str) -> tuple[str, str]:
-    bucket, key = _target(text)
-    if not key:
-        raise click.UsageError("which object? Give BUCKET/KEY")
-    return bucket, key
-
-
-def _named(target: str, key: str) -> str:
-    """The key that a copy gets: with a folder as the target, its own last part below that."""
-    return target if target and not target.endswith("/") else target + key.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _bucket_json(bucket: Bucket) -> dict[str, Any]:

@@ -126,6 +126,28 @@ def test_links(warehouse: Warehouse) -> None:
         warehouse(*wrong, code=2)
 
 
+def test_a_link_s_password_comes_from_a_script(warehouse: Warehouse, tmp_path: Path) -> None:
+    put_raw(warehouse.fake, "k")
+    path = tmp_path / "password"
+    path.write_bytes("gehéim \nand more".encode())
+    given: list[str] = []
+    make = warehouse.fake.make_share
+
+    def noting(body: dict[str, Any]) -> dict[str, Any]:
+        given.append(body["password"])
+        return make(body)
+
+    warehouse.fake.make_share = noting  # type: ignore[method-assign]
+    assert "gehéim" not in warehouse("share", "b/k", "--password-file", path).output
+    warehouse("share", "b/k", "--password-file", "-", input=b"from a pipe\r\n")
+    assert given == ["gehéim ", "from a pipe"]
+    for wrong in (b"", b"\nlate", b"\xff"):
+        warehouse("share", "b/k", "--password-file", "-", input=wrong, code=2)
+    warehouse("share", "b/k", "--password-file", tmp_path / "none", code=2)
+    warehouse("share", "b/k", "--password", "--password-file", path, code=2)
+    assert len(given) == 2
+
+
 def test_copies_and_renames(warehouse: Warehouse) -> None:
     for key in ("a", "d/x", "d/y/z", "e/x"):
         put_raw(warehouse.fake, key, key.encode())
