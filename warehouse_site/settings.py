@@ -176,6 +176,7 @@ APPEND_SLASH = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 LANGUAGE_CODE = "en-us"
+FORMAT_MODULE_PATH = "warehouse_site.formats"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 32 * MIB  # a batch of 1,000 keys of 1 KiB, six-fold escaped in JSON, fits with room
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 16_000  # the form of a key with a thousand grants; 10,000 rows of a list, chosen
