@@ -49,18 +49,27 @@ up: $(RUN) ## Start the whole store on this machine (data in ./data, port 8000)
 demo: $(RUN) ## Put and get a real tree and a 1 GiB file, compare every byte
 	@$(BIN)/python bench/demo.py $(ARGS)
 
-# Side by side: each alone leaves a core idle. What PostgreSQL's said comes when it is over, and last both closing lines.
-test: $(DEV) ## All tests: everything on SQLite, and beside it the master's on PostgreSQL
+# Three at a time, since each alone leaves a core idle; what two of them said comes when they are over, and last all
+# closing lines. With ARGS, which name or choose tests, those alone.
+PROCESS_TESTS := $(wildcard tests/integration tests/browser tests/crash tests/chaos)
+POSTGRES_TESTS := $(BIN)/python -m tests.support.postgres $(BIN)/python -m pytest $(MASTER_TESTS)
+test: $(DEV) ## All tests: on SQLite, with real processes, and the master's on PostgreSQL (ARGS='-k name': some)
+ifdef ARGS
+	@$(BIN)/python -m pytest $(ARGS)
+else
 	@mkdir -p build; rm -f build/test-*.log; \
-	$(MAKE) --no-print-directory test-postgres >build/test-postgres.log 2>&1 & postgres=$$!; \
-	trap 'kill $$postgres 2>/dev/null' INT TERM; \
-	$(BIN)/python -m pytest $(ARGS) 2>&1 | tee build/test-sqlite.log; sqlite=$${PIPESTATUS[0]}; \
+	$(POSTGRES_TESTS) >build/test-postgres.log 2>&1 & postgres=$$!; \
+	$(BIN)/python -m pytest $(PROCESS_TESTS) >build/test-processes.log 2>&1 & processes=$$!; \
+	trap 'kill $$postgres $$processes 2>/dev/null' INT TERM; \
+	$(BIN)/python -m pytest $(PROCESS_TESTS:%=--ignore=%) 2>&1 | tee build/test-sqlite.log; sqlite=$${PIPESTATUS[0]}; \
+	echo 'With real processes:'; wait $$processes; processes=$$?; cat build/test-processes.log; \
 	echo 'The master on PostgreSQL:'; wait $$postgres; postgres=$$?; cat build/test-postgres.log; \
-	tail -qn 1 build/test-postgres.log build/test-sqlite.log; \
-	test $$sqlite -eq 0 -a $$postgres -eq 0
+	tail -qn 1 build/test-*.log; \
+	test $$sqlite -eq 0 -a $$processes -eq 0 -a $$postgres -eq 0
+endif
 
 test-postgres: $(DEV) ## The master's unit tests on a throw-away PostgreSQL
-	@$(BIN)/python -m tests.support.postgres $(BIN)/python -m pytest $(MASTER_TESTS)
+	@$(POSTGRES_TESTS)
 
 fuzz: $(DEV) ## Feed the parsers and codecs odd bytes for a while (SECONDS=60, TARGET=test_…, SEED=n, EXAMPLES=1000)
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60) --examples $(or $(EXAMPLES),1000) \

@@ -27,9 +27,10 @@ from buckets.services.outbox import collect_outbox
 from buckets.services.shares import revoke_share
 from buckets.services.uploads import abort_upload, expire_uploads
 from buckets.tasks import wake_deletion
-from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, table, when
+from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, table, when, with_dot
 from keys.errors import WarehouseError
 from keys.models import ApiKey, Grant
+from keys.printable import printable
 
 _SETTINGS = ("visibility", "replication", "chunk_size", "quota_bytes", "quota_objects", "cors_origins")
 CHUNKS_SHOWN = 50
@@ -64,15 +65,32 @@ class BucketForm(ServiceForm):
         return BucketSettings(**{name: self.cleaned_data[name] for name in _SETTINGS})
 
 
+class BucketStateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("open", "In use"), ("deleting", "Being deleted")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> QuerySet[Bucket]:
+        match self.value():
+            case "open":
+                return queryset.filter(deleting_at__isnull=True)
+            case "deleting":
+                return queryset.filter(deleting_at__isnull=False)
+            case _:
+                return queryset
+
+
 @admin.register(Bucket)
 class BucketAdmin(ServicesAdmin):
     help_text = "What objects lie in, with its quota and its settings."
     form = BucketForm
-    list_display = ("name", "objects", "size", "quota", "visibility", "replication", "uploads", "made", "deleting_at")
-    list_filter = ("visibility", ("deleting_at", admin.EmptyFieldListFilter))
+    list_display = ("name", "state", "objects", "size", "quota", "copies", "uploads", "made")
+    list_filter = (BucketStateFilter, "visibility")
     search_fields = ("name",)
     search_help_text = "A part of the name."
-    computed = ("objects", "size", "reserved", "uploads", "grants", "created_at", "deleting_at")
+    computed = ("state", "objects", "size", "reserved", "uploads", "grants", "made")
     fieldsets = (
         (None, {"fields": ("name", "visibility", "replication", "chunk_size")}),
         ("Quota", {"fields": ("quota_bytes", "quota_objects")}),
@@ -112,6 +130,16 @@ class BucketAdmin(ServicesAdmin):
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Bucket]) -> None:
         delete_buckets(names=queryset.values_list("name", flat=True))
+
+    @admin.display(description="state")
+    def state(self, bucket: Bucket) -> SafeString:
+        if bucket.deleting_at is not None:
+            return with_dot("draining", f"being deleted since {when(bucket.deleting_at)}")
+        return with_dot("online", bucket.get_visibility_display())
+
+    @admin.display(description="copies", ordering="replication")
+    def copies(self, bucket: Bucket) -> int:
+        return bucket.replication
 
     @admin.display(description="objects", ordering="object_count")
     def objects(self, bucket: Bucket) -> SafeString:
@@ -290,15 +318,15 @@ class ObjectForm(ServiceForm):
 class ObjectAdmin(ServicesAdmin):
     help_text = "The current version of every key, what it is made of, and its attributes."
     form = ObjectForm
-    list_display = ("key", "in_bucket", "human_size", "content_type", "changed", "sequence")
+    list_display = ("shown_key", "in_bucket", "human_size", "content_type", "changed", "sequence")
     list_filter = (BucketFilter, NewestFilter)
     list_select_related = ("bucket",)
     sortable_by = ()
     search_fields = ("key",)
     search_help_text = "The beginning of a key. With a bucket's name and a slash before it: in that bucket alone."
-    readonly_fields = ("in_bucket", "key", "human_size", "etag", "created_at", "updated_at", "sequence", "chunks")
+    readonly_fields = ("in_bucket", "shown_key", "human_size", "etag", "made", "changed", "sequence", "chunks")
     fieldsets = (
-        (None, {"fields": ("in_bucket", "key", "content_type", "metadata")}),
+        (None, {"fields": ("in_bucket", "shown_key", "content_type", "metadata")}),
         ("State", {"fields": readonly_fields[2:-1]}),
         ("Chunks", {"fields": ("chunks",)}),
     )
@@ -329,7 +357,7 @@ class ObjectAdmin(ServicesAdmin):
     def get_deleted_objects(
         self, objs: Any, request: HttpRequest
     ) -> tuple[list[str], dict[str, int], set[str], list[str]]:
-        return [f"{row.bucket}/{row.key}" for row in objs], {"objects": len(objs)}, set(), []
+        return [f"{row.bucket}/{row}" for row in objs], {"objects": len(objs)}, set(), []
 
     def delete_model(self, request: HttpRequest, obj: Object) -> None:
         delete_objects(bucket=obj.bucket.name, keys=[obj.key])
@@ -339,6 +367,14 @@ class ObjectAdmin(ServicesAdmin):
         for bucket, key in queryset.order_by("bucket_id", "key").values_list("bucket__name", "key"):
             keys.setdefault(bucket, []).append(key)
         delete_objects_of(keys=keys)
+
+    @admin.display(description="key")
+    def shown_key(self, row: Object) -> str:
+        return printable(row.key)
+
+    @admin.display(description="made")
+    def made(self, row: Object) -> str:
+        return when(row.created_at)
 
     @admin.display(description="bucket")
     def in_bucket(self, row: Object) -> SafeString:
@@ -396,7 +432,7 @@ class ChunkAdmin(ShownOnly):
     sortable_by = ()
     search_fields = ("needle",)
     search_help_text = "A needle's 16 hex digits, or the beginning of BUCKET/KEY."
-    fields = ("needle_hex", "in_volume", "owner", "index", "human_size", "crc32_hex", "committed_at", "first_verdict")
+    fields = ("needle_hex", "in_volume", "owner", "index", "human_size", "crc32_hex", "judged", "first_verdict")
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         if request.GET.get("of") == "uploads" or "upload__id__exact" in request.GET:
@@ -422,7 +458,7 @@ class ChunkAdmin(ShownOnly):
     @admin.display(description="object or upload")
     def owner(self, chunk: Chunk) -> SafeString:
         if chunk.object is not None:
-            return link_to(chunk.object, f"{chunk.object.bucket}/{chunk.object.key}")
+            return link_to(chunk.object, f"{chunk.object.bucket}/{chunk.object}")
         assert chunk.upload is not None
         return link_to(chunk.upload, f"upload {chunk.upload.pk}")
 
@@ -446,7 +482,7 @@ class ChunkAdmin(ShownOnly):
 @admin.register(Upload)
 class UploadAdmin(ShownOnly):
     help_text = "Large objects on their way in, chunk by chunk, and those that were lately."
-    list_display = ("key", "in_bucket", "human_size", "state", "held", "progress", "begun", "ends")
+    list_display = ("shown_key", "in_bucket", "human_size", "state", "held", "progress", "begun", "ends")
     list_filter = ("state", "held", BucketFilter)
     list_select_related = ("bucket",)
     sortable_by = ()
@@ -460,7 +496,7 @@ class UploadAdmin(ShownOnly):
                 "fields": (
                     "id",
                     "in_bucket",
-                    "key",
+                    "shown_key",
                     "state",
                     "held",
                     "human_size",
@@ -471,7 +507,7 @@ class UploadAdmin(ShownOnly):
             },
         ),
         ("Conditions", {"fields": ("if_match", "if_none_match")}),
-        ("Whose", {"fields": ("api_key", "generation", "created_at", "expires_at")}),
+        ("Whose", {"fields": ("api_key", "generation", "begun", "ends")}),
         ("Chunks", {"fields": ("chunks",)}),
     )
     actions = ("abort", "expire")
@@ -490,6 +526,10 @@ class UploadAdmin(ShownOnly):
         counts = dict(stored.values_list("upload").annotate(count=Count("pk")))
         for upload in rows:
             upload.stored_count = counts.get(upload.pk, 0)
+
+    @admin.display(description="key")
+    def shown_key(self, upload: Upload) -> str:
+        return printable(upload.key)
 
     @admin.display(description="bucket")
     def in_bucket(self, upload: Upload) -> SafeString:
@@ -598,10 +638,10 @@ class ShareAdmin(ShownOnly):
     search_help_text = "A share's number, or a part of its key, of its description, or of the name of who made it."
     ordering = ("-id",)
     fieldsets = (
-        (None, {"fields": ("id", "in_bucket", "key", "description", "inline")}),
-        ("Terms", {"fields": ("expires_at", "max_downloads", "password")}),
-        ("State", {"fields": ("state", "download_count", "last_used_at", "revoked_at")}),
-        ("Whose", {"fields": ("maker", "created_at")}),
+        (None, {"fields": ("id", "target", "description", "inline")}),
+        ("Terms", {"fields": ("ends", "max_downloads", "password")}),
+        ("State", {"fields": ("state", "download_count", "used", "revoked")}),
+        ("Whose", {"fields": ("maker", "made")}),
     )
     actions = ("revoke",)
 
@@ -612,11 +652,7 @@ class ShareAdmin(ShownOnly):
 
     @admin.display(description="leads to")
     def target(self, share: Share) -> str:
-        return f"{share.bucket}/{share.key}"
-
-    @admin.display(description="bucket")
-    def in_bucket(self, share: Share) -> SafeString:
-        return link_to(share.bucket)
+        return f"{share.bucket}/{printable(share.key)}"
 
     @admin.display(description="downloads")
     def downloads(self, share: Share) -> str:
@@ -642,6 +678,14 @@ class ShareAdmin(ShownOnly):
     def used(self, share: Share) -> str:
         return when(share.last_used_at)
 
+    @admin.display(description="revoked")
+    def revoked(self, share: Share) -> str:
+        return when(share.revoked_at)
+
+    @admin.display(description="made")
+    def made(self, share: Share) -> str:
+        return when(share.created_at)
+
     @admin.action(description="Revoke: their links end at once", permissions=["operate"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[Share]) -> HttpResponse | None:
         warning = "The links of these shares end for good. Their rows stay, with their counts."
@@ -664,7 +708,7 @@ class OutboxAdmin(ShownOnly):
     search_help_text = "A needle's 16 hex digits."
     fieldsets = (
         (None, {"fields": ("needle_hex", "in_volume", "reason", "verdict")}),
-        ("State", {"fields": ("state", "created_at", "not_before", "tombstoned_at", "keep_until")}),
+        ("State", {"fields": ("state", "entered", "due", "written", "kept")}),
     )
     actions = ("collect",)
     unselected_actions = ("collect",)
@@ -702,6 +746,18 @@ class OutboxAdmin(ShownOnly):
     @admin.display(description="since")
     def entered(self, row: Outbox) -> str:
         return when(row.created_at)
+
+    @admin.display(description="tombstone not before")
+    def due(self, row: Outbox) -> str:
+        return when(row.not_before)
+
+    @admin.display(description="tombstone written")
+    def written(self, row: Outbox) -> str:
+        return when(row.tombstoned_at)
+
+    @admin.display(description="verdict kept until")
+    def kept(self, row: Outbox) -> str:
+        return when(row.keep_until)
 
     @admin.action(description="Write all tombstones that are due now, as the worker does", permissions=["operate"])
     def collect(self, request: HttpRequest, queryset: QuerySet[Outbox]) -> None:

@@ -14,6 +14,7 @@ from buckets.fields import ByteOrderedField, OctetLength
 from buckets.names import MAX_CONTENT_TYPE_CHARS, MAX_IF_MATCH_CHARS, MAX_KEY_BYTES
 from buckets.sizes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from keys.models import HASH_HEX_CHARS, MAX_NAME_CHARS
+from keys.printable import printable
 
 MAX_CRC32 = (1 << 32) - 1
 MAX_DESCRIPTION_CHARS = 500
@@ -103,7 +104,7 @@ class Object(models.Model):
         indexes = [models.Index(fields=["bucket", "-sequence", "-id"], name="object_newest_first")]
 
     def __str__(self) -> str:
-        return self.key
+        return printable(self.key)
 
 
 class Upload(models.Model):

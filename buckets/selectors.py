@@ -1,6 +1,8 @@
 """Reading buckets, objects and uploads."""
 
 import json
+import threading
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +34,8 @@ MAX_RANGES = 100
 _PARAMETERS = 500
 """Values in one statement: all databases take so many."""
 _MAX_NEEDLE = (1 << 63) - 1
+OPEN_BUCKETS_LIVE_S = 1.0
+OPEN_BUCKETS_KEPT = 10_000
 
 _AFTER_KEY = "\x01"
 """A key and this is the very next text in byte order, since no key holds a NUL."""
@@ -103,6 +107,11 @@ class OpenBucket(NamedTuple):
     chunk_size: int | None
 
 
+_open_buckets: dict[str, tuple[float, OpenBucket]] = {}
+"""By name: when it was read (monotonic seconds), and what was there."""
+_open_buckets_lock = threading.Lock()
+
+
 def open_bucket(name: str) -> OpenBucket:
     """A fifth of the time of `get_bucket`. Raises BucketUnknown, BucketDeleting."""
     with connection.cursor() as cursor:
@@ -114,6 +123,29 @@ def open_bucket(name: str) -> OpenBucket:
         return OpenBucket(*row)
     other = get_bucket(name)  # says why not
     return OpenBucket(other.pk, other.name, other.chunk_size)
+
+
+def lately_open_bucket(name: str) -> OpenBucket:
+    """As `open_bucket`, and up to `OPEN_BUCKETS_LIVE_S` old, for what is judged again when it is used.
+
+    What this process does to buckets is seen at once. Raises BucketUnknown, BucketDeleting.
+    """
+    now = time.monotonic()
+    kept = _open_buckets.get(name)
+    if kept is not None and now - kept[0] <= OPEN_BUCKETS_LIVE_S:
+        return kept[1]
+    bucket = open_bucket(name)
+    with _open_buckets_lock:
+        if len(_open_buckets) >= OPEN_BUCKETS_KEPT:
+            _open_buckets.clear()
+        _open_buckets[name] = now, bucket
+    return bucket
+
+
+def forget_open_buckets() -> None:
+    """Lets the next `lately_open_bucket` look at the database."""
+    with _open_buckets_lock:
+        _open_buckets.clear()
 
 
 def require_bucket(bucket: Bucket | None, name: str, *, deleting_too: bool = False) -> Bucket:

@@ -15,11 +15,12 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from keys.actions import Action
+from keys.actions import Action, Outcome
 from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, when, with_dot
 from keys.errors import WarehouseError
 from keys.models import ApiKey, AuditEntry, Grant, RefreshFamily, RevokedKey
 from keys.permissions import DESCRIPTIONS, GRANTABLE, Permission, names
+from keys.printable import printable
 from keys.rights import GrantRow, KeyRights
 from keys.selectors import rights_now
 from keys.services.denials import write_denials
@@ -278,7 +279,7 @@ class GrantAdmin(ShownOnly):
 
     @admin.display(description="Prefix", ordering="prefix")
     def exact_prefix(self, grant: Grant) -> SafeString | str:
-        return format_html("<code>{}</code>", grant.prefix) if grant.prefix else "the whole bucket"
+        return format_html("<code>{}</code>", printable(grant.prefix)) if grant.prefix else "the whole bucket"
 
     @admin.display(description="Rights", ordering="permissions")
     def bits(self, grant: Grant) -> str:
@@ -314,7 +315,7 @@ class RefreshFamilyAdmin(ShownOnly):
     """All refresh tokens of one sign-in make a family."""
 
     help_text = "Who is signed in to the API. Revoking one signs its holder out within the life of an access token."
-    list_display = ("id", "holder", "state", "renewals", "began", "ends")
+    list_display = ("short_id", "holder", "state", "renewals", "began", "ends")
     list_filter = (SignInFilter,)
     list_select_related = ("key",)
     search_fields = ("key__name",)
@@ -322,6 +323,10 @@ class RefreshFamilyAdmin(ShownOnly):
     ordering = ("-expires_at",)
     fields = ("id", "holder", "state", "renewals", "created_at", "expires_at", "revoked_at")
     actions = ("revoke",)
+
+    @admin.display(description="Sign-in")
+    def short_id(self, family: RefreshFamily) -> str:
+        return str(family.pk)[:8]
 
     @admin.display(description="Key", ordering="key__name")
     def holder(self, family: RefreshFamily) -> SafeString:
@@ -356,10 +361,15 @@ class RefreshFamilyAdmin(ShownOnly):
 @admin.register(RevokedKey)
 class RevokedKeyAdmin(ShownOnly):
     help_text = "Deleted keys whose leases and URLs could still be about: volume servers are told to refuse them."
-    list_display = ("key_id", "revoked_at")
+    list_display = ("key_id", "revoked")
     search_fields = ("=key_id",)
     search_help_text = "The number of a key that was deleted."
+    fields = ("key_id", "revoked")
     ordering = ("-revoked_at",)
+
+    @admin.display(description="revoked", ordering="revoked_at")
+    def revoked(self, key: RevokedKey) -> str:
+        return when(key.revoked_at)
 
 
 class ActionFilter(admin.SimpleListFilter):
@@ -376,19 +386,41 @@ class ActionFilter(admin.SimpleListFilter):
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ShownOnly):
     help_text = "Who did what, when and from where: every change, and every denied try."
-    list_display = ("at", "outcome", "action", "who", "where", "target", "address", "through", "count", "said")
-    list_display_links = ("at",)
+    list_display = ("moment", "what", "who", "where", "aim", "source", "said")
+    list_display_links = ("moment",)
     list_filter = ("outcome", "through", ActionFilter)
     search_fields = ("=bucket", "^target", "=key_name", "=address", "=request_id", "=action")
     search_help_text = "A bucket, the start of a target, a key's name, an address, a request id, or an action."
     date_hierarchy = "at"
     fields = (
-        "at", "outcome", "action", "who", "where", "target", "address", "request_id", "through", "count", "detail",
+        "moment", "outcome", "action", "who", "where", "aim", "address", "request_id", "through", "count", "detail",
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AuditEntry]:
         write_denials(at_once=True)
         return super().get_queryset(request)
+
+    @admin.display(description="Time", ordering="at")
+    def moment(self, entry: AuditEntry) -> str:
+        return when(entry.at)
+
+    @admin.display(description="Action")
+    def what(self, entry: AuditEntry) -> SafeString | str:
+        """What was done; in words, too, where it was not, and how often it was tried."""
+        times = f" {entry.count:,} times" if entry.count > 1 else ""
+        if entry.outcome == Outcome.DONE:
+            return f"{entry.action}{times}"
+        return format_html(
+            '{}<br><strong class="{}">{}{}</strong>', entry.action, entry.outcome, entry.get_outcome_display(), times
+        )
+
+    @admin.display(description="Target")
+    def aim(self, entry: AuditEntry) -> str:
+        return printable(entry.target) or "-"
+
+    @admin.display(description="From")
+    def source(self, entry: AuditEntry) -> str:
+        return f"{entry.address} {entry.through}".strip()
 
     @admin.display(description="Key", ordering="key_id")
     def who(self, entry: AuditEntry) -> SafeString | str:
@@ -406,7 +438,7 @@ class AuditEntryAdmin(ShownOnly):
 
     @admin.display(description="Detail")
     def said(self, entry: AuditEntry) -> str:
-        text = ", ".join(f"{name} {value}" for name, value in entry.detail.items())
+        text = printable(", ".join(f"{name} {value}" for name, value in entry.detail.items()))
         return text if len(text) <= MAX_SAID_CHARS else f"{text[:MAX_SAID_CHARS]}…"
 
 

@@ -210,8 +210,8 @@ def with_dot(status: str, text: object) -> SafeString:
 
 
 def when(moment: datetime | None) -> str:
-    """A time that a narrow column can break, unlike the site's own."""
-    return f"{localtime(moment):%Y-%m-%d %H:%M}" if moment else "-"
+    """A time, to the second, that a narrow column can break, unlike the site's own."""
+    return f"{localtime(moment):%Y-%m-%d %H:%M:%S}" if moment else "-"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> SafeString:

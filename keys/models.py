@@ -14,6 +14,7 @@ from django.utils.crypto import salted_hmac
 
 from keys.actions import Action, Outcome, Through
 from keys.permissions import ALL_PERMISSIONS, GRANTABLE, Permission, names
+from keys.printable import printable
 from keys.rights import ANYBODY
 
 MAX_NAME_CHARS = 100
@@ -144,7 +145,7 @@ class Grant(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.bucket}/{self.prefix}: {', '.join(self.permission_names)}"
+        return f"{self.bucket}/{printable(self.prefix)}: {', '.join(self.permission_names)}"
 
     @property
     def permission_names(self) -> list[str]:
@@ -227,4 +228,4 @@ class AuditEntry(models.Model):
         )
 
     def __str__(self) -> str:
-        return f"{self.action} {self.bucket} {self.target}".rstrip()
+        return f"{self.action} {self.bucket} {printable(self.target)}".rstrip()

@@ -31,7 +31,7 @@ DAMAGE_SHOWN = 50
 
 
 def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.0f} %" if whole else "-"
+    return f"{100 * part / whole:.0f}\N{NO-BREAK SPACE}%" if whole else "-"
 
 
 def _damage(count: int) -> SafeString | str:
@@ -65,11 +65,11 @@ class ReplicaInline(admin.TabularInline):  # type: ignore[type-arg]
         "state",
         "size",
         "garbage",
-        "live_count",
+        "needles",
         "damaged",
-        "scrubbed_at",
+        "scrubbed",
         "work",
-        "reported_at",
+        "reported",
     )
     readonly_fields = fields
 
@@ -90,21 +90,37 @@ class ReplicaInline(admin.TabularInline):  # type: ignore[type-arg]
     def garbage(self, replica: Replica) -> str:
         return f"{filesizeformat(replica.garbage_bytes)} ({_percent(replica.garbage_bytes, replica.size_bytes)})"
 
+    @admin.display(description="needles")
+    def needles(self, replica: Replica) -> str:
+        return f"{replica.live_count:,}"
+
     @admin.display(description="damaged")
     def damaged(self, replica: Replica) -> SafeString | str:
         return _damage(replica.damaged_count)
+
+    @admin.display(description="scrubbed")
+    def scrubbed(self, replica: Replica) -> str:
+        return when(replica.scrubbed_at)
 
     @admin.display(description="work")
     def work(self, replica: Replica) -> str:
         return _work(replica)
 
+    @admin.display(description="reported")
+    def reported(self, replica: Replica) -> str:
+        return when(replica.reported_at)
+
 
 @admin.register(Store)
 class StoreAdmin(ShownOnly):
     help_text = "Which store this is, and the numbers that are never given twice."
-    list_display = ("uuid", "standing", "sequence", "lease_high", "volume_high", "created_at")
-    fields = ("uuid", "standing", "sequence", "lease_high", "volume_high", "behind_of", "cors_origins", "created_at")
+    list_display = ("uuid", "standing", "sequence", "lease_high", "volume_high", "made")
+    fields = ("uuid", "standing", "sequence", "lease_high", "volume_high", "behind_of", "cors_origins", "made")
     actions = ("accept",)
+
+    @admin.display(description="made")
+    def made(self, store: Store) -> str:
+        return when(store.created_at)
 
     @admin.display(description="state")
     def standing(self, store: Store) -> SafeString:
@@ -249,7 +265,7 @@ class VolumeAdmin(ShownOnly):
     list_filter = ("state",)
     search_fields = ("=id",)
     search_help_text = "A volume's number."
-    readonly_fields = ("id", "state", "epoch", "created_at", "state_changed_at", "damage")
+    readonly_fields = ("id", "state", "epoch", "made", "state_changed_at", "damage")
     inlines = (ReplicaInline,)
     actions = ("compact", "scrub", "seal")
 
@@ -258,6 +274,10 @@ class VolumeAdmin(ShownOnly):
 
     def _primary(self, volume: Volume) -> Replica | None:
         return next((one for one in volume.replicas.all() if one.role == Replica.Role.PRIMARY), None)
+
+    @admin.display(description="made")
+    def made(self, volume: Volume) -> str:
+        return when(volume.created_at)
 
     @admin.display(description="size")
     def size(self, volume: Volume) -> str:
@@ -370,8 +390,7 @@ class ReplicaAdmin(ShownOnly):
     list_display = (
         "volume",
         "server",
-        "role",
-        "state",
+        "standing",
         "size",
         "garbage",
         "needles",
@@ -384,6 +403,10 @@ class ReplicaAdmin(ShownOnly):
     list_select_related = ("volume", "server")
     search_fields = ("=volume__id", "server__id", "server__node")
     search_help_text = "A volume's number, or a part of a server's id or of its node's name."
+
+    @admin.display(description="state", ordering="role")
+    def standing(self, replica: Replica) -> str:
+        return f"{replica.get_role_display()}, {replica.get_state_display().lower()}"
 
     @admin.display(description="size", ordering="size_bytes")
     def size(self, replica: Replica) -> str:

@@ -110,6 +110,7 @@ def problem_response(error: errors.WarehouseError, request: HttpRequest | None =
     _log(request, status, error)
     _note_if_denied(request, status, error.code, error.detail)
     response = JsonResponse(body, status=status, content_type=CONTENT_TYPE)
+    _keep_from_django_s_log(response)
     for name, value in _headers(status, error.extra).items():
         response.headers[name] = value
     return response
@@ -135,6 +136,7 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     _log(request, status, error)
     _note_if_denied(request, status, cast("str", body["code"]), cast("str", body["detail"]))
     response = Response(body, status=status, headers=_headers(status, extra))
+    _keep_from_django_s_log(response)
     renderer = getattr(request, "accepted_renderer", None)
     if request is not None and (renderer is None or renderer.format != BrowsableAPIRenderer.format):
         # Whatever else the view renders, be it YAML or bytes, an error is a problem document.
@@ -261,7 +263,14 @@ def _note_if_denied(request: Any, status: int, code: str, detail: str) -> None:
 
 def _log(request: Any, status: int, error: Exception) -> None:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.warning("%s: %s", getattr(request, "path", "-"), error)
+        level = logging.ERROR if status == HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING
+        logger.log(level, "%s: %s", getattr(request, "path", "-"), error)
+
+
+def _keep_from_django_s_log(response: HttpResponse) -> None:
+    """Django would log every answer from 500 on once more, and as an ERROR: a bucket that is full is nobody's error."""
+    if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        response._has_been_logged = True  # type: ignore[attr-defined]  # what django.utils.log looks at
 
 
 def family(root: type[errors.WarehouseError]) -> Iterator[type[errors.WarehouseError]]:

@@ -113,6 +113,9 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
 
 
 class BucketChangeSerializer(BucketSerializer):
+    """Settings alone: what else a bucket shows can't be changed, and is refused."""
+
+    refuses_read_only = True
     name = TextField(read_only=True)
 
 

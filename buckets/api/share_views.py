@@ -38,7 +38,7 @@ class Shares(APIView):
         return Response(shapes.ShareListSerializer({"results": found[:limit], "next_after": next_after}).data)
 
     @extend_schema(request=shapes.ShareSerializer, responses={201: shapes.NewShareSerializer})
-    @raises(*errors.NO_BUCKET, errors.ObjectUnknown, errors.KeyInvalid)
+    @raises(*errors.NO_BUCKET, errors.ObjectUnknown, errors.KeyInvalid, errors.Busy)
     def post(self, request: Request) -> Response:
         """Make a share of an object. The answer shows its link, once: only a hash of it is kept.
 
@@ -65,7 +65,7 @@ class ShareDetail(APIView):
         return Response(shapes.ShareSerializer(self._share(request, share_id)).data)
 
     @extend_schema(request=shapes.ShareChangeSerializer, responses=shapes.ShareSerializer)
-    @raises(errors.ShareUnknown, errors.ShareRevoked)
+    @raises(errors.ShareUnknown, errors.ShareRevoked, errors.Busy)
     def patch(self, request: Request, share_id: int) -> Response:
         """Give the share another end, limit, description or password; a revoked one stays revoked."""
         share = self._share(request, share_id)

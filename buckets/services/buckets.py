@@ -11,7 +11,7 @@ from django.utils import timezone
 from buckets.errors import BucketNotEmpty, BucketTaken
 from buckets.models import IN_PROGRESS, Bucket, Object, Outbox, Upload
 from buckets.names import bucket_name_error
-from buckets.selectors import require_bucket
+from buckets.selectors import forget_open_buckets, require_bucket
 from buckets.services.bulk import database_uuid
 from buckets.services.chunks import take_chunks_of_uploads
 from buckets.services.outbox import bury
@@ -75,6 +75,7 @@ def update_bucket(*, name: str, settings: BucketSettings) -> Bucket:
     origins = bucket.cors_origins
     apply_settings(bucket, settings)
     bucket.save(update_fields=[setting.name for setting in fields(BucketSettings)])
+    forget_cached()
     _tell_volume_servers(changed=bucket.cors_origins != origins)
     record(Action.BUCKET_UPDATE, bucket=name, settings=_given(settings))
     next_sequence()
@@ -124,9 +125,16 @@ def remove_bucket(bucket: Bucket) -> None:
     gone, _ = uploads.delete()
     bury(dead, now=timezone.now())
     bucket.delete()
+    forget_cached()
     grants = delete_bucket_grants(bucket=bucket.name)
     record(Action.BUCKET_DELETE, bucket=bucket.name, grants=grants, uploads=gone)
     _tell_volume_servers(changed=bool(bucket.cors_origins))
+
+
+def forget_cached() -> None:
+    """What this process remembers of buckets is no longer so, at the latest when the caller's transaction commits."""
+    forget_open_buckets()
+    transaction.on_commit(forget_open_buckets)  # another thread may have read the old row meanwhile
 
 
 def _given(settings: BucketSettings | None) -> dict[str, object]:

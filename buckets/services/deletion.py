@@ -11,7 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from buckets.models import Bucket, Object
-from buckets.services.buckets import lock_bucket_row, remove_bucket
+from buckets.services.buckets import forget_cached, lock_bucket_row, remove_bucket
 from buckets.services.objects import remove_first_objects
 from keys.actions import Action
 from keys.services.audit import record
@@ -37,6 +37,7 @@ def close_bucket(*, name: str) -> Bucket | None:
     if bucket.deleting_at is None:
         bucket.deleting_at = timezone.now()
         bucket.save(update_fields=["deleting_at"])
+        forget_cached()
         record(Action.BUCKET_CLOSE, bucket=name, objects=bucket.object_count, bytes=bucket.total_bytes)
         next_sequence()
     return bucket

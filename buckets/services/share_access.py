@@ -10,20 +10,19 @@ uncounted by asking for ranges alone.
 """
 
 import hashlib
-import threading
 from dataclasses import dataclass
 from typing import Final
 
 from django.conf import settings
-from django.contrib.auth.hashers import check_password
 from django.core.signing import BadSignature, TimestampSigner
 from django.db.models import F
 from django.utils import timezone
 
-from buckets.errors import Busy, ShareOver, SharePasswordRefused, ShareUnknown
+from buckets.errors import ShareOver, SharePasswordRefused, ShareUnknown
 from buckets.models import Share
 from buckets.selectors import Found, find_objects, share_of_token, shares_in
 from buckets.services.downloads import sign_needle, url_expiry
+from buckets.services.passwords import is_password
 from buckets.services.shares import MAX_PASSWORD_CHARS
 from keys.actions import Action
 from keys.permissions import Permission
@@ -41,9 +40,6 @@ ALL_ADDRESSES: Final = 2
 
 _PASS = "share.pass"  # noqa: S105 - a name
 _TICKET = "share.ticket"
-
-_hashing = threading.BoundedSemaphore(max(1, settings.WAREHOUSE_THREADS // 8))
-"""A hash takes half a second of a core, on purpose; whatever is tried, the other threads stay free."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,7 @@ def check_share_password(*, share: Share, password: str, address: str) -> None:
     counted = {f"share.{share.pk}.{address}": limit, f"share.{share.pk}": limit * ALL_ADDRESSES}
     for what, most in counted.items():
         require_few_failures(what, limit=most)
-    if len(password) <= MAX_PASSWORD_CHARS and _is_password(password, share):
+    if len(password) <= MAX_PASSWORD_CHARS and is_password(password, password_hash=share.password_hash):
         return
     note_denied(Action.SHARE_OPEN, bucket=share.bucket.name, target=share.key, share=share.pk)
     for what, most in counted.items():
@@ -132,15 +128,6 @@ def redeem_ticket(*, token: str, ticket: str) -> OpenShare:
     if not is_good or share.revoked_at is not None:
         raise ShareOver
     return _opened(share)
-
-
-def _is_password(password: str, share: Share) -> bool:
-    if not _hashing.acquire(blocking=False):
-        raise Busy("Too many passwords are being checked; try again.")
-    try:
-        return check_password(password, share.password_hash)
-    finally:
-        _hashing.release()
 
 
 def _opened(share: Share) -> OpenShare:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from django.contrib.auth.hashers import make_password
 from django.db import transaction
 from django.utils import timezone
 
@@ -13,6 +12,7 @@ from buckets.models import MAX_DESCRIPTION_CHARS, Share
 from buckets.names import key_error
 from buckets.selectors import get_object
 from buckets.services.locks import lock_bucket
+from buckets.services.passwords import hash_password
 from keys import secret_text
 from keys.actions import Action
 from keys.errors import Invalid
@@ -46,7 +46,7 @@ def create_share(
 ) -> NewShare:
     """Makes a share of an object that there is. None: it never expires, has no limit, asks for no password.
 
-    Raises Invalid, BucketUnknown, ObjectUnknown.
+    Raises Invalid, BucketUnknown, ObjectUnknown, Busy.
     """
     _require_valid(
         expires_at=expires_at, max_downloads=max_downloads, password=password, description=description, key=key
@@ -90,7 +90,7 @@ def update_share(
 ) -> Share:
     """Changes what is given and leaves the rest; one that has expired or is used up may live again by that.
 
-    Another password, or none, ends what was opened with the old one. Raises ShareUnknown, ShareRevoked, Invalid.
+    Another password, or none, ends what was opened with the old one. Raises ShareUnknown, ShareRevoked, Invalid, Busy.
     """
     given: dict[str, Any] = {
         "expires_at": expires_at, "max_downloads": max_downloads, "password": password, "description": description,
@@ -131,7 +131,7 @@ def _locked(share_id: int) -> Share:
 
 
 def _password_hash(password: str | None) -> str:
-    return "" if password is None else make_password(password)
+    return "" if password is None else hash_password(password)
 
 
 def _require_valid(

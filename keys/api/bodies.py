@@ -14,14 +14,19 @@ MAX_ERRORS = 20
 class Body(serializers.Serializer[Any]):
     """What a caller sends. A field that there is not is refused: it may be a misspelt condition.
 
-    Fields that are only read may stand in it and change nothing, so that what was got can be sent back.
+    Fields that are only read may stand in it and change nothing, so that what was got can be sent back; where
+    ``refuses_read_only``, they are refused as well: somebody may mean to change them.
     """
+
+    refuses_read_only = False
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return super().to_internal_value(data)  # which says what is wrong with it
         if unknown := list(islice((name for name in data if name not in self.fields), MAX_ERRORS)):
             raise serializers.ValidationError({_spelt(name): ["There is no such field."] for name in unknown})
+        if self.refuses_read_only and (fixed := [name for name in data if self.fields[name].read_only]):
+            raise serializers.ValidationError({name: ["This can't be changed."] for name in fixed})
         return super().to_internal_value(data)
 
 

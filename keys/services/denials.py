@@ -13,6 +13,8 @@ import hashlib
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +32,8 @@ ENTRIES_OF_AN_ADDRESS = 20
 ENTRIES_IN_ALL = 200
 """In a minute, by each process."""
 WRITE_EVERY_S = 1.0
+MAX_WAIT_MS = 250
+"""For another writer of SQLite; the answer to the try waits for it."""
 MAX_PENDING = 1_000
 """Entries that wait for a database that cannot be written; beyond that the newest are lost."""
 
@@ -102,7 +106,7 @@ def write_denials(*, at_once: bool = False) -> None:
             return
         batch, _pending, _written_at = _pending, {}, now
     try:
-        with transaction.atomic(), connection.cursor() as cursor:
+        with _impatient(), transaction.atomic(), connection.cursor() as cursor:
             cursor.executemany(
                 _STATEMENT, [(*one.columns[:-1], one.count, fold) for fold, one in sorted(batch.items())]
             )
@@ -114,6 +118,25 @@ def write_denials(*, at_once: bool = False) -> None:
                     _pending[fold].count += one.count
                 elif len(_pending) < MAX_PENDING:
                     _pending[fold] = one
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Waits for another writer of SQLite for a moment alone: nobody's answer is to wait for the trail.
+
+    What could not be written is kept, and comes with the next try. PostgreSQL's writers hold up none that insert.
+    """
+    if connection.vendor != "sqlite":
+        yield
+        return
+    connection.ensure_connection()
+    raw = connection.connection  # asked itself: it answers in a transaction that failed, too
+    (patience_ms,) = raw.execute("PRAGMA busy_timeout").fetchone()
+    raw.execute(f"PRAGMA busy_timeout = {MAX_WAIT_MS}")
+    try:
+        yield
+    finally:
+        raw.execute(f"PRAGMA busy_timeout = {int(patience_ms)}")
 
 
 def forget_denials() -> None:

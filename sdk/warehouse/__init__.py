@@ -29,6 +29,7 @@ from warehouse.transfer import Progress, TransferConfig
 from warehouse.types import Bucket, ObjectInfo, Prefix, Share
 
 if TYPE_CHECKING:
+    from warehouse._groups import Group
     from warehouse.client import Client
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Client",
     "Conflict",
     "ConnectionFailed",
+    "Group",
     "Invalid",
     "NoSpace",
     "NotFound",
@@ -69,4 +71,8 @@ def __getattr__(name: str) -> Any:
         from warehouse.client import Client
 
         return Client
+    if name == "Group":
+        from warehouse._groups import Group
+
+        return Group
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

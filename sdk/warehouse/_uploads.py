@@ -48,6 +48,26 @@ class Uploader:
 
         ``attributes`` are the body's optional fields. An upload that fails is aborted, so that its space comes back.
         """
+        return self._upload(bucket, key, source, attributes=attributes, progress=progress)[1]
+
+    def hold(
+        self, bucket: str, key: str, source: Source, *, attributes: Mapping[str, Any], progress: Progress | None
+    ) -> str:
+        """The id of an upload that is ready for a group; else as `put`."""
+        return self._upload(bucket, key, source, attributes={**attributes, "held": True}, progress=progress)[0]
+
+    def state(self, upload: str) -> str:
+        """open, ready, completed or aborted. Raises NotFound once an upload is forgotten."""
+        return str(self._master.call("GET", _upload_path(upload))["state"])
+
+    def abort(self, upload: str) -> None:
+        """End an upload, so that its space comes back; one that is not ended so expires. Raises WarehouseError."""
+        self._master.call("DELETE", _upload_path(upload), repeatable=False)
+
+    def _upload(
+        self, bucket: str, key: str, source: Source, *, attributes: Mapping[str, Any], progress: Progress | None
+    ) -> tuple[str, Mapping[str, Any] | None]:
+        """The upload's id, and the verdict that made the object."""
         answer = self._master.call(
             "POST", bucket_path(bucket, "uploads"), body={"key": key, "size": source.size, **attributes}
         )
@@ -71,14 +91,13 @@ class Uploader:
             for verdict in as_done(self._executor(), send, pieces, limit=limit, stop=stop):
                 if verdict is not None and verdict["state"] == "committed":
                     committed = verdict
-        except OutcomeUnknown:
+        except BaseException as error:
+            # What is held makes no object by itself, whatever has become of its last chunk.
+            if "held" in attributes or not isinstance(error, OutcomeUnknown):
+                with contextlib.suppress(WarehouseError):
+                    self.abort(upload)
             raise
-        except BaseException:
-            # Best effort: an upload that is not aborted expires.
-            with contextlib.suppress(WarehouseError):
-                self._master.call("DELETE", _upload_path(upload), repeatable=False)
-            raise
-        return committed
+        return upload, committed
 
     def _send(
         self,

@@ -1,4 +1,4 @@
-"""The command line: `warehouse mb rb ls put get rm stat share shares unshare`."""
+"""The command line: `warehouse mb rb ls put get cp mv rm stat share shares unshare`."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import click
 from rich.console import Console
@@ -36,6 +36,8 @@ __all__ = ["main"]
 
 _DELETE_KEYS = 1000
 """Keys that `rm -r` deletes by one call."""
+_MAX_PASSWORD_BYTES = 4096
+"""Far more than the store takes."""
 _LOOK_EVERY_S = 0.5
 """How often `rb --force` looks whether the bucket is gone."""
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
@@ -212,6 +214,7 @@ def ls(context: _Context, target: str | None, long: bool, recursive: bool, searc
 @click.option("--meta", "metadata", metavar="NAME=VALUE", multiple=True, help="Metadata; may be given several times.")
 @click.option("--if-none-match", is_flag=True, help="Only where there is no object yet.")
 @click.option("--if-match", metavar="ETAG", help="Only over this version.")
+@click.option("--atomic", is_flag=True, help="All objects become visible at once, or none; up to a thousand.")
 @click.option("--json", "as_json", is_flag=True, help="Tell each object as a line of JSON.")
 @click.pass_obj
 def put(
@@ -223,6 +226,7 @@ def put(
     metadata: tuple[str, ...],
     if_none_match: bool,
     if_match: str | None,
+    atomic: bool,
     as_json: bool,
 ) -> None:
     """Put files, directories (-r), or what comes from standard input (-).
@@ -253,11 +257,19 @@ def put(
     if if_match and len(plan) != 1:
         raise click.UsageError("--if-match is about one object")
     total = sum(path.stat().st_size for path in plan.values())
+    if atomic and context.failures:
+        sys.exit(1)  # not all of it can be put, so none of it is
     title = next(iter(plan.values())).name if len(plan) == 1 else f"{len(plan)} files"
     with context.client() as client, context.bar(title, total) as bar:
         if len(plan) == 1:
             ((its_key, path),) = plan.items()
             _print_put(client.put(bucket, its_key, path, progress=bar.advance, **attributes), as_json)
+        elif atomic:
+            del attributes["if_match"]
+            with client.group(bucket) as group:
+                group.put_many(plan.items(), progress=bar.advance, **attributes)
+            for info in group.objects.values():
+                _print_put(info, as_json)
         else:
             del attributes["if_match"]
             done = client.put_many(
@@ -309,6 +321,44 @@ def get(context: _Context, source: str, target: str | None, recursive: bool, fsy
         size = client.stat(bucket, key).size
         with context.bar(path.name, size) as bar:
             client.download(bucket, key, path, progress=bar.advance)
+
+
+@main.command()
+@click.argument("source", metavar="BUCKET/KEY")
+@click.argument("target", metavar="BUCKET[/KEY]")
+@click.option("-n", "--no-clobber", is_flag=True, help="Fail where there is an object already.")
+@click.option("--json", "as_json", is_flag=True, help="Tell the copy as a line of JSON.")
+@click.pass_obj
+def cp(context: _Context, source: str, target: str, no_clobber: bool, as_json: bool) -> None:
+    """Copy an object, to another bucket too. No bytes move.
+
+    With the target's KEY left out, or with a slash at its end, the last part of the source's key is added.
+    """
+    bucket, key = _object(source)
+    to_bucket, to = _target(target)
+    with context.client() as client:
+        info = client.copy(bucket, key, _named(to, key), to_bucket=to_bucket, if_none_match=no_clobber)
+    _print_put(info, as_json)
+
+
+@main.command()
+@click.argument("source", metavar="BUCKET/KEY")
+@click.argument("target", metavar="BUCKET/KEY")
+@click.option("-r", "--recursive", is_flag=True, help="All objects below KEY/, at once, to below the other KEY/.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite what is there.")
+@click.pass_obj
+def mv(context: _Context, source: str, target: str, recursive: bool, force: bool) -> None:
+    """Rename an object within its bucket, or all below a prefix (-r). No bytes move; all happens, or nothing."""
+    bucket, key = _target(source) if recursive else _object(source)
+    to_bucket, to = _target(target)
+    if bucket != to_bucket:
+        raise click.UsageError("objects are renamed within their bucket; between buckets use cp, then rm")
+    with context.client() as client:
+        if not recursive:
+            client.rename(bucket, key, _named(to, key), overwrite=force)
+            return
+        count = client.rename_prefix(bucket, _folder(key), _folder(to), overwrite=force)
+    click.echo(f"{count} renamed", err=True)
 
 
 @main.command()
@@ -364,6 +414,12 @@ def _seconds(text: str) -> int:
 @click.option("--max-downloads", metavar="N", type=click.IntRange(min=1), help="How many downloads there may be.")
 @click.option("--one-time", is_flag=True, help="One download, then the link ends.")
 @click.option("--password", "ask_password", is_flag=True, help="Ask for a password that the link will need.")
+@click.option(
+    "--password-file",
+    metavar="FILE|-",
+    type=click.File("rb"),
+    help="Read that password from the first line of a file, or of standard input (-).",
+)
 @click.option("--inline", is_flag=True, help="Browsers show the object instead of saving it.")
 @click.option("--description", metavar="TEXT", default="", help="What it is for; the link does not show it.")
 @click.option("--json", "as_json", is_flag=True, help="As one line of JSON.")
@@ -375,6 +431,7 @@ def share(
     max_downloads: int | None,
     one_time: bool,
     ask_password: bool,
+    password_file: IO[bytes] | None,
     inline: bool,
     description: str,
     as_json: bool,
@@ -384,12 +441,16 @@ def share(
     It opens in a browser and with curl -L, leads to what the key holds at the time, and is told only now: the store
     keeps a hash of it.
     """
-    bucket, key = _target(target)
-    if not key:
-        raise click.UsageError("which object? Give BUCKET/KEY")
+    bucket, key = _object(target)
+    if ask_password and password_file is not None:
+        raise click.UsageError("--password asks, --password-file reads: which one?")
     if one_time and max_downloads not in (None, 1):
         raise click.UsageError("--one-time and --max-downloads say different things")
-    password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True) if ask_password else None
+    password = None
+    if ask_password:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    elif password_file is not None:
+        password = _first_line(password_file)
     with context.client() as client:
         made = client.share(
             bucket,
@@ -401,6 +462,17 @@ def share(
             description=description,
         )
     click.echo(_json_line(_share_json(made)) if as_json else made.url)
+
+
+def _first_line(file: IO[bytes]) -> str:
+    """A password as a script gives it, where no list of processes shows it. Raises UsageError."""
+    try:
+        password = file.readline(_MAX_PASSWORD_BYTES + 1).decode().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise click.UsageError("the password is not UTF-8") from error
+    if not password:
+        raise click.UsageError("the password file begins with an empty line")
+    return password
 
 
 @main.command()
@@ -548,6 +620,18 @@ def _target(text: str) -> tuple[str, str]:
         raise click.UsageError("keys are UTF-8") from error
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def _object(text: str) -> tuple[str, str]:
+    bucket, key = _target(text)
+    if not key:
+        raise click.UsageError("which object? Give BUCKET/KEY")
+    return bucket, key
+
+
+def _named(target: str, key: str) -> str:
+    """The key that a copy gets: with a folder as the target, its own last part below that."""
+    return target if target and not target.endswith("/") else target + key.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _pair(text: str) -> tuple[str, str]:

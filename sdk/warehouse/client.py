@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from warehouse._downloads import LOOKUP_KEYS, Downloader, Located, missing
+from warehouse._groups import Group, copy_body, given, rename_body
 from warehouse._http import Wire
 from warehouse._leases import LeasePool, LeaseTooLarge
 from warehouse._master import Master, bucket_path, key_path, percent_encoded, require_utf8
@@ -132,33 +133,26 @@ class Client:
         ``if_match`` (an etag) puts only over that version, ``if_none_match`` only where there is no object;
         PreconditionFailed otherwise.
         """
-        metadata = dict(metadata or {})
-        for name in metadata:
-            if not _META_NAME.fullmatch(name):
-                raise ValueError(f"metadata names are 1 to 64 of a-z, 0-9 and '-', not {name!r}")
-        content_type = content_type or guess_content_type(key)
+        attributes = _attributes(
+            key, content_type=content_type, metadata=metadata, if_match=if_match, if_none_match=if_none_match
+        )
         with ExitStack() as stack:
             opened = open_source(source, size=size, config=self._config, stack=stack)
             verdict = self._put_small(
                 bucket,
                 key,
                 opened,
-                content_type=content_type,
-                metadata=metadata,
+                content_type=attributes["content_type"],
+                metadata=attributes["metadata"],
                 if_match=if_match,
                 if_none_match=if_none_match,
                 progress=progress,
             )
             if verdict is None:
-                attributes: dict[str, Any] = {"content_type": content_type, "metadata": metadata}
-                if if_match is not None:
-                    attributes["if_match"] = if_match
-                if if_none_match:
-                    attributes["if_none_match"] = True
                 verdict = self._uploader.put(bucket, key, opened, attributes=attributes, progress=progress)
         if verdict is None:
             return self.stat(bucket, key)
-        return ObjectInfo.from_json(verdict, content_type=content_type, metadata=metadata)
+        return ObjectInfo.from_json(verdict, content_type=attributes["content_type"], metadata=attributes["metadata"])
 
     def put_many(
         self,
@@ -260,6 +254,13 @@ class Client:
             return self._downloader.locate(bucket, key).info
         return ObjectInfo.from_json(self._master.call("GET", bucket_path(bucket, "objects", path)))
 
+    def stat_many(self, bucket: str, keys: Iterable[str]) -> Iterator[tuple[str, ObjectInfo | None]]:
+        """(key, what is known of it), a thousand a call, in the order of the keys; None where there is none."""
+        for batch in _batches(keys, _PAGE):
+            answer = self._master.call("POST", bucket_path(bucket, "stat"), body={"keys": batch})
+            found = {row["key"]: ObjectInfo.from_json(row) for row in answer["objects"]}
+            yield from ((key, found.get(key)) for key in batch)
+
     @overload
     def list(self, bucket: str, prefix: str = "", *, delimiter: None = None) -> Iterator[ObjectInfo]: ...
     @overload
@@ -334,6 +335,87 @@ class Client:
             return self._delete_batch(bucket, keys[:half]) + self._delete_batch(bucket, keys[half:])
         deleted: builtins.list[str] = answer["deleted"]
         return deleted
+
+    # Copying and renaming: no bytes move
+
+    def copy(
+        self,
+        bucket: str,
+        key: str,
+        to: str,
+        *,
+        to_bucket: str | None = None,
+        from_if_match: str | None = None,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ObjectInfo:
+        """Copy an object to the key ``to``, of the same bucket unless said, over what is there.
+
+        ``from_if_match`` copies only that version, ``if_match`` and ``if_none_match`` are about the target, as in
+        `put`. ``content_type`` and ``metadata`` are taken over unless given.
+        """
+        body = copy_body(
+            key,
+            to,
+            to_bucket=to_bucket,
+            from_if_match=from_if_match,
+            if_match=if_match,
+            if_none_match=if_none_match,
+            content_type=content_type,
+            metadata=metadata,
+        )
+        answer = self._master.call("POST", bucket_path(bucket, "copy"), body={"copies": [body]}, repeatable=False)
+        return _moved(answer["copied"])
+
+    def rename(
+        self,
+        bucket: str,
+        key: str,
+        to: str,
+        *,
+        overwrite: bool = False,
+        from_if_match: str | None = None,
+        if_match: str | None = None,
+        if_none_match: bool = False,
+    ) -> ObjectInfo:
+        """Give an object another key. Conflict where there is an object of that key, unless ``overwrite``, or
+        ``if_match`` that it matches."""
+        body = rename_body(
+            key, to, overwrite=overwrite, from_if_match=from_if_match, if_match=if_match, if_none_match=if_none_match
+        )
+        answer = self._master.call("POST", bucket_path(bucket, "rename"), body={"renames": [body]}, repeatable=False)
+        return _moved(answer["renamed"])
+
+    def rename_prefix(self, bucket: str, prefix: str, to_prefix: str, *, overwrite: bool = False) -> int:
+        """Give all objects below a prefix another one, at once; how many there were.
+
+        NotFound where there are none. Conflict, and nothing is done, where objects are in the way, unless
+        ``overwrite``; TooLarge for more of them than the store renames in one commit.
+        """
+        body = given({"prefix": prefix, "to_prefix": to_prefix, "overwrite": overwrite})
+        return int(self._master.call("POST", bucket_path(bucket, "rename"), body=body, repeatable=False)["count"])
+
+    def group(self, bucket: str) -> Group:
+        """Puts, deletes, copies and renames that others see all at once, or never:
+
+            with store.group("photos") as group:
+                group.put("cat.jpg", Path("cat.jpg"))
+                group.rename("index.json", "index.old.json", overwrite=True)
+                group.put("index.json", b"…")
+
+        Nothing is done when the block ends in an exception. What a commit may refuse is raised at the end of the block.
+        """
+        return Group(
+            bucket,
+            master=self._master,
+            uploader=self._uploader,
+            config=self._config,
+            attributes=_attributes,
+            many=lambda job, items: self._many(job, items, key_of=lambda item: item[0], on_error=None),
+            stat_many=self.stat_many,
+        )
 
     # Sharing
 
@@ -476,6 +558,32 @@ class Client:
             if name not in self._threads:
                 self._threads[name] = ThreadPoolExecutor(count, thread_name_prefix=f"warehouse-{name}")
             return self._threads[name]
+
+
+def _attributes(
+    key: str,
+    *,
+    content_type: str | None,
+    metadata: Mapping[str, str] | None,
+    if_match: str | None,
+    if_none_match: bool,
+) -> dict[str, Any]:
+    """The optional fields of an upload's body. Raises ValueError."""
+    metadata = dict(metadata or {})
+    for name in metadata:
+        if not _META_NAME.fullmatch(name):
+            raise ValueError(f"metadata names are 1 to 64 of a-z, 0-9 and '-', not {name!r}")
+    attributes: dict[str, Any] = {"content_type": content_type or guess_content_type(key), "metadata": metadata}
+    if if_match is not None:
+        attributes["if_match"] = if_match
+    if if_none_match:
+        attributes["if_none_match"] = True
+    return attributes
+
+
+def _moved(rows: Sequence[Mapping[str, Any]]) -> ObjectInfo:
+    """The object that one copy or rename made."""
+    return ObjectInfo.from_json({**rows[0], "key": rows[0]["to"]})
 
 
 def guess_content_type(key: str) -> str:

@@ -85,6 +85,7 @@ def test_taken_port_is_a_clear_message(start_store: StartStore, tmp_path: Path, 
     assert ("--port" if which == "master" else "--volume-port") in done.stderr
     assert "Traceback" not in done.stderr
     assert "ready" not in done.stdout
+    assert not store.data.exists()
 
 
 def test_second_start_on_the_same_data_is_refused(start_store: StartStore, tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from keys.permissions import Permission, bits_of, names
 from keys.rights import GrantRow
 from keys.services.keys import create_key
 
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
 
 class Command(BaseCommand):
     help = "Make an API key and print it: the only time that it is shown."
@@ -37,7 +39,10 @@ class Command(BaseCommand):
             help="bits that hold in one bucket, for keys that begin with the prefix alone; may be given several times",
         )
         parser.add_argument(
-            "--expires", type=moment, metavar="TIME", help="when it ends: 2027-01-31, 2027-01-31T12:00Z, or 30d"
+            "--expires",
+            type=moment,
+            metavar="TIME",
+            help="when it ends: 2027-01-31, 2027-01-31T12:00Z, or how long it lives: 30m, 12h, 7d",
         )
         parser.add_argument("--description", default="", help="more about what it is for")
         parser.add_argument("--admin", action="store_true", help="a key that may do everything")
@@ -58,6 +63,11 @@ class Command(BaseCommand):
             )
         except Invalid as error:
             raise CommandError(error.detail) from error
+        if not permissions and not options["grants"]:
+            self.stderr.write(
+                "Hint: this key may do nothing yet. Give it rights in the admin site, or make one with --permissions, "
+                "--grant or --admin."
+            )
         if options["json"]:
             self.stdout.write(json.dumps({"id": new.key.pk, "key": new.text}, separators=(",", ":")))
             return
@@ -89,11 +99,11 @@ def grant(text: str) -> GrantRow:
 
 
 def moment(text: str) -> datetime:
-    """A date, a time (of UTC, where it names no zone), or so many days from now."""
-    if re.fullmatch(r"[0-9]{1,5}d", text, re.ASCII):
-        return timezone.now() + timedelta(days=int(text[:-1]))
+    """A date, a time (of UTC, where it names no zone), or so many minutes, hours or days from now."""
+    if re.fullmatch(r"[0-9]{1,5}[mhd]", text, re.ASCII):
+        return timezone.now() + int(text[:-1]) * _UNITS[text[-1]]
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 2027-01-31, 2027-01-31T12:00Z, or 30d") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 2027-01-31, 2027-01-31T12:00Z, or 12h") from None
     return when if when.tzinfo is not None else when.replace(tzinfo=UTC)

@@ -10,7 +10,7 @@ from keys.services.keys import rotate_keys
 class Command(BaseCommand):
     help = (
         "Invalidate every token, session, lease and signed URL at once. The keys themselves stay good: "
-        "clients sign in again with them."
+        "clients sign in again with them. Links of shares go on."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:

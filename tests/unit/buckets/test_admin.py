@@ -9,6 +9,7 @@ from django.urls import reverse
 from buckets import tasks
 from buckets.models import Bucket, Chunk, Object, Outbox, Share, Upload
 from buckets.services.buckets import create_bucket
+from buckets.services.deletion import close_bucket
 from buckets.services.uploads import create_upload
 from keys.permissions import Permission
 from tests.unit.buckets.lab import Lab, chunk_put, make_key, require_sound
@@ -111,6 +112,27 @@ def test_buckets_are_deleted_with_all_that_is_in_them(
     assert "is being deleted" in action(site, "bucket", "empty", full.bucket.pk, post="yes").content.decode()
     tasks.delete_buckets()
     assert not Bucket.objects.exists()
+
+
+def test_buckets_by_their_state(site: Client, full: Lab) -> None:
+    create_bucket(name="other")
+    close_bucket(name="photos")
+    for state, shown in (("open", ["other"]), ("deleting", ["photos"]), ("", ["other", "photos"])):
+        page = site.get(url("bucket", "changelist") + f"?state={state}")
+        assert sorted(bucket.name for bucket in page.context["cl"].result_list) == shown
+    assert "being deleted since" in page.content.decode()
+
+
+def test_keys_that_cannot_be_seen_are_shown_escaped(site: Client, lab: Lab) -> None:
+    lab.put_many("  ", "a\tb\x1b[2J")
+    pages = [url("object", "changelist"), url("chunk", "changelist")]
+    pages += [url("object", "change", row.pk) for row in Object.objects.all()]
+    told = [site.get(page).content.decode() for page in pages]
+    for page in (told[0], told[1]):
+        assert r"\x20\x20" in page
+        assert r"a\tb\x1b[2J" in page
+    assert "\x1b" not in "".join(told)
+    assert all(r"\x20\x20" in page or r"a\tb\x1b[2J" in page for page in told[2:])
 
 
 def test_counts_are_verified(site: Client, full: Lab) -> None:

@@ -56,6 +56,28 @@ def test_createkey_with_grants_an_end_and_a_description() -> None:
     assert ApiKey.objects.get(pk=made["id"]).expires_at == datetime(2999, 1, 31, tzinfo=UTC)
 
 
+@pytest.mark.parametrize(
+    ("text", "life"), [("30m", timedelta(minutes=30)), ("12h", timedelta(hours=12)), ("7d", timedelta(days=7))]
+)
+def test_createkey_with_a_length_of_life(text: str, life: timedelta) -> None:
+    made = json.loads(run("createkey", "--json", "--permissions", "1", "--expires", text))
+    expires_at = ApiKey.objects.get(pk=made["id"]).expires_at
+    assert expires_at is not None
+    assert life - timedelta(minutes=1) < expires_at - timezone.now() <= life
+
+
+def test_createkey_says_that_a_key_may_do_nothing() -> None:
+    told = StringIO()
+    made = StringIO()
+    call_command("createkey", "--json", stdout=made, stderr=told)
+    assert "may do nothing" in told.getvalue()
+    assert set(json.loads(made.getvalue())) == {"id", "key"}
+    for arguments in (("--permissions", "1"), ("--grant", "photos=1"), ("--admin",)):
+        told = StringIO()
+        call_command("createkey", *arguments, stdout=made, stderr=told)
+        assert told.getvalue() == ""
+
+
 def test_createkey_for_people() -> None:
     out = run("createkey", "--admin", "--grant", "photos/x=3")
     assert "ADMIN (2048)" in out
@@ -75,6 +97,9 @@ def test_createkey_for_people() -> None:
         ("--grant", "photos=ADMIN"),
         ("--grant", "photos=0"),
         ("--expires", "soon"),
+        ("--expires", "0h"),
+        ("--expires", "1y"),
+        ("--expires", "-1d"),
         ("--expires", "2001-01-01"),
     ],
 )

@@ -227,6 +227,111 @@ def readers_see_one_version(client: Client, bucket: str, chunk: int, _: Path) ->
     assert client.get(bucket, "k") == versions[-1]
 
 
+def many_are_looked_at_by_one_call(client: Client, bucket: str, chunk: int, _: Path) -> None:
+    told = client.put(bucket, "../a", os.urandom(chunk + 1), metadata={"x": "y"})
+    client.put(bucket, "b", b"1")
+    found = dict(client.stat_many(bucket, ["b", "none", "../a"]))
+    assert list(found) == ["b", "none", "../a"]
+    assert found["none"] is None
+    large = found["../a"]
+    assert large is not None
+    assert (large.size, large.etag, large.metadata) == (chunk + 1, told.etag, {"x": "y"})
+
+
+def copies(client: Client, bucket: str, chunk: int, _: Path) -> None:
+    body = os.urandom(2 * chunk + 1)
+    first = client.put(bucket, "a", body, content_type="image/x-test", metadata={"x": "y"})
+    made = client.copy(bucket, "a", "b/c")
+    assert (made.key, made.size, made.content_type, made.metadata) == (
+        "b/c",
+        len(body),
+        "image/x-test",
+        {"x": "y"},
+    )
+    assert made.etag != first.etag
+    other = client.copy(bucket, "a", "d", from_if_match=first.etag, content_type="a/b", metadata={})
+    assert (client.stat(bucket, "d").etag, other.content_type, other.metadata) == (other.etag, "a/b", {})
+    assert client.get(bucket, "b/c") == client.get(bucket, "d") == body
+    for refused in (
+        {"if_none_match": True},
+        {"if_match": first.etag},
+        {"from_if_match": made.etag},
+    ):
+        with pytest.raises(PreconditionFailed):
+            client.copy(bucket, "a", "d", **refused)  # type: ignore[arg-type]
+    with pytest.raises(NotFound):
+        client.copy(bucket, "none", "d")
+    with pytest.raises(NotFound):
+        client.copy(bucket, "a", "a", to_bucket="no-such-bucket")
+    client.delete(bucket, "a")
+    assert client.get(bucket, "d") == body
+
+
+def renames(client: Client, bucket: str, _: int, __: Path) -> None:
+    for key in ("a", "b", "f/1", "f/2", "g/2"):
+        client.put(bucket, key, key.encode())
+    assert client.rename(bucket, "a", "c").key == "c"
+    with pytest.raises(Conflict):
+        client.rename(bucket, "c", "b")
+    with pytest.raises(NotFound):
+        client.rename(bucket, "a", "z")
+    client.rename(bucket, "c", "b", overwrite=True)
+    assert client.get(bucket, "b") == b"a"
+    with pytest.raises(Conflict):
+        client.rename_prefix(bucket, "f/", "g/")
+    assert client.rename_prefix(bucket, "f/", "g/", overwrite=True) == 2
+    with pytest.raises(NotFound):
+        client.rename_prefix(bucket, "f/", "h/")
+    assert [info.key for info in client.list(bucket)] == ["b", "g/1", "g/2"]
+    assert client.get(bucket, "g/2") == b"f/2"
+
+
+def groups_are_seen_whole_or_not_at_all(client: Client, bucket: str, chunk: int, _: Path) -> None:
+    large = os.urandom(2 * chunk + 3)
+    for key in ("old", "index", "source"):
+        client.put(bucket, key, key.encode())
+    before = [info.key for info in client.list(bucket)]
+    with client.group(bucket) as group:
+        group.put("large", large, metadata={"x": "y"})
+        group.put_many([("small/1", b"1"), ("small/2", b"2")], content_type="a/b")
+        group.delete("old")
+        group.delete("was never there")
+        group.rename("index", "index.before")
+        group.put("index", b"new")
+        group.copy("source", "copy")
+        assert [info.key for info in client.list(bucket)] == before
+        assert group.objects == {}
+    after = ["copy", "index", "index.before", "large", "small/1", "small/2", "source"]
+    assert [info.key for info in client.list(bucket)] == after
+    assert sorted(group.objects) == [key for key in after if key != "source"]
+    assert (group.objects["large"].size, group.objects["large"].metadata) == (len(large), {"x": "y"})
+    assert group.objects["small/1"].content_type == "a/b"
+    assert client.get(bucket, "large") == large
+    assert client.get(bucket, "index") == b"new"
+    assert client.get(bucket, "index.before") == b"index"
+
+    def refused() -> None:
+        with client.group(bucket) as group:
+            group.delete("large")
+            group.put("new", b"1")
+            group.put("index", b"2", if_none_match=True)
+
+    with pytest.raises(PreconditionFailed):
+        refused()
+
+    def broken_off() -> None:
+        with client.group(bucket) as group:
+            group.put("new", b"1")
+            group.delete("large")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken_off()
+    assert [info.key for info in client.list(bucket)] == after
+    with client.group(bucket):
+        pass
+
+
 def shares_are_made_listed_and_revoked(client: Client, bucket: str, _: int, __: Path) -> None:
     client.put(bucket, "a b/ü", b"x")
     with pytest.raises(NotFound):
@@ -266,5 +371,9 @@ CHECKS: list[Check] = [
     files_come_back,
     an_open_object_is_a_file,
     readers_see_one_version,
+    many_are_looked_at_by_one_call,
+    copies,
+    renames,
+    groups_are_seen_whole_or_not_at_all,
     shares_are_made_listed_and_revoked,
 ]

@@ -165,7 +165,7 @@ class FakeStore:
                     raise Refusal(404, "upload_unknown")
                 return 200, self.upload_json(upload, "missing", sorted(self.uploads[upload].missing))
             case "DELETE", ["uploads", upload]:
-                if self.uploads[upload].state != "open":
+                if self.uploads[upload].state not in ("open", "ready"):
                     raise Refusal(409, "upload_over")
                 self.abort(upload)
                 return 204, None
@@ -192,12 +192,93 @@ class FakeStore:
                     "objects": [{**object_json(one), "chunks": self.chunks_json(one)} for one in found],
                     "missing": [key for key in body["keys"] if key not in objects],
                 }
+            case "POST", ["stat"]:
+                rows = [object_json(objects[key]) for key in dict.fromkeys(body["keys"]) if key in objects]
+                return 200, {"objects": rows, "missing": [key for key in body["keys"] if key not in objects]}
+            case "POST", ["copy"]:
+                return 200, {"copied": self.commit_group(bucket, [{"op": "copy", **one} for one in body["copies"]])}
+            case "POST", ["rename"]:
+                if "renames" in body:
+                    renames = [{"op": "rename", **one} for one in body["renames"]]
+                    return 200, {"count": len(renames), "renamed": self.commit_group(bucket, renames)}
+                return 200, {"count": self.rename_prefix(bucket, body), "overwritten": 0}
+            case "POST", ["commits"]:
+                return 200, {"sequence": 1, "results": self.commit_group(bucket, body["operations"])}
             case "POST", ["delete"]:
                 if len(body["keys"]) > self.keys_a_delete:
                     raise Refusal(413, "too_many_rows")
                 deleted = [key for key in body["keys"] if objects.pop(key, None)]
                 return 200, {"deleted": deleted, "missing": [key for key in body["keys"] if key not in deleted]}
         raise Refusal(404, "not_found")
+
+    def commit_group(self, bucket: str, operations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        before = {name: dict(objects) for name, objects in self.buckets.items()}
+        states = {upload: self.uploads[upload].state for upload in self.uploads}
+        try:
+            return [self.operate(bucket, one) for one in operations]
+        except Refusal:
+            for name, objects in before.items():
+                self.buckets[name].clear()
+                self.buckets[name].update(objects)
+            for upload, state in states.items():
+                self.uploads[upload].state = state
+            raise
+
+    def operate(self, bucket: str, told: dict[str, Any]) -> dict[str, Any]:
+        objects = self.buckets[bucket]
+        if told["op"] == "delete":
+            there = objects.get(told["key"])
+            if told.get("if_match") and (there is None or there.etag != told["if_match"]):
+                raise Refusal(412, "precondition_failed")
+            return {"op": "delete", "key": told["key"], "deleted": objects.pop(told["key"], None) is not None}
+        if told["op"] == "upload":
+            upload = self.uploads[told["upload"]]
+            if upload.state != "ready":
+                raise Refusal(409, "upload_incomplete" if upload.state == "open" else "upload_over")
+            upload.state = "completed"
+            return {"op": "upload", "upload": told["upload"], **object_json(self.make_object_of(upload))}
+        source = objects.get(told["from"])
+        if source is None:
+            raise Refusal(404, "object_unknown")
+        if told.get("from_if_match", source.etag) != source.etag:
+            raise Refusal(412, "precondition_failed")
+        target = told.get("bucket", bucket)
+        is_rename = told["op"] == "rename"
+        if is_rename and told["to"] in self.objects(target) and not (told.get("overwrite") or told.get("if_match")):
+            raise Refusal(409, "object_exists")
+        made = self.make_object(
+            target,
+            told["to"],
+            source.chunks,
+            told.get("content_type", source.content_type),
+            told.get("metadata", source.metadata),
+            told.get("if_match"),
+            bool(told.get("if_none_match")),
+        )
+        if is_rename:
+            del objects[told["from"]]
+        row = object_json(made)
+        del row["key"]
+        return {"op": told["op"], "from": told["from"], "to": told["to"], "bucket": target, **row}
+
+    def rename_prefix(self, bucket: str, body: dict[str, Any]) -> int:
+        keys = [key for key in self.buckets[bucket] if key.startswith(body["prefix"])]
+        if not keys:
+            raise Refusal(404, "object_unknown")
+        overwrite = bool(body.get("overwrite"))
+        self.commit_group(
+            bucket,
+            [
+                {
+                    "op": "rename",
+                    "from": key,
+                    "to": body["to_prefix"] + key[len(body["prefix"]) :],
+                    "overwrite": overwrite,
+                }
+                for key in keys
+            ],
+        )
+        return len(keys)
 
     def make_share(self, body: dict[str, Any]) -> dict[str, Any]:
         if body["key"] not in self.objects(body["bucket"]):
@@ -368,20 +449,13 @@ class FakeStore:
             self.needles[needle] = body
             upload.needles[lease.index] = needle
             upload.missing.discard(lease.index)
-            if upload.missing:
+            if not upload.missing and upload.attributes.get("held"):
+                upload.state = "ready"
+            if upload.missing or upload.state == "ready":
                 stored = {"state": "stored", "key": upload.key, "size": len(body), "upload": lease.upload}
                 return 202, {**facts, **stored, "index": lease.index}
-            needles = [upload.needles[index] for index in sorted(upload.needles)]
             upload.state = "completed"
-            one = self.make_object(
-                lease.bucket,
-                upload.key,
-                needles,
-                upload.attributes.get("content_type") or "",
-                upload.attributes.get("metadata") or {},
-                upload.attributes.get("if_match"),
-                bool(upload.attributes.get("if_none_match")),
-            )
+            one = self.make_object_of(upload)
         else:
             self.needles[needle] = body
             metadata = {
@@ -402,6 +476,17 @@ class FakeStore:
                 headers.get("if-none-match") == "*",
             )
         return 201, {"state": "committed", **facts, **object_json(one)}
+
+    def make_object_of(self, upload: Upload) -> Stored:
+        return self.make_object(
+            upload.bucket,
+            upload.key,
+            [upload.needles[index] for index in sorted(upload.needles)],
+            upload.attributes.get("content_type") or "",
+            upload.attributes.get("metadata") or {},
+            upload.attributes.get("if_match"),
+            bool(upload.attributes.get("if_none_match")),
+        )
 
     def make_object(
         self,

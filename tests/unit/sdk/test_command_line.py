@@ -126,6 +126,67 @@ def test_links(warehouse: Warehouse) -> None:
         warehouse(*wrong, code=2)
 
 
+def test_a_link_s_password_comes_from_a_script(warehouse: Warehouse, tmp_path: Path) -> None:
+    put_raw(warehouse.fake, "k")
+    path = tmp_path / "password"
+    path.write_bytes("gehéim \nand more".encode())
+    given: list[str] = []
+    make = warehouse.fake.make_share
+
+    def noting(body: dict[str, Any]) -> dict[str, Any]:
+        given.append(body["password"])
+        return make(body)
+
+    warehouse.fake.make_share = noting  # type: ignore[method-assign]
+    assert "gehéim" not in warehouse("share", "b/k", "--password-file", path).output
+    warehouse("share", "b/k", "--password-file", "-", input=b"from a pipe\r\n")
+    assert given == ["gehéim ", "from a pipe"]
+    for wrong in (b"", b"\nlate", b"\xff"):
+        warehouse("share", "b/k", "--password-file", "-", input=wrong, code=2)
+    warehouse("share", "b/k", "--password-file", tmp_path / "none", code=2)
+    warehouse("share", "b/k", "--password", "--password-file", path, code=2)
+    assert len(given) == 2
+
+
+def test_copies_and_renames(warehouse: Warehouse) -> None:
+    for key in ("a", "d/x", "d/y/z", "e/x"):
+        put_raw(warehouse.fake, key, key.encode())
+    warehouse("mb", "other")
+    objects = warehouse.fake.buckets["b"]
+    warehouse("cp", "b/a", "b/c")
+    warehouse("cp", "b/d/x", "other")
+    assert json.loads(warehouse("cp", "--json", "b/a", "other/in/").stdout)["key"] == "in/a"
+    assert sorted(warehouse.fake.buckets["other"]) == ["in/a", "x"]
+    assert "precondition_failed" in warehouse("cp", "-n", "b/d/x", "b/c", code=1).stderr
+    warehouse("cp", "b/d/x", "b/c")
+    assert objects["c"].body == b"d/x"
+    assert "object_exists" in warehouse("mv", "b/a", "b/c", code=1).stderr
+    warehouse("mv", "-f", "b/a", "b/c")
+    assert objects["c"].body == b"a"
+    warehouse("mv", "b/c", "b/folder/")
+    assert "object_exists" in warehouse("mv", "-r", "b/d", "b/e", code=1).stderr
+    assert warehouse("mv", "-r", "b/d", "b/new").stderr == "2 renamed\n"
+    assert sorted(objects) == ["e/x", "folder/c", "new/x", "new/y/z"]
+    assert "object_unknown" in warehouse("mv", "-r", "b/d", "b/new", code=1).stderr
+    for wrong in (["cp", "b", "b/x"], ["mv", "b", "b/x"], ["mv", "b/e/x", "other/x"]):
+        warehouse(*wrong, code=2)
+
+
+def test_a_tree_that_is_seen_at_once(warehouse: Warehouse, tmp_path: Path) -> None:
+    for name in ("1", "2", "3"):
+        (tmp_path / name).write_bytes(name.encode())
+    warehouse.fake.fail("POST commits", Refusal(507, "quota_exceeded"))
+    warehouse("put", "-r", "--atomic", tmp_path, "b/t", code=1)
+    assert warehouse.fake.buckets["b"] == {}
+    assert {upload.state for upload in warehouse.fake.uploads.values()} == {"aborted"}
+    told = warehouse("put", "-r", "--atomic", "--json", tmp_path, "b/t").stdout
+    assert sorted(json.loads(line)["key"] for line in told.splitlines()) == ["t/1", "t/2", "t/3"]
+    assert warehouse.fake.calls["POST commits"] == 2
+    (tmp_path / "link").symlink_to("nowhere")
+    warehouse("put", "-r", "--atomic", tmp_path, "b/u", code=1)
+    assert sorted(warehouse.fake.buckets["b"]) == ["t/1", "t/2", "t/3"]
+
+
 def test_pipes(warehouse: Warehouse) -> None:
     warehouse("put", "-", "b/k", "--content-type", "a/b", "--meta", "colour=grün", input=b"from a pipe")
     assert warehouse("get", "b/k", "-").stdout_bytes == b"from a pipe"

@@ -634,3 +634,32 @@ def test_a_closed_client_says_so(fake: FakeStore) -> None:
     client.close()
     with pytest.raises(TransferError, match="closed"):
         client.put("b", "k", b"body")
+
+
+def test_a_group_whose_answer_is_lost_was_carried_out_once(fake: FakeStore, client: Client) -> None:
+    fake.fail("POST commits", CUT)
+    with client.group("b") as group:
+        group.put("k", b"1")
+    assert fake.calls["POST commits"] == 2
+    assert group.objects["k"].etag == fake.buckets["b"]["k"].etag
+    assert fake.calls["DELETE uploads"] == 0
+
+
+def test_what_is_not_the_same_twice_is_not_asked_twice(fake: FakeStore, client: Client) -> None:
+    for key in ("a", "b"):
+        client.put("b", key, b"1")
+
+    def group_without_a_put() -> None:
+        with client.group("b") as group:
+            group.delete("b")
+
+    for name, ask in (
+        ("POST copy", lambda: client.copy("b", "a", "c")),
+        ("POST rename", lambda: client.rename("b", "c", "d")),
+        ("POST commits", group_without_a_put),
+    ):
+        fake.fail(name, CUT)
+        with pytest.raises(OutcomeUnknown):
+            ask()
+        assert fake.calls[name] == 1
+    assert sorted(fake.buckets["b"]) == ["a", "d"]

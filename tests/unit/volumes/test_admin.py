@@ -66,7 +66,7 @@ def test_pages_are_called_by_what_they_show(
 
 def test_sizes_are_for_people(operator: Client) -> None:
     page = operator.get(reverse("admin:volumes_server_changelist")).content.decode()
-    assert "1.0\xa0GB (50 %)" in page
+    assert "1.0\xa0GB (50\xa0%)" in page
     assert "online" in page
 
 
@@ -144,7 +144,7 @@ def test_work_on_a_volume_is_shown_in_its_row(operator: Client, model: str) -> N
     )
     shown = page()
     assert "compaction 37 %, scrub failed: the &lt;disk&gt; is gone" in shown
-    assert "(40 %)" in shown
+    assert "(40\xa0%)" in shown
     assert "2026" in shown
     Replica.objects.update(compaction=job(state="done", ended_ms=1, reclaimed_bytes=0), scrub=None)
     assert "compaction 37 %" not in page()

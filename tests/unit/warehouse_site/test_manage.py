@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.programs import ROOT
 
 INTERRUPTED_WHILE_IT_IMPORTS = """
@@ -22,3 +24,13 @@ def test_ctrl_c_among_the_imports_is_no_traceback() -> None:
         [sys.executable, "-c", INTERRUPTED_WHILE_IT_IMPORTS], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("arguments", [("createsuperuser", "--username", "ana"), ("changepassword", "ana")])
+def test_there_are_no_users(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "createkey" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -115,7 +115,7 @@ def test_sqlite_is_asked_for_durability(tmp_path: Path) -> None:
     )
     (tmp_path / "data").mkdir()
     full, journal, kept_bytes, mode = python(code, tmp_path).stdout.split()
-    assert (full, kept_bytes, mode) == ("2", str(4 << 20), "IMMEDIATE")
+    assert (full, kept_bytes, mode) == ("2", str(32 << 20), "IMMEDIATE")
     assert journal in {"persist", "wal"}
 
 

@@ -25,6 +25,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         os.umask(0o077)  # what the store writes, its parts included, is for its own user
         data = settings.WAREHOUSE_DATA
+        if not data.exists() and not options["init"]:
+            # Before anything is made: where the ports are taken, no folder is left behind.
+            try:
+                up.require_free_ports(_plan(options))
+            except up.CannotStart as error:
+                raise CommandError(str(error)) from error
         try:
             own_folder(data)
         except OSError as error:
@@ -36,13 +42,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _run(self, lock: UpLock, **options: Any) -> None:
-        wanted = up.plan(
-            volume_servers=options["volume_servers"],
-            volume_port=options["volume_port"],
-            worker=not options["no_worker"],
-            json_logs=options["json"],
-            restart=not options["no_restart"],
-        )
+        wanted = _plan(options)
         if options["init"]:
             up.prepare()
             self._say("initialised", as_json=options["json"])
@@ -77,3 +77,14 @@ class Command(BaseCommand):
             if event == "ready":
                 self.stdout.write("  Ctrl-C stops it.\n")
         self.stdout.flush()
+
+
+def _plan(options: dict[str, Any]) -> up.Plan:
+    """Raises CannotStart."""
+    return up.plan(
+        volume_servers=options["volume_servers"],
+        volume_port=options["volume_port"],
+        worker=not options["no_worker"],
+        json_logs=options["json"],
+        restart=not options["no_restart"],
+    )

@@ -57,6 +57,10 @@ def test_a_bucket_is_made_read_changed_and_deleted(api: APIClient) -> None:
         "cors_origins": ["http://a.example:81", "https://b.example"],
     }
     assert Store.objects.get().cors_origins == ["http://a.example:81", "https://b.example"]
+    for field in ("name", "object_count", "created_at", "deleting", "colour"):
+        refused = api.patch("/api/v1/buckets/photos", {"quota_bytes": 7, field: "x"})
+        assert (refused.status_code, list(refused.json()["errors"])) == (400, [field])
+    assert api.get("/api/v1/buckets/photos").json() == changed.json()
     assert api.delete("/api/v1/buckets/photos").status_code == 204
     assert api.get("/api/v1/buckets/photos").status_code == 404
     assert Store.objects.get().cors_origins == []
@@ -256,3 +260,10 @@ def test_rights(api: APIClient, db: None) -> None:
 def test_odd_names_are_just_not_there(api: APIClient) -> None:
     for name in ("%2E%2E", "a%20b", "%C3%BC", "A", "%00", "a%0A"):
         assert api.get(f"/api/v1/buckets/{name}").status_code == 404, name
+
+
+def test_a_full_bucket_is_no_error_of_the_store(api: APIClient, filled: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    api.patch("/api/v1/buckets/photos", {"quota_objects": 1})
+    answer = api.post("/api/v1/buckets/photos/uploads", {"key": "k", "size": 6})
+    assert (answer.status_code, answer.json()["code"]) == (507, "quota_exceeded")
+    assert [record.levelname for record in caplog.records if "photos" in record.getMessage()] == ["WARNING"]

@@ -1,5 +1,6 @@
 """Shares: what is kept of them, what ends them, and the password."""
 
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.utils import timezone
 
 from buckets.errors import (
     BucketUnknown,
+    Busy,
     ObjectUnknown,
     ShareOver,
     SharePasswordRefused,
@@ -18,6 +20,7 @@ from buckets.errors import (
 )
 from buckets.models import Bucket, Share
 from buckets.selectors import list_shares, shares_in
+from buckets.services import passwords
 from buckets.services.buckets import create_bucket, delete_bucket
 from buckets.services.objects import delete_objects
 from buckets.services.share_access import (
@@ -58,6 +61,21 @@ def test_neither_link_nor_password_is_kept(shared: Lab, maker: ApiKey) -> None:
     assert new.token not in kept
     assert "open sesame" not in kept
     assert new.share.password_hash != other.share.password_hash
+
+
+def test_few_passwords_are_hashed_at_a_time(shared: Lab, maker: ApiKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = share_of(maker, "a", password="x").share
+    monkeypatch.setattr(passwords, "_hashing", threading.BoundedSemaphore(1))
+    with passwords._a_turn():
+        with pytest.raises(Busy):
+            share_of(maker, "a", password="x")
+        with pytest.raises(Busy):
+            update_share(share_id=locked.pk, password="y")
+        with pytest.raises(Busy):
+            check_share_password(share=locked, password="x", address="192.0.2.1")
+        share_of(maker, "a")
+    share_of(maker, "a", password="x")
+    assert Share.objects.count() == 3
 
 
 def test_a_share_is_of_an_object_that_is_there(shared: Lab, maker: ApiKey) -> None:
@@ -221,7 +239,7 @@ def test_a_password_is_not_guessed_for_long(
         with pytest.raises(SharePasswordRefused):
             check_share_password(share=share, password="wrong", address="a")
     # Nothing is computed any more, and the right one is held up as well.
-    monkeypatch.setattr("buckets.services.share_access.check_password", None)
+    monkeypatch.setattr("buckets.services.passwords.check_password", None)
     for password in ("wrong", "right"):
         with pytest.raises(TooManyFailures) as caught:
             check_share_password(share=share, password=password, address="a")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection
@@ -186,3 +187,23 @@ def test_a_session_without_a_csrf_token_is_told(admin: NewKey) -> None:
     assert client.post("/api/v1/keys", {"name": "k"}, content_type="application/json").status_code == 403
     write_denials(at_once=True)
     assert AuditEntry.objects.get().key_id == admin.key.pk
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="the writers of PostgreSQL do not wait for each other")
+def test_nobody_waits_long_for_the_trail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def patience_ms() -> int:
+        with connection.cursor() as cursor:
+            return int(cursor.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    seen: list[int] = []
+    atomic = denials.transaction.atomic
+
+    def noting() -> Any:
+        seen.append(patience_ms())
+        return atomic()
+
+    before = patience_ms()
+    monkeypatch.setattr(denials.transaction, "atomic", noting)
+    note_denied("object.get", target="k")
+    assert seen == [denials.MAX_WAIT_MS]
+    assert patience_ms() == before > denials.MAX_WAIT_MS
