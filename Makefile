@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MASTER_TESTS := $(wildcard tests/unit/keys tests/unit/volumes tests/unit/buckets tests/unit/warehouse_site)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-postgres crash fuzz check lint format types imports bench bench-engine bench-compare bench-master docs lock clean
+.PHONY: help setup up demo test test-postgres crash chaos fuzz check lint format types imports bench bench-engine bench-compare bench-master docs lock clean
 
 help: ## Show what there is
 	@echo 'Warehouse, a self-hosted object store. make TARGET, and TARGET is one of:'
@@ -101,6 +101,11 @@ imports: $(DEV) ## The import arrows between the parts
 crash: $(DEV) ## Kill volume servers at random moments, check what was acknowledged (SEEDS, SEED, JOBS, POWER)
 	@$(BIN)/python -m tests.crash $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100)) --jobs $(or $(JOBS),2) \
 	  $(if $(POWER),--power) $(ARGS)
+
+# MINUTES=15 for a long one, BROKER=filesystem, SEED=n to play one again.
+chaos: $(DEV) ## A storm over a whole store under load: nothing acknowledged may be lost (MINUTES, BROKER, SEED)
+	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) --broker $(or $(BROKER),redis) \
+	  $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(DEV) ## Print the table of figures, each against its reference in the same run
 	@$(BIN)/python -m bench $(ARGS)

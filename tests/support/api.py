@@ -35,10 +35,20 @@ class Answer:
         return str(problem["code"])
 
 
-def send(method: str, url: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
-    """One request on a connection of its own; the path goes out exactly as it stands in the URL."""
+def send(
+    method: str,
+    url: str,
+    body: bytes = b"",
+    headers: dict[str, str] | None = None,
+    *,
+    timeout_s: float | None = None,
+) -> Answer:
+    """One request on a connection of its own; the path goes out exactly as it stands in the URL.
+
+    ``timeout_s``: how long the connection may stand still before TimeoutError; None: for ever.
+    """
     parts = urlsplit(url)
-    connection = HTTPConnection(parts.hostname or "", parts.port)
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
     try:
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         connection.putrequest(method, target, skip_accept_encoding=True)
@@ -85,15 +95,16 @@ def put_headers(key: str | None, **headers: str) -> dict[str, str]:
 class Api:
     """The API of one store on behalf of one key."""
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, *, timeout_s: float | None = None) -> None:
         self.url = url.rstrip("/")
         self.key = key
+        self.timeout_s = timeout_s
         self._access: str | None = None
 
     def answers(self) -> bool:
         """Whether the master takes requests."""
         try:
-            return send("GET", f"{self.url}/api/v1/health").status in {200, 503}
+            return send("GET", f"{self.url}/api/v1/health", timeout_s=self.timeout_s).status in {200, 503}
         except OSError:
             return False
 
@@ -114,6 +125,7 @@ class Api:
                 f"{self.url}/api/v1/tokens",
                 json.dumps({"key": self.key}).encode(),
                 {"Content-Type": "application/json"},
+                timeout_s=self.timeout_s,
             )
             assert token.status == 200, token
             self._access = str(token.json["access"])
@@ -125,7 +137,7 @@ class Api:
         if body is not None:
             raw = json.dumps(body).encode()
             sent["Content-Type"] = "application/json"
-        return send(method, f"{self.url}/api/v1/{path}", raw, sent)
+        return send(method, f"{self.url}/api/v1/{path}", raw, sent, timeout_s=self.timeout_s)
 
     def get(self, path: str) -> Any:
         answer = self.request("GET", path)
