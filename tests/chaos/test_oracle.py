@@ -107,7 +107,7 @@ LIES: dict[str, tuple[str, Callable[[Story], object]]] = {
         "LOST", lambda story: story.change(UNKNOWN, k=ONE, other=TWO).saw(ONE).saw(None, OTHER)
     ),
     "half of a group at the end": (
-        "MIXED UP",
+        "BACK FROM THE DEAD",
         lambda story: story.change(k=ONE).change(UNKNOWN, k=TWO, other=TWO).settle().saw(ONE).saw(TWO, OTHER),
     ),
     "a mixed object": (

@@ -39,7 +39,7 @@ class Identity:
         for number, start in enumerate(range(0, self.size, BLOCK_BYTES)):
             head = MAGIC + (f"{self}\n".encode() if number == 0 else b"")
             digest = hashlib.shake_128(f"{number} {self}".encode())
-            blocks.append(head + digest.digest(min(BLOCK_BYTES, self.size - start) - len(head)))
+            blocks.append((head + digest.digest(BLOCK_BYTES - len(head)))[: self.size - start])
         return b"".join(blocks)
 
 

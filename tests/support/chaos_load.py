@@ -111,7 +111,7 @@ class LoadClient:
         actions: list[tuple[int, Callable[[], None]]] = [
             (22, self.put_small), (5, self.put_large), (4, self.put_hot), (2, self.put_refused),
             (9, self.delete), (5, self.copy), (5, self.rename), (2, self.rename_folder), (4, self.commit),
-            (18, self.get), (4, self.get_many), (7, self.get_range), (5, self.list), (4, self.stat),
+            (18, self.get), (4, self.get_many), (7, self.get_range), (5, self.list_keys), (4, self.stat),
             (4, self.get_doubtful), (6, self.peek),
         ]  # fmt: skip
         weights = [weight for weight, _ in actions]
@@ -147,10 +147,10 @@ class LoadClient:
 
     def put_hot(self) -> None:
         """The key that others read while it is overwritten."""
-        key = f"{self.bucket}:hot/{self.name}/{self._hot}"
-        self._put("overwrite", key, self._identity(key, self._random.choice((400, 60_000, 300_000))))
-        if key in self._doubtful:
+        if (key := f"{self.bucket}:hot/{self.name}/{self._hot}") in self._doubtful:
             self._hot += 1
+            key = f"{self.bucket}:hot/{self.name}/{self._hot}"
+        self._put("overwrite", key, self._identity(key, self._random.choice((400, 60_000, 300_000))))
 
     def put_refused(self) -> None:
         """If-None-Match where there is an object: must be refused."""
@@ -333,8 +333,8 @@ class LoadClient:
             start = self._random.randrange(identity.size)
             end = min(identity.size, start + self._random.randint(1, _RANGE_BYTES))
             with self._reading("range"):
-                [found] = self._call("POST", "downloads", {"keys": [_split(key)[1]]})["objects"] or [None]
-                if found is None:
+                [found] = self._call("POST", "downloads", {"keys": [_split(key)[1]]})["objects"] or [{}]
+                if not found:
                     self._log.write(do="saw", op="range", key=key, value=None)
                     return
                 chunk = next(one for one in found["chunks"] if one["offset"] <= start < one["offset"] + one["size"])
@@ -360,7 +360,7 @@ class LoadClient:
         port = urlsplit(url).port or 0
         return url.replace(f":{port}/", f":{self._direct[port]}/", 1)
 
-    def list(self) -> None:
+    def list_keys(self) -> None:
         with self._reading("list"):
             sizes = {f"{self.bucket}:{one.key}": one.size for one in self._store.list(self.bucket, self.prefix)}
             self._log.write(do="listed", op="list", prefix=f"{self.bucket}:{self.prefix}", keys=sizes)
@@ -420,7 +420,7 @@ class LoadClient:
     def _small_count(self) -> int:
         return sum(identity.size <= _SMALL_BYTES for identity in self._here.values())
 
-    def _draw(self, keys: Any, count: int) -> "list[str]":
+    def _draw(self, keys: Any, count: int) -> list[str]:
         found = list(keys)
         return self._random.sample(found, min(count, len(found)))
 

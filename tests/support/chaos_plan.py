@@ -55,7 +55,7 @@ KINDS = (
     *(Kind(what, LINK, 1, 10, 2 if what in {"cut off", "corrupted"} else 1) for what in WEATHERS),
 )
 
-_REST_S = (0.3, 4.0)
+_REST_S = (0.2, 3.0)
 """Pause between the beginnings of two faults. They last longer, so several go on at the same time."""
 _CALM_S = 2.0
 _MOST_SERVERS = 2

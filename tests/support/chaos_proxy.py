@@ -106,6 +106,8 @@ class Link:
                 self._pass(reader, onward, UP, limits.get(UP), ends),
                 self._pass(from_target, writer, DOWN, limits.get(DOWN), ends),
             )
+        except asyncio.CancelledError:
+            return  # the proxy ends; streams make a noise about tasks that were cancelled
         finally:
             for one in (writer, onward):
                 if one is not None:

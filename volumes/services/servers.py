@@ -100,11 +100,12 @@ def register_server(*, registration: Registration, is_proven: bool) -> Welcome:
     with transaction.atomic():
         if known is None:
             server, is_new = Server.objects.get_or_create(pk=report.server, defaults={**described, "proven": is_proven})
-            if not is_new:
+            if not is_new and server.instance != report.instance:
                 raise ServerRunning(f"Another process has just registered as server {report.server}.")
         else:
-            # Conditional on the instance that was asked for above: of two newcomers at once one is refused.
-            taken = Server.objects.filter(pk=report.server, instance=known.instance).update(
+            # Conditional on the instance that was asked for above: of two newcomers at once one is refused. A process
+            # that was not answered in time asks again while its first try may still be under way: it is no other one.
+            taken = Server.objects.filter(pk=report.server, instance__in={known.instance, report.instance}).update(
                 **described, proven=is_proven or known.proven
             )
             if taken != 1:

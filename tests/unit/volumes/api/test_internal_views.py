@@ -18,7 +18,7 @@ from tests.unit.volumes.fake_server import FakeVolumeServer
 from tests.unit.volumes.joining import PREFIX, Joiner, problem
 from volume_server.signing import REVOKED_FOR_EVER, TO_MASTER, TO_SERVER, signed_headers
 from volumes.derived_secrets import server_secret
-from volumes.models import Replica, Server, Volume
+from volumes.models import Replica, Server, Store, Volume
 from volumes.services.placement import pick
 from volumes.services.store import current_store, next_sequence, set_cors_origins
 
@@ -142,6 +142,31 @@ class TestRegister:
         joined.instance = "i-2"
         assert problem(joined.register()) == (409, "server_running")
         assert Server.objects.get().instance == "quicker"
+
+    def test_a_first_try_that_was_still_under_way_is_no_newcomer(
+        self, joined: Joiner, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def meanwhile(_: str) -> None:
+            Server.objects.update(instance="i-2")
+
+        monkeypatch.setattr("volumes.client.probe", meanwhile)
+        joined.instance = "i-2"
+        joined.join(node="n9")
+        assert Server.objects.get().node == "n9"
+
+    @pytest.mark.parametrize("instance", ["i-1", "quicker"])
+    def test_a_first_try_of_a_new_server_that_was_still_under_way(
+        self, joiner: Joiner, monkeypatch: pytest.MonkeyPatch, instance: str
+    ) -> None:
+        def meanwhile() -> Store:
+            make_server(id=joiner.id, instance=instance)
+            return current_store()
+
+        monkeypatch.setattr("volumes.services.servers.current_store", meanwhile)
+        if instance == joiner.instance:
+            joiner.join()
+        else:
+            assert problem(joiner.register()) == (409, "server_running")
 
 
 class TestFailSafe:
