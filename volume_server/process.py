@@ -238,8 +238,13 @@ class VolumeServer:
         return {**usage, "store": identity.store, "sequence": identity.sequence}
 
     def _learn(self, answer: dict[str, Any]) -> bool:
-        """What a registration or heartbeat brought. True: there is a new volume to report at once."""
+        """What a registration or heartbeat brought. True: there is a new volume to report at once.
+
+        Raises OSError where a new identity can't be kept. A sequence that can't (the disk is full, say) is kept in
+        memory alone: revoked keys and orders, which may give space back, are heeded all the same.
+        """
         identity = self.store.identity
+        known = (identity.store, identity.kid, identity.secrets)
         if "secret" in answer:
             kid = int(answer["kid"])
             kept = {str(identity.kid): identity.secrets[str(identity.kid)]} if identity.kid else {}
@@ -247,7 +252,12 @@ class VolumeServer:
             identity.kid = kid
         identity.store = str(answer["store"])
         identity.sequence = max(identity.sequence, int(answer["sequence"]))
-        self.store.save_identity()
+        try:
+            self.store.save_identity()
+        except OSError as error:
+            if (identity.store, identity.kid, identity.secrets) != known:
+                raise
+            log.error("server.json could not be written: %s", error)
         self._on_loop(lambda: self._apply(answer))
         made = [self._carry_out(instruction) for instruction in answer.get("instructions", [])]
         return any(made)

@@ -131,6 +131,10 @@ class Gaps:
 
     times: list[float] = field(default_factory=list)
 
+    def count(self, begin: float, end: float) -> int:
+        """How often something succeeded between two moments."""
+        return sum(begin < time < end for time in self.times)
+
     def longest_s(self, begin: float, end: float) -> float:
         """Between two moments. Clients' clocks are one and the same."""
         times = [begin, *sorted(time for time in self.times if begin < time < end), end]

@@ -32,11 +32,16 @@ from tests.support.chaos_plan import Step, make_plan, weather_of
 from tests.support.chaos_proxy import Weather
 from tests.support.loop_disk import why_no_loop_disks
 from tests.support.programs import ROOT, clean_environment, start
+from tests.support.waiting import wait_until
 
 TICK_S = 0.25
 _LOAD_ENDS_S = 90.0
 """Longer than any operation of a client takes."""
 _LOOK_UP_KEYS = 500
+_LEAST_COUNT = 20
+"""So many changes and reads must have succeeded, else a run says nothing."""
+_CLEAN = (0, -signal.SIGTERM)
+"""Exit codes of a clean stop; of a process that was just about to start, too."""
 _ERROR = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)+(\S.*)$", re.MULTILINE)
 """The last line of a traceback, which names the error."""
 
@@ -191,6 +196,7 @@ class Run:
         log = Log(self.directory / "faults.jsonl")
         waiting = list(steps)
         under_way: list[Future[None]] = []
+        wait_until(partial(self._is_busy, loads), what="the clients to be at work")
         self._began = time.time()
         next_word_s = 10.0
         with ThreadPoolExecutor(16, thread_name_prefix="fault") as pool:
@@ -206,6 +212,13 @@ class Run:
             future.result()
         self._ended = time.time()
         self._progress(options.storm_s)
+        for kind, gaps in (("changes", self.judge.writes), ("reads", self.judge.reads)):
+            if (count := gaps.count(self._began, self._ended)) < _LEAST_COUNT:
+                self._fail(f"the storm proves nothing: only {count} {kind} succeeded in it")
+
+    def _is_busy(self, loads: list[subprocess.Popen[str]]) -> bool:
+        self._watch(loads)
+        return min(len(self.judge.writes.times), len(self.judge.reads.times)) >= _LEAST_COUNT
 
     def _play(self, step: Step, log: Log) -> None:
         """One fault from its beginning to its end."""
@@ -248,7 +261,7 @@ class Run:
         for process in processes:
             if step.what == chaos_plan.KILL:
                 process.kill(family=step.detail["family"] or step.target != chaos_plan.SERVERS)
-            elif (code := process.stop()) != 0:
+            elif (code := process.stop()) not in _CLEAN:
                 self._fail(f"{process.name} was stopped and ended with {code}")
         return partial(_each, processes, Process.start)
 
@@ -278,7 +291,7 @@ class Run:
             if (code := load.poll()) is not None:
                 raise AssertionError(f"a process of clients ended with {code}: see logs/load-*.log")
         for process, code in self.cluster.unwanted_ends():
-            text = f"{process.name} ended by itself with {code}, {time.time() - self._began:.1f} s into the storm"
+            text = f"{process.name} ended by itself with {code} ({time.strftime('%H:%M:%S', time.gmtime())})"
             if process.name in {"worker", "beat"}:
                 self._remark(text)
             else:
@@ -421,7 +434,7 @@ class Run:
             except AssertionError as error:
                 self._fail(str(error))
             else:
-                if code != 0:
+                if code not in _CLEAN:
                     self._fail(f"{name} ended its last stop with {code}")
         for log in sorted((self.directory / "logs").glob("*.log")):
             for raised, count in Counter(_ERROR.findall(log.read_text(errors="replace"))).most_common():

@@ -25,6 +25,7 @@ class FakeMaster:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.answers: list[Answer | Callable[[dict[str, Any]], Answer]] = []
         self.instructions: list[dict[str, Any]] = []
+        self.revoked: dict[str, int] = {}
         self.connections = 0
         self._open: list[socket.socket] = []
         self._http = _Server(("127.0.0.1", 0), _handler(self))
@@ -61,8 +62,8 @@ class FakeMaster:
 
     def _settings(self, name: str) -> Answer:
         answer: dict[str, Any] = {
-            "store": STORE, "sequence": 1, "now_ms": time.time_ns() // 1_000_000, "settings": {}, "revoked": {},
-            "instructions": self.instructions,
+            "store": STORE, "sequence": 1, "now_ms": time.time_ns() // 1_000_000, "settings": {},
+            "revoked": self.revoked, "instructions": self.instructions,
         }  # fmt: skip
         if name == "register":
             answer |= {"kid": 1, "secret": SECRET.hex()}

@@ -147,6 +147,24 @@ def test_sequence_that_a_confirm_brought_is_written_down_by_the_next_heartbeat(
         )  # fmt: skip
 
 
+def test_revoked_keys_are_heeded_while_nothing_can_be_written_down(tmp_path: Path, master: FakeMaster) -> None:
+    identity = tmp_path / "data" / "server.json"
+    with started(tmp_path / "data", master) as process:
+        identity.unlink()
+        identity.mkdir()  # no file takes its place: as on a disk without room
+        assert process.wire().send(request("PUT", put_url(FIRST), b"x")).answer().status == 201  # it told 7
+        assert process.wire().send(request("GET", get_url())).answer().status == 200
+        master.revoked = {"5": 3}
+        wait_until(
+            lambda: process.wire().send(request("GET", get_url())).answer().status == 403, what="the key to be revoked"
+        )
+        identity.rmdir()
+        wait_until(
+            lambda: identity.exists() and json.loads(identity.read_bytes())["sequence"] == 7, what="the sequence"
+        )
+        assert process.stop() == 0
+
+
 def test_data_directory_has_one_owner(tmp_path: Path, master: FakeMaster) -> None:
     with started(tmp_path / "data", master):
         second = Process(tmp_path / "data", master)
