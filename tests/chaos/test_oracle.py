@@ -123,6 +123,9 @@ LIES: dict[str, tuple[str, Callable[[Story], object]]] = {
     "a condition that did not hold": (
         "against its own condition", lambda story: story.change(k=ONE).change(refuse=True, k=TWO)
     ),
+    "bytes that the store itself calls damaged": (
+        "DAMAGED", lambda story: story.line(do="failed", op="get", why="ObjectDamaged")
+    ),
     "a client that broke": (
         "cannot understand", lambda story: story.line(do="broke", op="client", who="w0.1", why="KeyError")
     ),

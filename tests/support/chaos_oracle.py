@@ -231,6 +231,8 @@ class Judge:
     def _failed(self, line: Mapping[str, Any]) -> None:
         self.counts[line["op"], "failed"] += 1
         self.reasons[line["op"], line["why"]] += 1
+        if "amaged" in line["why"]:  # the disks are sound: what is damaged was written so
+            raise Contradiction(f"DAMAGED: {line.get('key', 'an object')}: {line['why']}")
 
     def _seen(self, line: Mapping[str, Any]) -> None:
         self.counts[line["op"], "seen"] += 1

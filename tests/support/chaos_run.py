@@ -1,5 +1,6 @@
 """One chaos run: a cluster under load, a storm of faults, healing, and the oracle's word."""
 
+import filecmp
 import json
 import os
 import random
@@ -106,6 +107,7 @@ class Run:
         self.cluster = Cluster(
             self.directory, servers=options.servers, broker=options.broker, disk_bytes=disk_bytes, env=options.env
         )
+        copies: dict[int, list[Path]] = {}
         with self.cluster as cluster:
             try:
                 cluster.start()
@@ -123,10 +125,12 @@ class Run:
                 self._heal()
                 self._verify(buckets)
                 self._prove()
+                copies = self._copies()
             except Exception:  # noqa: BLE001 - whatever it is, the run has failed, and its data are kept
                 self._fail(traceback.format_exc())
             finally:
                 self._stop()
+            self._compare(copies)
             if self.failures:
                 cluster.keep_disks()
         (self.directory / "summary.txt").write_text(self._summary())
@@ -275,8 +279,8 @@ class Run:
         verb = {chaos_plan.COMPACT: "compact", chaos_plan.SCRUB: "scrub"}[step.what]
         with suppress(OSError, HTTPException, AssertionError):
             api = self.cluster.api()
-            volumes = [row["id"] for row in api.get("volumes?limit=1000")["results"]]
-            number = volumes[int(step.detail["draw"] * len(volumes))]
+            volumes = self._volumes()
+            number = volumes[int(step.detail["draw"] * len(volumes))]["id"]
             api.request("POST", f"volumes/{number}/{verb}", {})
 
     def _take_away(self, step: Step) -> Callable[[], None]:
@@ -348,14 +352,11 @@ class Run:
         ill = [
             f"{name} is {row['status']}" for name, row in self.cluster.servers().items() if row["status"] != "online"
         ]
-        api = self.cluster.api()
-        after: int | None = 0
-        while after is not None:
-            page = api.get(f"volumes?limit=1000&after={after}")
-            for volume in page["results"]:
-                if volume.get("redundancy", "whole") != "whole":
-                    ill.append(f"volume {volume['id']} is {volume['redundancy']}")
-            after = page["next_after"]
+        ill += [
+            f"volume {volume['id']} is {volume['redundancy']}"
+            for volume in self._volumes()
+            if volume.get("redundancy", "whole") != "whole"
+        ]
         return ill
 
     def _verify(self, buckets: list[str]) -> None:
@@ -420,6 +421,40 @@ class Run:
             time.sleep(1)
         self.proven_s = time.monotonic() - since
         self.say(f"fsck after {self.proven_s:.1f} s: {checked.stdout.strip().rpartition(chr(10))[2]}")
+
+    def _copies(self) -> dict[int, list[Path]]:
+        """The files of each volume, one at each of its servers."""
+        names = {row["id"]: name for name, row in self.cluster.servers().items()}
+        return {
+            volume["id"]: [
+                self.cluster.server_data(names[replica["server"]]) / f"{volume['id']:010}.vol"
+                for replica in volume["replicas"]
+            ]
+            for volume in self._volumes()
+        }
+
+    def _compare(self, copies: Mapping[int, list[Path]]) -> None:
+        """All copies of a volume are the same, byte for byte. All processes have ended."""
+        for volume, (first, *others) in copies.items():
+            for other in others:
+                try:
+                    same = filecmp.cmp(first, other, shallow=False)
+                except OSError as error:
+                    self._fail(f"a copy of volume {volume} is not there: {error}")
+                else:
+                    if not same:
+                        self._fail(f"DIVERGENT: {first} and {other} are not the same")
+
+    def _volumes(self) -> list[dict[str, Any]]:
+        """All volumes as the API shows them."""
+        api = self.cluster.api()
+        volumes: list[dict[str, Any]] = []
+        after: int | None = 0
+        while after is not None:
+            page = api.get(f"volumes?limit=1000&after={after}")
+            volumes += page["results"]
+            after = page["next_after"]
+        return volumes
 
     def _stop(self) -> None:
         """A clean stop of everything, the broker last."""
