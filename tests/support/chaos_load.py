@@ -104,6 +104,8 @@ class LoadClient:
         self._gone: list[str] = []
         """Keys that are known to have none."""
         self._doubtful: list[str] = []
+        self._shut: set[str] = set()
+        """Folders in which nothing is put any more."""
         self._count = 0
         self._hot = 0
 
@@ -181,7 +183,7 @@ class LoadClient:
             target = self._some_key(overwrite=0.3)
             if target in changes or target in sources:
                 continue
-            changes[target] = self._here[source]
+            changes |= {target: self._here[source], source: self._here[source]}  # a late copy takes what is there then
             copies.append({"from": _split(source)[1], "to": _split(target)[1]})
         if copies:
             with self._change("copy", changes):
@@ -210,8 +212,13 @@ class LoadClient:
         changes: dict[str, Identity | None] = dict.fromkeys(inside)
         for key in inside:
             changes[f"{self.bucket}:{moved}{_split(key)[1][len(folder) :]}"] = self._here[key]
-        with self._change("rename folder", changes):
-            self._call("POST", "rename", {"prefix": folder, "to_prefix": moved})
+        try:
+            with self._change("rename folder", changes):
+                self._call("POST", "rename", {"prefix": folder, "to_prefix": moved})
+        except Unanswered:  # it may come to pass any time, and takes along what is in the folder then
+            self._shut.add(folder)
+            self._gone = [key for key in self._gone if not _split(key)[1].startswith(folder)]
+            raise
 
     def commit(self) -> None:
         """A group: an upload or two, a delete, a copy and a rename, visible together or not at all."""
@@ -231,9 +238,7 @@ class LoadClient:
                 continue
             target = self._new_key()
             operations.append({"op": operation, "from": _split(key)[1], "to": _split(target)[1]})
-            changes[target] = self._here[key]
-            if operation == "rename":
-                changes[key] = None
+            changes |= {target: self._here[key], key: self._here[key] if operation == "copy" else None}
         with self._change("group", changes):
             self._call("POST", "commits", {"operations": operations})
 
@@ -412,7 +417,10 @@ class LoadClient:
 
     def _new_key(self) -> str:
         self._count += 1
-        return f"{self.bucket}:{self.prefix}{self._count // _FOLDER_KEYS}/{self._count}"
+        folder = f"{self.prefix}{self._count // _FOLDER_KEYS}/"
+        if folder in self._shut:
+            folder = f"{self.prefix}{self._count}/"
+        return f"{self.bucket}:{folder}{self._count}"
 
     def _old_key(self) -> str:
         return self._random.choice(list(self._here))
