@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import compare, engine, figures, index, machine, master, servers
+from bench import compare, engine, figures, index, machine, master, replication, servers
 from bench.table import HEADER, Effort, Figure
 
 Rows = Callable[[Path, Effort], list[Figure]]
@@ -35,6 +35,7 @@ TABLES: dict[str, dict[str, Rows]] = {
         "compaction": engine.compaction,
         "overhead": engine.overhead,
         "servers": servers.two_of_one_node,
+        "replicated": replication.replicated,
     },
     "compare": {
         "small": compare.small,

@@ -223,10 +223,11 @@ class Committer:
         if known is not None:  # a repeated PUT was refused at the same time: its tombstone is on the way
             known.waiters.append(partial(self.call_soon, self._bury, put, verdict))
             return
-        if not put.volume.stored_length(put.needle):
-            answer()  # dead already, and durably so
-            return
         try:
+            if not put.volume.stored_length(put.needle):
+                put.volume.require_synced(put.needle)
+                answer()  # dead already, and durably so
+                return
             claim = put.volume.tombstone(
                 put.needle, verdict=f"{status} {code}", appended_ms=self.clock.now_ms()
             )  # fmt: skip

@@ -190,12 +190,12 @@ class InternalRoutes:
 
     def _order(self, connection: Connection, do: str, body: dict[str, object]) -> None:
         """An open is answered when it has begun, the others when they are done; a failure is in the figures."""
-        volume = self._volume(body)
         task = self.replication.order({**body, "do": do})
 
         def answer(*_: object) -> None:
-            is_here = self.store.volumes.get(volume.number) is volume
-            self._answer(connection, 200, self.report(volume) if is_here else {"volume": volume.number})
+            number = int(str(body["volume"]))
+            volume = self.store.volumes.get(number)
+            self._answer(connection, 200, {"volume": number} if volume is None else self.report(volume))
 
         if task is None or do == "open":
             answer()
@@ -394,6 +394,11 @@ class DeleteBatch:
         if stored is None:
             self.absent.append(name)
         elif stored == 0:
+            try:
+                self.volume.require_synced(needle)
+            except StoreError as error:
+                self.failure = error
+                return
             self.deleted.append(name)
         else:
             try:

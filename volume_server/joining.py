@@ -14,6 +14,8 @@ import contextlib
 import logging
 import os
 import struct
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -64,19 +66,22 @@ class OwnFile:
     def __init__(self, volume: Volume, epoch: int) -> None:
         self.volume = volume
         self.files = volume.files
+        self._epoch = epoch
         self.size_bytes = self.files.size_bytes(volume.fd)
         self._aside_path = volume.path.with_name(f"{volume.path.stem}{ASIDE_INFIX}{epoch}")
-        self._changed = volume.is_being_replaced or self.size_bytes != volume.tail
+        self._lock = threading.Lock()
+        self._changed = volume.is_being_replaced or volume.is_behind or self.size_bytes != volume.tail
 
     def digests(self, start: int, end: int) -> list[str]:
         return _digests(self.files, self.volume.fd, start, end)
 
     def replace(self, offset: int, data: memoryview) -> None:
-        self._save_aside(offset, min(offset + len(data), self.size_bytes))
-        self._before_change(offset)
-        self.files.write_at(self.volume.fd, [data], offset)
+        with self._lock:  # several blocks come at a time
+            self._save_aside(offset, min(offset + len(data), self.size_bytes))
+            self._before_change(offset)
+            self.files.write_at(self.volume.fd, [data], offset)
+            self.size_bytes = max(self.size_bytes, offset + len(data))
         self.files.start_writeback(self.volume.fd, offset, len(data))
-        self.size_bytes = max(self.size_bytes, offset + len(data))
 
     def finish(self, size_bytes: int) -> Volume | None:
         volume = self.volume
@@ -93,12 +98,17 @@ class OwnFile:
             raise VolumeSealed(f"volume {volume.number} is sealed: {volume.sealed}") from error
         if not self._changed:
             return None
-        return _opened(self.files, volume.path, size_bytes)
+        return opened_anew(volume, size_bytes)
 
     def give_up(self) -> None:
         pass
 
     def _before_change(self, offset: int) -> None:
+        """Nothing may say of this file what will not be so any more."""
+        replica = self.volume.replica
+        if replica is not None and any(start > offset for _, start in replica.history):
+            kept = tuple(pair for pair in replica.history if pair[1] <= offset)
+            self.volume.save_replica(self._epoch, replace(replica, history=kept))
         if offset < self.volume.checkpointed_to:
             with contextlib.suppress(FileNotFoundError):
                 self.files.remove(self.volume.path.with_suffix(".idx"))
@@ -133,6 +143,7 @@ class NewFile:
         self.final_path = path
         self.directory = fetching_directory(path)
         self.path = self.directory / path.name
+        self._lock = threading.Lock()
         if not self.directory.is_dir():
             files.make_directory(self.directory)
         self.fd = files.open(self.path, os.O_RDWR | os.O_CREAT)
@@ -149,9 +160,10 @@ class NewFile:
         return _digests(self.files, self.fd, start, end)
 
     def replace(self, offset: int, data: memoryview) -> None:
-        self.files.write_at(self.fd, [data], offset)
+        with self._lock:
+            self.files.write_at(self.fd, [data], offset)
+            self.size_bytes = max(self.size_bytes, offset + len(data))
         self.files.start_writeback(self.fd, offset, len(data))
-        self.size_bytes = max(self.size_bytes, offset + len(data))
 
     def finish(self, size_bytes: int) -> Volume:
         with contextlib.suppress(FileNotFoundError):  # of an earlier try that came as far as this
@@ -163,7 +175,10 @@ class NewFile:
         except OSError:
             discard_fetched(self.files, self.final_path)  # a later sync would say nothing of what this one lost
             raise
-        twin = _opened(self.files, self.path, size_bytes)
+        twin = Volume.open(self.files, self.path)
+        if twin.sealed is not None or twin.tail != size_bytes:
+            twin.close(clean=False)
+            raise CopyFailed(f"the copy's log ends at {twin.tail}, not at {size_bytes}, or could not be synced")
         try:
             job = twin.begin_checkpoint()
             twin.end_checkpoint(job, twin.write_checkpoint(job))
@@ -216,14 +231,19 @@ def remove_volume(files: FileSystem, path: Path) -> None:
     files.sync_directory(path.parent)
 
 
-def _opened(files: FileSystem, path: Path, size_bytes: int) -> Volume:
-    """Raises CopyFailed, VolumeUnusable, OSError."""
-    volume = Volume.open(files, path)
-    if volume.tail != size_bytes:
-        tail = volume.tail
-        volume.close(clean=False)
-        raise CopyFailed(f"the copy's log ends at {tail}, not at {size_bytes}")
-    return volume
+def opened_anew(volume: Volume, size_bytes: int | None = None) -> Volume:
+    """A twin that knows what lies in the volume's file, for `Volume.take_over`. ``size_bytes``: where its log must end.
+
+    In a thread. Raises CopyFailed, VolumeSealed, VolumeUnusable, OSError.
+    """
+    twin = Volume.open(volume.files, volume.path)
+    if twin.sealed is None and size_bytes in (None, twin.tail):
+        return twin
+    twin.close(clean=False)
+    if twin.sealed is None:
+        raise CopyFailed(f"the copy's log ends at {twin.tail}, not at {size_bytes}")
+    volume.sealed, volume.unsynced = twin.sealed, twin.unsynced  # it is written down already
+    raise VolumeSealed(f"volume {volume.number} is sealed: {volume.sealed}")
 
 
 def _superblock_of(files: FileSystem, fd: int) -> Superblock | None:

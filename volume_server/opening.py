@@ -8,9 +8,11 @@
 Ordered again after it broke off it goes on where it was: blocks that have been sent are equal now.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from http.client import HTTPConnection
 from json import dumps
 from typing import Any
 
@@ -28,6 +30,8 @@ JOIN_TIMEOUT_S = 10.0
 COPY_TIMEOUT_S = 60.0
 """For a block that the peer writes, and for the digests of `MAX_BLOCKS`."""
 FINISH_POLL_S = 0.1
+BLOCKS_AT_A_TIME = 3
+"""On their way to the peer: one is sent while another one is written."""
 
 History = tuple[tuple[int, int], ...]
 
@@ -100,6 +104,7 @@ class _Copy:
         self.told = told
         self._is_cancelled = is_cancelled
         self._sleep = sleep
+        self._sent: deque[HTTPConnection] = deque()
 
     def run(self) -> None:
         source = self.source
@@ -118,8 +123,9 @@ class _Copy:
         while at < theirs:
             at = self._compare(at, theirs)
         for start, end in blocks_between(theirs, source.size_bytes):
-            self._send(start, end)
+            self._send(start, self._read(start, end))
             self._progress(end)
+        self._await_sent(0)
         self._progress(source.size_bytes)
         order = {"size": source.size_bytes, "history": source.history}
         while not self._ask("finish", order, COPY_TIMEOUT_S).get("whole"):
@@ -135,12 +141,19 @@ class _Copy:
         for (start, following), digest in zip(blocks, digests, strict=True):
             data = self._read(start, following)
             if digest_of(data) != digest:
-                self._call("replace", data, COPY_TIMEOUT_S, start)
+                self._send(start, data)
             self._progress(following)
         return blocks[-1][1]
 
-    def _send(self, start: int, end: int) -> None:
-        self._call("replace", self._read(start, end), COPY_TIMEOUT_S, start)
+    def _send(self, start: int, data: bytes) -> None:
+        self._await_sent(BLOCKS_AT_A_TIME - 1)
+        self._require_going()
+        self._sent.append(self.calls.send("replace", data, timeout_s=COPY_TIMEOUT_S, at=start))
+
+    def _await_sent(self, most: int) -> None:
+        """Until no more than so many blocks are on their way."""
+        while len(self._sent) > most:
+            self.calls.answer(self._sent.popleft())
 
     def _read(self, start: int, end: int) -> bytes:
         data = self.source.files.read_at(self.source.fd, end - start, start)
@@ -152,9 +165,9 @@ class _Copy:
         self.told.done_bytes = at
 
     def _ask(self, verb: str, order: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        return self._call(verb, dumps(order).encode(), timeout_s)
+        self._require_going()
+        return self.calls.call(verb, dumps(order).encode(), timeout_s=timeout_s)
 
-    def _call(self, verb: str, body: bytes, timeout_s: float, at: int | None = None) -> dict[str, Any]:
+    def _require_going(self) -> None:
         if self._is_cancelled():
             raise CopyCancelled
-        return self.calls.call(verb, body, timeout_s=timeout_s, at=at)

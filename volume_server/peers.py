@@ -12,6 +12,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, LifoQueue
@@ -98,7 +99,8 @@ class PeerCalls:
 
     def __init__(self, line: Line) -> None:
         self.line = line
-        self._idle: LifoQueue[http.client.HTTPConnection] = LifoQueue()
+        self._idle: LifoQueue[tuple[http.client.HTTPConnection, float]] = LifoQueue()
+        """And since when they are idle."""
         self._is_over = False
         self._used: set[http.client.HTTPConnection] = set()
         self._lock = threading.Lock()
@@ -135,7 +137,7 @@ class PeerCalls:
         else:
             with self._lock:
                 self._used.discard(connection)
-            self._idle.put(connection)
+            self._idle.put((connection, time.monotonic()))
         return judged(response.status, body)
 
     def _end(self, connection: http.client.HTTPConnection) -> None:
@@ -153,16 +155,18 @@ class PeerCalls:
                         connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Of what is in use at the moment each connection is closed by its thread."""
+        """Nothing more is asked, and nobody waits any longer."""
+        self.abort()
         with contextlib.suppress(Empty):
             while True:
-                self._idle.get_nowait().close()
+                self._idle.get_nowait()[0].close()
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
         with contextlib.suppress(Empty):
             while True:
-                connection = self._idle.get_nowait()
-                if connection.sock is not None and not _has_input(connection.sock.fileno()):
+                connection, since_s = self._idle.get_nowait()
+                is_fresh = time.monotonic() - since_s < IDLE_S
+                if is_fresh and connection.sock is not None and not _has_input(connection.sock.fileno()):
                     connection.sock.settimeout(timeout_s)
                     return connection
                 connection.close()
@@ -220,8 +224,11 @@ class PeerLink:
         self._wire = wire
         wire.transport.write(raw)
 
-    def answered(self, status: int, body: bytes) -> None:
+    def answered(self, status: int, body: bytes, *, is_last: bool) -> None:
+        """``is_last``: the peer closes this connection."""
         self._used_s = self._loop.time()
+        if is_last:
+            self._drop()
         try:
             judged(status, body)
         except PeerFailed as error:
@@ -277,7 +284,7 @@ class _Wire(asyncio.Protocol):
             self._lost(str(error))
             return
         if answer is not None and self._link is not None:
-            self._link.answered(*answer)
+            self._link.answered(*answer, is_last=self._reader.will_close)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost("the connection was closed" if error is None else _why(error))

@@ -278,7 +278,7 @@ class VolumeServer:
             log.warning("the master asks for %r, which this version does not know", instruction.get("do"))
             return False
         number = int(instruction["volume"])
-        if number in self.store.volumes:
+        if self._on_loop(lambda: number in self.store.volumes or self.replication.is_joining(number)):
             return False
         try:
             volume = self.store.create_volume(

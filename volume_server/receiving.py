@@ -28,7 +28,6 @@ from volume_server.errors import (
     VolumeDegraded,
     VolumeDiffers,
     VolumeSealed,
-    VolumeUnusable,
 )
 from volume_server.http1 import HttpError
 from volume_server.joining import CopyFailed, NewFile, OwnFile
@@ -67,9 +66,34 @@ class Receiver:
             raise HttpError(404, "not_found", "nothing is here")
         number, epoch, verb = int(match[1]), int(match[2]), match[3]
         at = None if match[4] is None else int(match[4])
-        primary = self._authenticate(target, headers, body, number, epoch)
         if self.replication.is_stopping:
             raise VolumeBusy("the server is stopping")
+        if len(body) <= SMALL_BYTES:
+            primary = self._authenticate(target, headers, body, number, epoch)
+            self._do(verb, number, epoch, primary, at, body, done)
+            return
+
+        async def authenticate_first() -> None:
+            """A thread hashes what is large."""
+            try:
+                primary = await self.replication.in_thread(self._authenticate, target, headers, body, number, epoch)
+                self._do(verb, number, epoch, primary, at, body, done)
+            except (HttpError, StoreError) as error:
+                done(error)
+
+        self._begin(authenticate_first())
+
+    def _do(
+        self,
+        verb: str,
+        number: int,
+        epoch: int,
+        primary: str,
+        at: int | None,
+        body: bytes,
+        done: Callable[[Answer | Exception], None],
+    ) -> None:
+        """A genuine request. Raises as `receive`."""
         if verb == "ship":
             self._ship(self._membership(number, epoch, primary, is_member=True), number, body, done)
             return
@@ -134,7 +158,7 @@ class Receiver:
     async def _join(self, number: int, epoch: int, primary: str, order: dict[str, Any]) -> Answer:
         wanted, size_bytes = _superblock(order, number), whole_number(order, "size")
         part = self.replication.parts.setdefault(number, Part())
-        volume = self.replication.store.volumes.get(number)
+        volume = self.replication.store.volumes.get(number) or await self._found(number)
         self._require_joinable(number, volume, part, epoch, wanted)
         self.replication.end_all(part, f"epoch {epoch} begins")
         part.ordered_epoch = epoch
@@ -159,6 +183,23 @@ class Receiver:
         finally:
             membership.busy_count -= 1
 
+    async def _found(self, number: int) -> Volume | None:
+        """A copy whose file is here and was not opened, because something failed just then.
+
+        Raises VolumeUnusable, OSError.
+        """
+        store = self.replication.store
+        path = volume_path(store.directory, number)
+        if not path.exists():
+            return None
+        volume = await self.replication.in_thread(lambda: Volume.open(store.files, path, room=store.room))
+        if number in store.volumes:  # another request has found it meanwhile
+            volume.close(clean=False)
+            return store.volumes[number]
+        volume.hold_back("it is being made whole")
+        store.adopt(volume)
+        return volume
+
     async def _join_anew(self, part: Part, membership: Membership, wanted: Superblock, size_bytes: int) -> Answer:
         """There is no such volume here, or one of another revision. Raises DiskFull, OSError."""
         await self.replication.retire(part)
@@ -178,8 +219,6 @@ class Receiver:
         if epoch <= known:
             raise EpochOld(f"volume {number} is at epoch {known}")
         if volume is None:
-            if volume_path(self.replication.store.directory, number).exists():
-                raise VolumeUnusable(f"there is a file of volume {number} here that cannot be opened")
             return
         own = volume.superblock
         if (own.salt, own.created_ms) != (wanted.salt, wanted.created_ms):
@@ -317,6 +356,7 @@ class Receiver:
         volume = self.replication.store.volumes[number]
         if at < volume.equal_before:
             raise HttpError(400, "bad_request", "that is settled")
+        volume.is_behind = True
         try:
             volume.room.require(len(body))
             await self._at_work(membership, _write_piece, volume, membership.lock, at, body)
@@ -330,15 +370,9 @@ class Receiver:
     ) -> None:
         """Write a shipment; ``done`` when its records are durable here, and in the index."""
         volume = self.replication.store.volumes[number]
-        try:
-            found = shipment.decode(body)
-        except ShipmentInvalid as error:
-            raise HttpError(400, "bad_request", str(error)) from error
-        if found.number != membership.number + 1:
-            raise HttpError(409, "shipment_lost", f"shipment {membership.number + 1} is expected")
-        if any(extent.offset < volume.equal_before for extent in found.extents):
-            raise HttpError(400, "bad_request", "that is settled")
+        found = _next_shipment(volume, membership, body)
         membership.number += 1
+        volume.is_behind = True
         end = max((extent.offset + len(extent.data) for extent in found.extents), default=0)
         membership.end = max(membership.end, end)
         is_extended = found.tail > membership.end
@@ -351,17 +385,22 @@ class Receiver:
         def written() -> None:
             volume.tail, volume.floor = found.tail, found.floor
             if not found.records:
-                done({})
+                synced(None)
                 return
             membership.busy_count += 1
-            self._settle(volume, found, synced)
+            self._settle(volume, found, settled)
+
+        def settled(error: StoreError | None) -> None:
+            membership.busy_count -= 1
+            synced(error)
 
         def synced(error: StoreError | None) -> None:
-            membership.busy_count -= 1
             if error is not None:
                 failed(error)
-            else:
-                done({})
+                return
+            # What the shipment did not name lies behind its floor.
+            volume.is_behind = found.floor < found.tail
+            done({})
 
         try:
             volume.room.require(found.room_bytes)
@@ -398,6 +437,19 @@ class Receiver:
 
 def _nothing(_: StoreError | None) -> None:
     """The last of a group is told."""
+
+
+def _next_shipment(volume: Volume, membership: Membership, body: bytes) -> Shipment:
+    """Raises HttpError 400, 409."""
+    try:
+        found = shipment.decode(body)
+    except ShipmentInvalid as error:
+        raise HttpError(400, "bad_request", str(error)) from error
+    if found.number != membership.number + 1:
+        raise HttpError(409, "shipment_lost", f"shipment {membership.number + 1} is expected")
+    if any(extent.offset < volume.equal_before for extent in found.extents):
+        raise HttpError(400, "bad_request", "that is settled")
+    return found
 
 
 def _write_extents(volume: Volume, found: Shipment) -> None:

@@ -39,14 +39,14 @@ from volume_server.errors import (
     VolumeSealed,
 )
 from volume_server.http1 import HttpError
-from volume_server.joining import Target, remove_volume
+from volume_server.joining import Target, opened_anew, remove_volume
 from volume_server.opening import CopyCancelled, History, PeerState, Source, make_equal
 from volume_server.peers import Line, Peer, PeerCalls, PeerFailed
 from volume_server.shipping import Shipper
 from volume_server.state import ALONE, CLOSED, MAX_EPOCH, MAX_HISTORY, SHARED, Replica
 from volume_server.store import Store
 from volume_server.upkeep import Upkeep
-from volume_server.volume import Volume
+from volume_server.volume import Volume, volume_path
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Opening:
 
     def cancel(self) -> None:
         """Nothing more is copied; a peer that does not answer is not waited for."""
-        self.is_cancelled = True
+        self.is_cancelled = self.is_over = True
         for calls in self.calls:
             calls.abort()
 
@@ -155,9 +155,9 @@ class Replication:
         replica, part = volume.replica, self.parts.get(volume.number)
         opening = None if part is None else part.opening
         is_opening = opening is not None and not opening.is_over
-        if replica is None and not is_opening:
+        if replica is None and not is_opening and volume.held_back is None:
             return {"replication": None}
-        role = "primary" if is_opening or replica is None else replica.role
+        role = "primary" if is_opening or replica is None else replica.role  # None: nothing could be written down yet
         told: dict[str, object] = {"role": role, "epoch": volume.epoch, "state": self._state(volume, part)}
         if role == "primary":
             told["peers"] = [] if opening is None else [asdict(peer) for peer in opening.peers]
@@ -182,6 +182,11 @@ class Replication:
             return volume.epoch
         return max((epoch for epoch, _ in replica.history), default=0)
 
+    def is_joining(self, number: int) -> bool:
+        """Whether the volume is being copied to here, or has been."""
+        part = self.parts.get(number)
+        return part is not None and part.membership is not None
+
     def degraded_volumes(self) -> list[Volume]:
         return [volume for volume in self.store.volumes.values() if volume.replica and self._is_degraded(volume)]
 
@@ -196,12 +201,12 @@ class Replication:
         None: it is done already, or under way. Raises StoreError, HttpError 400.
         """
         number = whole_number(order, "volume")
-        volume = self.store.volume(number)
         if self.is_stopping:
             raise VolumeBusy("the server is stopping")
-        part = self.parts.setdefault(number, Part())
         if order.get("do") == "drop":
-            return self._begin(self._drop(volume, part))
+            return self._begin(self._drop(number, self.parts.setdefault(number, Part())))
+        volume = self.store.volume(number)
+        part = self.parts.setdefault(number, Part())
         epoch = whole_number(order, "epoch")
         if not 1 <= epoch <= MAX_EPOCH:
             raise HttpError(400, "bad_request", f"{epoch} is no epoch")
@@ -217,7 +222,10 @@ class Replication:
             return self._begin(self._close(volume, part, epoch))
         peers = _peers(order, self.store.identity.server)
         part.ordered_epoch = epoch
-        return self._begin(self._open(volume, part, epoch, peers))
+        self.end_all(part, f"epoch {epoch} begins")
+        told = [PeerState(peer.server, "copying", 0, volume.tail) for peer in peers]
+        part.opening = Opening(epoch, told)
+        return self._begin(self._open(volume, part, part.opening, peers))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = self.loop.create_task(work)
@@ -230,11 +238,8 @@ class Replication:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def _open(self, volume: Volume, part: Part, epoch: int, peers: list[Peer]) -> None:
-        total_bytes = volume.tail
-        opening = Opening(epoch, [PeerState(peer.server, "copying", 0, total_bytes) for peer in peers])
-        self.end_all(part, f"epoch {epoch} begins")
-        part.opening = opening
+    async def _open(self, volume: Volume, part: Part, opening: Opening, peers: list[Peer]) -> None:
+        epoch = opening.epoch
         if volume.replica is None and not peers:
             with self._told(volume, part, epoch):
                 await self.in_thread(volume.save_replica, epoch, Replica("primary", ALONE))
@@ -280,9 +285,8 @@ class Replication:
 
     async def _make_whole(self, volume: Volume) -> None:
         """What the volume knows is what lies in its file, and durable. Raises OSError, StoreError."""
-        if volume.is_being_replaced:
-            twin = await self.in_thread(Volume.open, volume.files, volume.path)
-            volume.take_over(twin)
+        if volume.is_being_replaced or volume.is_behind:
+            volume.take_over(await self.in_thread(opened_anew, volume))
         await self.in_thread(_make_durable, volume)
 
     async def _copy(self, volume: Volume, opening: Opening, source: Source, peers: list[Peer]) -> None:
@@ -322,23 +326,32 @@ class Replication:
                 await self.in_thread(volume.save_replica, epoch, closed)
                 log.info("volume %d is closed in epoch %d", volume.number, epoch)
 
-    async def _drop(self, volume: Volume, part: Part) -> None:
+    async def _drop(self, number: int, part: Part) -> None:
+        """Also of what is there of a copy that never became whole, or of a file that cannot be opened."""
         self.end_all(part, "it is dropped here")
-        volume.hold_back("it is dropped here")
+        volume = self.store.volumes.get(number)
+        if volume is not None:
+            volume.hold_back("it is dropped here")
         await self.retire(part)
         async with part.lock:
-            await self._quiesce(volume)
-            while volume.hold_count or self.compactor.is_running(volume):
-                await asyncio.sleep(POLL_S)
-            if self.store.volumes.get(volume.number) is not volume:
-                return
-            del self.store.volumes[volume.number]
-            self.upkeep.forget(volume)
-            self._stop_shipping(volume, part)
-            volume.close(clean=False)
-            self.parts.pop(volume.number, None)
-            await self.in_thread(remove_volume, volume.files, volume.path)
-            log.info("volume %d is dropped", volume.number)
+            if volume is not None:
+                await self._quiesce(volume)
+                while volume.hold_count or self.compactor.is_running(volume):
+                    await asyncio.sleep(POLL_S)
+            if self.store.volumes.get(number) is not volume:
+                return  # another drop was faster
+            if volume is not None:
+                del self.store.volumes[number]
+                self.upkeep.forget(volume)
+                self._stop_shipping(volume, part)
+                volume.close(clean=False)
+            try:
+                await self.in_thread(remove_volume, self.store.files, volume_path(self.store.directory, number))
+            except OSError as error:  # what is left is found by the next start; the master sees it and orders it again
+                log.error("volume %d could not be removed: %s", number, error)
+            else:
+                log.info("volume %d is dropped", number)
+            self.parts.pop(number, None)
 
     @contextmanager
     def _told(self, volume: Volume, part: Part, epoch: int) -> Iterator[None]:
@@ -388,10 +401,13 @@ class Replication:
         """Wait until nothing of an epoch that is over is at work here."""
         while any(membership.busy_count for membership in part.ended):
             await asyncio.sleep(POLL_S)
-        for membership in part.ended:
-            if membership.target is not None:
-                membership.target.give_up()
-        part.ended.clear()
+        self._give_up(part)
+
+    def _give_up(self, part: Part) -> None:
+        while part.ended:
+            target = part.ended.pop().target
+            if target is not None:
+                target.give_up()
 
     def _shipping_failed(self, part: Part, shipper: Shipper, peer: str, reason: str) -> None:
         self.degraded_count += 1
@@ -446,9 +462,7 @@ class Replication:
         """The very end: nothing is on its way."""
         for part in self.parts.values():
             self.end_all(part, "the server stops")
-            for membership in part.ended:
-                if membership.target is not None:
-                    membership.target.give_up()
+            self._give_up(part)
         for threads in (self._copy_threads, self._peer_threads):
             threads.shutdown()
 

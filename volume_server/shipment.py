@@ -3,7 +3,7 @@
     at  size  field
      0   8    number: 1 for the first of an epoch, then one more each time
      8   8    tail: the length of the log with it
-    16   8    floor: before this offset no reservation is open any more
+    16   8    floor: all records before this offset were named by shipments up to this one
     24   8    room: bytes of new live records in it, which have to fit beside the disk's reserve
     32   4    number of extents
     36   4    number of records

@@ -105,11 +105,10 @@ class Shipper:
                 if held_bytes >= MAX_PART_BYTES or len(groups[-1]) >= MAX_PART_RECORDS:
                     groups.append([])
                     held_bytes = 0
+        first = min([floor, *(claim.offset for claim, _ in batch)])
         return [
-            Shipment(0, volume.tail, min(floor, volume.tail), 0, group, [])
-            if group is not groups[-1]
-            else Shipment(0, volume.tail, min(floor, volume.tail), room_bytes, group, records)
-            for group in groups
+            *(Shipment(0, volume.tail, first, 0, group, []) for group in groups[:-1]),
+            Shipment(0, volume.tail, floor, room_bytes, groups[-1], records),
         ]
 
     def _send(self, parts: list[Shipment], at: int, done: Callable[[VolumeDegraded | None], None]) -> None:

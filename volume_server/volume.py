@@ -134,6 +134,9 @@ class Volume:
     is_being_replaced: bool = False
     """Another copy's bytes come into the file, and the index knows nothing of it yet (`volume_server.joining`)."""
 
+    is_behind: bool = False
+    """At a secondary: records may lie in the file that the index was not told of yet, below the tail."""
+
     def __init__(self, files: FileSystem, path: Path, superblock: Superblock, fd: int, room: Room) -> None:
         self.files = files
         self.path = path
@@ -360,6 +363,7 @@ class Volume:
 
     def close(self, *, clean: bool = True) -> None:
         """Sync and checkpoint (where ``clean``), then close."""
+        clean = clean and not self.is_being_replaced
         if clean and self._damage_is_unsaved:
             self.save_state()
         if clean and not self.unsynced and self.sync_failure is None and not self._checkpoints_stopped:
@@ -393,7 +397,7 @@ class Volume:
             raise VolumeSealed(f"volume {self.number} is sealed: {self.sealed}")
         if self.replica is not None and self.replica.mode == SHARED:
             raise VolumeReplicated(f"volume {self.number} has copies on other servers; close it first")
-        if self.is_being_replaced:
+        if self.is_being_replaced or self.is_behind:
             raise VolumeBusy(f"volume {self.number} is not whole; open it first")
         if self._checkpoints_stopped:
             raise VolumeBusy(f"volume {self.number} makes no checkpoints since one failed; restart its server")
@@ -428,7 +432,7 @@ class Volume:
         old_fd, self.fd = self.fd, twin.fd
         self.superblock = twin.superblock
         self.index, self.figures, self.tail = twin.index, twin.figures, twin.tail
-        self.is_being_replaced = False
+        self.is_being_replaced = self.is_behind = False
         self.damage = (
             twin.damage
         )  # what was known is there still, at other places: counted, and found by the next scrub

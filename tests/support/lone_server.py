@@ -80,6 +80,11 @@ class LoneServer:
         self._process = None
         wait_until(lambda: not any(is_alive(pid) for pid in family), what="its children's end")
 
+    def signal(self, number: signal.Signals) -> None:
+        """SIGSTOP, SIGCONT; nobody waits for what comes of it."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def terminate(self) -> None:
         """SIGTERM: a clean stop begins."""
         assert self._process is not None

@@ -57,8 +57,7 @@ def replication_of(server: Server) -> dict[str, Any]:
 
 
 def usage_of(server: Server) -> dict[str, Any]:
-    [found] = admin(server, "/usage", None, method="GET").json()["volumes"]
-    return dict(found)
+    return server.call(lambda: server.routes.report(server.volume))
 
 
 def file_of(server: Server) -> bytes:

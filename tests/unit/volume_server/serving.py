@@ -209,6 +209,8 @@ class Server:
     confirmer: Confirmer | None = None
     verdicts: Verdicts = field(default_factory=Verdicts)
     salt: bytes = b"s" * 16
+    ends_clean: bool = True
+    """Checkpoints are written at the end."""
 
     def start(self) -> None:
         started: Future[None] = Future()
@@ -256,7 +258,7 @@ class Server:
             instance="instance-of-this-test",
             public=needles,
         )
-        self.receiver = routes.receiver
+        self.routes, self.receiver = routes, routes.receiver
 
         def connect() -> NeedleConnection:
             connection = NeedleConnection(self.listener, routes)
@@ -280,7 +282,7 @@ class Server:
         self.replication.close()
         self.committer.close()
         self.threads.shutdown()
-        self.store.close()
+        self.store.close(clean=self.ends_clean)
 
     def stop(self) -> None:
         self.call(self._stopping.set)

@@ -4,6 +4,8 @@ from typing import Any, cast
 
 import pytest
 
+from tests.support.waiting import wait_until
+from volume_server import master as masters
 from volume_server.clock import Clock
 from volume_server.master import Address, Credentials, Heart, MasterApi, MasterRefuses
 from volume_server.store import Identity
@@ -44,3 +46,31 @@ def test_confirms_during_the_registration_make_nobody_late() -> None:
 def test_a_master_behind_what_was_seen_before_is_refused() -> None:
     with pytest.raises(MasterRefuses, match="sequence 7 was seen"):
         register(seen=7, sequence=6, meanwhile=9)
+
+
+def test_what_has_changed_is_told_without_waiting_for_the_next_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masters, "HEARTBEAT_S", 3600.0)
+    beats: list[str] = []
+
+    class Counting:
+        credentials = Credentials(Identity(server="a", store="s", kid=1), Clock())
+
+        def call(self, name: str, _: dict[str, Any]) -> dict[str, Any]:
+            beats.append(name)
+            return {"store": "s", "sequence": 1, "now_ms": 1}
+
+    heart = Heart(
+        cast("MasterApi", Counting()),
+        address=Address(node="n", public_url="http://p", internal_url="http://i"),
+        instance="i",
+        join_token="t",
+        report=dict,
+        on_answer=lambda _: False,
+        on_fatal=lambda _: None,
+    )
+    heart.start()
+    wait_until(lambda: beats == ["register"], what="the registration")
+    heart.beat_soon()
+    wait_until(lambda: beats == ["register", "heartbeat"], what="a heartbeat")
+    heart.stop()
+    assert beats[2:] == ["deregister"]

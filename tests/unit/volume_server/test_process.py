@@ -216,3 +216,22 @@ def test_syncing_child_ends_with_a_server_that_is_killed(tmp_path: Path, master:
             lambda: not Path(f"/proc/{child}").exists() or "\nState:\tZ" in Path(f"/proc/{child}/status").read_text(),
             what="the child's end",
         )
+
+
+def test_orders_come_with_heartbeats(tmp_path: Path, master: FakeMaster) -> None:
+    def told(state: str, epoch: int) -> bool:
+        found = [body["volumes"][0] for _, body in master.calls if body.get("volumes")]
+        now = found[-1]["replication"]
+        return now is not None and (now["state"], now["epoch"]) == (state, epoch)
+
+    with started(tmp_path / "data", master) as process:
+        master.instructions = [{"do": "close", "volume": 1, "epoch": 2}, {"do": "open", "volume": 9, "epoch": 2}]
+        wait_until(lambda: told("closed", 2), what="the closing")
+        put = request("PUT", put_url(FIRST, lease()), b"x")
+        assert process.wire().send(put).answer().code == (503, "volume_degraded")
+        master.instructions = [{"do": "open", "volume": 1, "epoch": 3, "peers": []}]
+        wait_until(lambda: told("open", 3), what="the opening")
+        assert process.wire().send(put).answer().status == 201
+        master.instructions = [{"do": "drop", "volume": 1}]
+        wait_until(lambda: master.calls[-1][1].get("volumes") == [], what="the end of it")
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["lock", "server.json"]

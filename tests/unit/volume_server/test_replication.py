@@ -22,7 +22,8 @@ from tests.support.pairs import (
     wait_state,
 )
 from tests.unit.volume_server.serving import FIRST, LARGE, Server, admin, put_url, request, running
-from volume_server import shipping
+from volume_server import shipment, shipping
+from volume_server.errors import VolumeBusy
 
 
 def test_what_is_answered_is_on_both(tmp_path: Path) -> None:
@@ -47,7 +48,8 @@ def test_what_is_answered_is_on_both(tmp_path: Path) -> None:
             "state": "open",
             "detail": "",
         }
-        assert usage_of(peer)["epoch"] == 2
+        [told] = admin(peer, "/usage", None, method="GET").json()["volumes"]
+        assert (told["epoch"], told["replication"]["epoch"]) == (2, 2)
 
 
 def test_a_secondary_takes_nothing_itself(tmp_path: Path) -> None:
@@ -334,6 +336,133 @@ def test_secondary_recovers_by_itself_to_what_it_was_told(tmp_path: Path) -> Non
         primary.start()
         open_with(peer, [primary], 4)
         require_equal(peer, primary)
+
+
+def test_a_tombstone_that_is_not_on_all_copies_is_not_told_as_written(tmp_path: Path) -> None:
+    with servers(tmp_path) as (primary, peer):
+        open_with(primary, [peer], 2)
+        fill(primary, range(3))
+        delete(primary, 0)
+        order = {"volume": 1, "needles": [f"{FIRST + 1:016x}"]}
+        peer.stop()
+        for _ in range(2):  # the second time there is a tombstone, but here alone
+            assert admin(primary, "/admin/delete", order).code == (503, "volume_degraded")
+        peer.start()
+        open_with(primary, [peer], 3)
+        delete(primary, 0, 1)
+        require_equal(primary, peer)
+
+
+def test_what_a_copying_that_broke_off_has_replaced_is_not_taken_for_equal(tmp_path: Path) -> None:
+    with servers(tmp_path, 3) as (stale, primary, peer):
+        open_with(stale, [primary, peer], 2)
+        fill(stale, range(5))
+        primary.stop()
+        peer.stop()
+        assert stale.put(FIRST + 10, b"here alone" * 20).code == (503, "volume_degraded")
+        primary.start()
+        peer.start()
+        open_with(primary, [peer], 3)
+        fill(primary, range(20, 30))
+        open_with(primary, [peer], 4)
+        fill(primary, range(30, 32))
+        peer.files.fail("truncate")
+        assert order_open(stale, [peer], 5).status == 200  # the wrong one, by somebody's mistake
+        wait_state(stale, "degraded")
+        open_with(primary, [peer], 6)
+        fill(primary, range(40, 42))
+        require_equal(primary, peer)
+        open_with(primary, [stale, peer], 7)
+        require_equal(primary, stale, peer)
+        for copy in (stale, primary, peer):
+            assert copy.get(FIRST + 25).body == body_of(25)
+            assert copy.get(FIRST + 10).code == (404, "needle_unknown")
+
+
+def test_a_copy_that_was_half_replaced_may_open_as_primary(tmp_path: Path) -> None:
+    """Nothing that was acknowledged lies where the copies differ; the index is made anew from what is there."""
+    with servers(tmp_path) as (former, left):
+        open_with(former, [left], 2)
+        fill(former, range(5))
+        former.stop()
+        order_open(left, [], 3)
+        wait_state(left, "open")
+        fill(left, range(10, 20))
+        former.start()
+        former.files.fail("open", after=3)  # when the file that was made equal is opened anew
+        order_open(left, [former], 4)
+        wait_state(left, "degraded")
+        assert former.call(lambda: former.volume.is_being_replaced)
+        former.files.heal()
+        order_open(former, [], 5)
+        wait_state(former, "open")
+        for number in range(5):
+            assert former.get(FIRST + number).body == body_of(number)
+        fill(former, range(50, 55))
+        before = known_to(former)
+        former.stop()
+        former.start()
+        assert known_to(former) == before
+
+
+def test_records_that_came_and_were_never_named_are_known_after_the_next_opening(tmp_path: Path) -> None:
+    """Of a group that is several shipments the last one, which names the records, is lost: the bytes are equal then."""
+    with servers(tmp_path) as (primary, peer):
+        open_with(primary, [peer], 2)
+        fill(primary, range(3))
+        receive = peer.receiver.receive
+
+        def lose_names(target: str, headers: dict[str, str], body: bytes, done: Any) -> None:
+            found = shipment.decode(body)
+            unnamed = found._replace(records=[], floor=found.records[0].offset)
+            part = peer.replication.parts[1]
+            assert part.membership is not None
+            peer.receiver._ship(part.membership, 1, shipment.encode(unnamed), lambda _: None)
+            done(VolumeBusy("lost"))
+
+        peer.receiver.receive = lose_names  # type: ignore[method-assign]
+        assert primary.put(FIRST + 3, b"not named").code == (503, "volume_degraded")
+        peer.receiver.receive = receive  # type: ignore[method-assign]
+        require_equal_bytes(primary, peer)
+        open_with(primary, [peer], 3)
+        require_equal(primary, peer)
+        assert peer.get(FIRST + 3).body == b"not named"
+
+
+def test_metrics_tell_of_shipments_and_of_degraded_volumes(tmp_path: Path) -> None:
+    def metric(server: Server, name: str) -> float:
+        [line] = [line for line in server.ask("GET", "/metrics").body.decode().splitlines() if line.startswith(name)]
+        return float(line.split()[-1])
+
+    with servers(tmp_path) as (primary, peer):
+        open_with(primary, [peer], 2)
+        fill(primary, range(3))
+        assert metric(primary, "warehouse_shipments_total") == 3
+        assert metric(primary, "warehouse_shipped_bytes_total") > 3 * len(body_of(0))
+        assert [metric(copy, "warehouse_degraded_volumes") for copy in (primary, peer)] == [0, 0]
+        peer.stop()
+        assert primary.put(FIRST + 3, b"x").code == (503, "volume_degraded")
+        assert metric(primary, "warehouse_shipping_failures_total") == 1
+        assert metric(primary, "warehouse_degraded_volumes") == 1
+        peer.start()
+        assert metric(peer, "warehouse_degraded_volumes") == 1
+
+
+def test_dropping_what_never_became_whole(tmp_path: Path) -> None:
+    with servers(tmp_path) as (primary, peer):
+        assert primary.put(FIRST, bytes(LARGE)).status == 201
+        for _ in range(2):
+            assert admin(peer, "/admin/drop", {"volume": 1}).json() == {"volume": 1}
+        peer.files.fail("write_at", after=2)
+        order_open(primary, [peer], 2)
+        wait_state(primary, "degraded")
+        assert (peer.directory / "0000000001.fetching").is_dir()
+        peer.stop()
+        peer.start()
+        admin(peer, "/admin/drop", {"volume": 1})
+        assert not (peer.directory / "0000000001.fetching").exists()
+        open_with(primary, [peer], 3)
+        require_equal(primary, peer)
 
 
 def fill(server: Server, numbers: Iterable[int]) -> None:
