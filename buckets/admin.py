@@ -17,7 +17,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
-from buckets.models import Bucket, Chunk, Object, Outbox, Share, Upload
+from buckets.models import Bucket, Chunk, Object, Outbox, Share, Upload, UsageSample
 from buckets.names import successor
 from buckets.selectors import Counts, shares_in, wrong_counts
 from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, delete_buckets, update_bucket
@@ -771,3 +771,50 @@ def _needle(text: str) -> int | None:
         return None
     needle = int(text, 16)
     return needle if needle <= MAX_BIGINT else None
+
+
+@admin.register(UsageSample)
+class UsageSampleAdmin(ShownOnly):
+    help_text = "How much of everything there was: each minute of the last day, and fewer of the times before."
+    list_display = ("moment", "online", "free", "used", "garbage", "damaged_count", "buckets", "object_count", "size")
+    readonly_fields = (
+        *("moment", "online", "free", "capacity", "used", "garbage", "volumes", "damaged_count"),
+        *("buckets", "object_count", "size", "requests", "puts", "received", "sent"),
+    )
+    fields = readonly_fields
+
+    @admin.display(description="at", ordering="at")
+    def moment(self, sample: UsageSample) -> str:
+        return when(sample.at)
+
+    @admin.display(description="servers online")
+    def online(self, sample: UsageSample) -> str:
+        return f"{sample.servers_online} of {sample.servers}"
+
+    @admin.display(description="free")
+    def free(self, sample: UsageSample) -> str:
+        return filesizeformat(sample.free_bytes)
+
+    @admin.display(description="capacity")
+    def capacity(self, sample: UsageSample) -> str:
+        return filesizeformat(sample.capacity_bytes)
+
+    @admin.display(description="used")
+    def used(self, sample: UsageSample) -> str:
+        return filesizeformat(sample.used_bytes)
+
+    @admin.display(description="garbage")
+    def garbage(self, sample: UsageSample) -> str:
+        return filesizeformat(sample.garbage_bytes)
+
+    @admin.display(description="size of all objects")
+    def size(self, sample: UsageSample) -> str:
+        return filesizeformat(sample.object_bytes)
+
+    @admin.display(description="received, ever")
+    def received(self, sample: UsageSample) -> str:
+        return filesizeformat(sample.received_bytes)
+
+    @admin.display(description="sent, ever")
+    def sent(self, sample: UsageSample) -> str:
+        return filesizeformat(sample.sent_bytes)

@@ -331,3 +331,53 @@ class Share(models.Model):
     def downloads_left(self) -> int | None:
         """None: no limit."""
         return None if self.max_downloads is None else self.max_downloads - self.download_count
+
+
+class UsageSample(models.Model):
+    """How much of everything there was in one minute. Older ones are thinned out, see `buckets.services.usage`.
+
+    Traffic is added up over all servers and all time, so that what was served between any two samples is their
+    difference, whichever are left.
+    """
+
+    at = models.DateTimeField(primary_key=True, editable=False, help_text="The beginning of the minute.")
+    servers = models.BigIntegerField()
+    servers_online = models.BigIntegerField()
+    capacity_bytes = models.BigIntegerField(help_text="Disks of the servers that were online.")
+    free_bytes = models.BigIntegerField(help_text="Free on the servers that were online.")
+    volumes = models.BigIntegerField()
+    used_bytes = models.BigIntegerField(help_text="Held by volume files, all replicas counted.")
+    garbage_bytes = models.BigIntegerField(help_text="The part of it that compaction would give back.")
+    damaged_count = models.BigIntegerField()
+    buckets = models.BigIntegerField()
+    object_count = models.BigIntegerField()
+    object_bytes = models.BigIntegerField(help_text="Of all objects together, each counted once.")
+    requests = models.BigIntegerField(help_text="Requests to volume servers, ever.")
+    puts = models.BigIntegerField(help_text="Needles that volume servers acknowledged, ever.")
+    received_bytes = models.BigIntegerField(help_text="Bytes that volume servers received, ever.")
+    sent_bytes = models.BigIntegerField(help_text="Bytes that volume servers sent, ever.")
+
+    class Meta:
+        ordering = ("-at",)
+        constraints = [
+            models.CheckConstraint(
+                condition=models.Q(
+                    servers_online__gte=0,
+                    free_bytes__gte=0,
+                    garbage_bytes__gte=0,
+                    object_count__gte=0,
+                    object_bytes__gte=0,
+                    requests__gte=0,
+                    puts__gte=0,
+                    received_bytes__gte=0,
+                    sent_bytes__gte=0,
+                    servers__gte=models.F("servers_online"),
+                    capacity_bytes__gte=models.F("free_bytes"),
+                    used_bytes__gte=models.F("garbage_bytes"),
+                ),
+                name="usage_figures_fit",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.at:%Y-%m-%d %H:%M}"

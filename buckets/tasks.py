@@ -1,23 +1,46 @@
-"""Background work on buckets. Wrappers: what they do may be done twice, or late."""
+"""Background work on buckets. Wrappers: what they do may be done twice, or late. They return figures, to be kept."""
+
+from dataclasses import asdict
+from typing import Any
 
 from celery import shared_task
 from django.db import transaction
 
-from buckets.services import deletion, outbox, uploads
+from buckets.services import deletion, outbox, shares, uploads, usage
 
 
 @shared_task(name="buckets.tasks.collect_outbox", soft_time_limit=300, time_limit=330, ignore_result=True)
-def collect_outbox() -> None:
+def collect_outbox() -> dict[str, Any]:
     """Ends uploads whose time is over, and has tombstones written for dead needles."""
-    uploads.expire_uploads()
-    outbox.collect_outbox()
+    ended = uploads.expire_uploads()
+    return {"uploads_ended": ended, **asdict(outbox.collect_outbox())}
 
 
 @shared_task(name="buckets.tasks.delete_buckets", soft_time_limit=300, time_limit=330, ignore_result=True)
-def delete_buckets() -> None:
+def delete_buckets() -> dict[str, Any]:
     """Goes on deleting buckets that were closed for it; beat comes back to what is left when no one else does."""
-    if deletion.delete_closed_buckets():
+    there_is_more = deletion.delete_closed_buckets()
+    if there_is_more:
         wake_deletion()
+    return {"there_is_more": there_is_more}
+
+
+@shared_task(name="buckets.tasks.forget_shares", soft_time_limit=300, time_limit=330, ignore_result=True)
+def forget_shares() -> dict[str, Any]:
+    """Deletes shares that have been over for long."""
+    return {"forgotten": shares.forget_ended_shares()}
+
+
+@shared_task(name="buckets.tasks.sample_usage", soft_time_limit=60, time_limit=90, ignore_result=True)
+def sample_usage() -> dict[str, Any]:
+    """Keeps how much of everything there is."""
+    return {"taken": usage.take_sample()}
+
+
+@shared_task(name="buckets.tasks.thin_usage", soft_time_limit=300, time_limit=330, ignore_result=True)
+def thin_usage() -> dict[str, Any]:
+    """Keeps the history of usage from growing."""
+    return asdict(usage.thin_samples())
 
 
 def wake_deletion() -> None:

@@ -30,6 +30,7 @@ class Action(StrEnum):
     SHARE_UPDATE = "share.update"
     SHARE_REVOKE = "share.revoke"
     SHARE_OPEN = "share.open"
+    SHARE_FORGET = "share.forget"
     UPLOAD_ABORT = "upload.abort"
     SERVER_REGISTER = "server.register"
     SERVER_DEREGISTER = "server.deregister"
@@ -38,6 +39,7 @@ class Action(StrEnum):
     VOLUME_COMPACT = "volume.compact"
     VOLUME_SCRUB = "volume.scrub"
     STORE_ACCEPT = "store.accept"
+    TASK_RUN = "task.run"
     MORE_DENIED = "denied.more"
 
 

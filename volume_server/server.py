@@ -78,6 +78,15 @@ class Counters:
         self.bytes_out = 0
         self.answers: dict[int, int] = {}
 
+    def traffic(self) -> dict[str, int]:
+        """What the master keeps a history of; counted since the process was started."""
+        return {
+            "requests": self.requests,
+            "puts": self.answers.get(201, 0) + self.answers.get(202, 0),
+            "received_bytes": self.bytes_in,
+            "sent_bytes": self.bytes_out,
+        }
+
 
 class Listener:
     """What the connections of one process share."""

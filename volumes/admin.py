@@ -17,9 +17,11 @@ from django.utils.safestring import SafeString
 from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, table, when, with_dot
 from keys.errors import WarehouseError
 from volumes import selectors
-from volumes.models import JobState, Replica, Server, Store, Volume
+from volumes.background import next_run_at, schedule_text
+from volumes.models import BackgroundTask, JobState, Replica, Server, Store, Volume, Worker
 from volumes.owners import owner_text, owners_of
 from volumes.services import placement
+from volumes.services.background import run_now
 from volumes.services.checks import check_servers
 from volumes.services.servers import set_admin_state
 from volumes.services.states import seal_volume
@@ -435,3 +437,91 @@ class ReplicaAdmin(ShownOnly):
     @admin.display(description="reported", ordering="reported_at")
     def reported(self, replica: Replica) -> str:
         return when(replica.reported_at)
+
+
+@admin.register(BackgroundTask)
+class BackgroundTaskAdmin(ShownOnly):
+    help_text = "What the worker does by itself: how the last run of each task went, and when the next one is due."
+    list_display = (
+        "name",
+        "standing",
+        "started",
+        "took",
+        "next_run",
+        "runs",
+        "failures",
+        "losses",
+        "figures",
+        "trouble",
+    )
+    search_fields = ("name",)
+    search_help_text = "A part of the task's name."
+    readonly_fields = (
+        "name",
+        "standing",
+        "schedule",
+        "started_at",
+        "ended_at",
+        "took",
+        "next_run",
+        "runs",
+        "failures",
+        "losses",
+        "figures",
+        "error",
+        "run_id",
+    )
+    fields = readonly_fields
+    actions = ("run",)
+
+    @admin.display(description="state", ordering="state")
+    def standing(self, task: BackgroundTask) -> SafeString:
+        return with_dot(_TASK_DOTS.get(task.status, "online"), task.status)
+
+    @admin.display(description="last start", ordering="started_at")
+    def started(self, task: BackgroundTask) -> str:
+        return when(task.started_at)
+
+    @admin.display(description="took", ordering="duration_ms")
+    def took(self, task: BackgroundTask) -> str:
+        return "-" if task.duration_ms is None else f"{task.duration_ms / 1000:.1f} s"
+
+    @admin.display(description="next run")
+    def next_run(self, task: BackgroundTask) -> str:
+        return when(next_run_at(task))
+
+    @admin.display(description="schedule")
+    def schedule(self, task: BackgroundTask) -> str:
+        return schedule_text(task.name) or "when something asks for it"
+
+    @admin.display(description="figures")
+    def figures(self, task: BackgroundTask) -> str:
+        told = task.result if isinstance(task.result, dict) else {}
+        return ", ".join(f"{name} {value}" for name, value in told.items()) or "-"
+
+    @admin.display(description="error")
+    def trouble(self, task: BackgroundTask) -> str:
+        return task.error[:100] or "-"
+
+    @admin.action(description="Run now", permissions=["operate"])
+    def run(self, request: HttpRequest, queryset: QuerySet[BackgroundTask]) -> None:
+        for task in queryset:
+            try:
+                run_now(name=task.name)
+            except WarehouseError as error:
+                self.message_user(request, f"{task.name}: {error.detail}", messages.ERROR)
+            else:
+                self.message_user(request, f"{task.name}: a worker is asked to run it.")
+
+
+_TASK_DOTS = {"failed": "offline", "lost": "offline", "waiting": "maintenance"}
+
+
+@admin.register(Worker)
+class WorkerAdmin(ShownOnly):
+    help_text = "The processes that run background tasks."
+    list_display = ("name", "standing", "started_at", "seen_at")
+
+    @admin.display(description="state")
+    def standing(self, worker: Worker) -> SafeString:
+        return with_dot("online", "alive") if worker.is_alive else with_dot("offline", "silent")

@@ -3,11 +3,11 @@
 WarehouseError
 ├── Unauthenticated ── SignatureInvalid, ClockSkew, ServerUnknown
 ├── PermissionDenied ── JoinRefused
-├── NotFound ── VolumeNotFound, ServerNotFound
+├── NotFound ── VolumeNotFound, ServerNotFound, TaskUnknown
 ├── Conflict ── WrongStore, MasterBehind, ServerKnown, ServerRunning, Superseded, IllegalTransition,
 │              VolumeBusy, VolumeSealed
 ├── NoSpace ── NoRoom, CompactionNeedsSpace
-└── Unavailable ── NoServers, LeasesHalted, ServerOffline
+└── Unavailable ── NoServers, LeasesHalted, ServerOffline, TaskNotQueued
     └── VolumeServerError ── ServerUnreachable, ServerRefused, ServerAnswerInvalid
 """
 
@@ -50,6 +50,11 @@ class VolumeNotFound(NotFound):
 class ServerNotFound(NotFound):
     code = "server_not_found"
     title = "There is no such server"
+
+
+class TaskUnknown(NotFound):
+    code = "task_unknown"
+    title = "There is no such background task"
 
 
 class WrongStore(Conflict):
@@ -184,3 +189,10 @@ NO_PLACE = (NoRoom, NoServers, LeasesHalted)
 """Errors of whatever looks for a place to write to."""
 SERVER_TROUBLE = (VolumeBusy, ServerOffline, ServerUnreachable, ServerRefused, ServerAnswerInvalid)
 """Errors of whatever has a volume's server do something."""
+
+
+class TaskNotQueued(Unavailable):
+    """The broker cannot be reached; nothing was asked for."""
+
+    code = "task_not_queued"
+    title = "The task could not be handed to a worker"

@@ -86,6 +86,15 @@ class Server(models.Model):
     stopped_at = models.DateTimeField(null=True, blank=True, help_text="It said good-bye then.")
     last_checked_at = models.DateTimeField(null=True, blank=True)
     check_error = models.CharField(max_length=300, blank=True, help_text="What the last health check met.")
+    traffic = models.JSONField(
+        default=dict,
+        blank=True,
+        editable=False,
+        help_text="What it has served in all its lives, and what its process last told.",
+    )
+    compaction_asked_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the worker last asked for a compaction: one at a time."
+    )
 
     class Meta:
         ordering = ["node", "registered_at", "id"]
@@ -228,6 +237,15 @@ class Replica(models.Model):
     scrub = models.JSONField(
         null=True, blank=True, help_text="How far a scrub is, or how the last one since the server's start ended."
     )
+    compacted_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the last compaction was seen to be over."
+    )
+    kept_garbage_bytes = models.BigIntegerField(
+        default=0, help_text="Garbage that the last compaction left, tombstones above all: the next one would as well."
+    )
+    compact_refused_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the server refused a compaction that the worker asked for."
+    )
     reported_at = models.DateTimeField(null=True, blank=True, help_text="When these figures last changed.")
 
     class Meta:
@@ -247,6 +265,7 @@ class Replica(models.Model):
                 condition=Q(live_count__gte=0, tombstone_count__gte=0, damaged_count__gte=0),
                 name="replica_counts_not_negative",
             ),
+            models.CheckConstraint(condition=Q(kept_garbage_bytes__gte=0), name="replica_kept_garbage_not_negative"),
             models.CheckConstraint(
                 condition=Q(state="expected") | Q(reported_at__isnull=False), name="replica_seen_has_report"
             ),
@@ -259,3 +278,93 @@ class Replica(models.Model):
     def garbage_ratio(self) -> float:
         """Share of the file that compaction would give back, 0 to 1."""
         return self.garbage_bytes / self.size_bytes if self.size_bytes else 0.0
+
+
+LOST_WORKER_AFTER = timedelta(seconds=60)
+"""A worker that has not been heard for this long is silent; it speaks every 20 s."""
+
+
+class BackgroundTask(models.Model):
+    """One kind of background work and how its last run went: one row for each task, whoever runs it.
+
+    A run is known by the broker's id. Runs of one task may overlap; the row shows the one that was begun last.
+    """
+
+    class State(models.TextChoices):
+        """What is known of the last run. That it is lost is a matter of time, so it is no state of the row."""
+
+        WAITING = "waiting"
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+
+    LOST: ClassVar[str] = "lost"
+    """What `status` says of a run whose time limit is over and that never said how it ended."""
+
+    name = models.CharField(primary_key=True, max_length=100, editable=False)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.WAITING)
+    run_id = models.CharField(max_length=64, blank=True, help_text="Of the last run; its log lines carry it.")
+    started_at = models.DateTimeField(null=True, blank=True)
+    deadline_at = models.DateTimeField(
+        null=True, blank=True, help_text="A run that has not ended by then is lost: its worker was killed, or hangs."
+    )
+    scheduled_at = models.DateTimeField(null=True, blank=True, help_text="The last start that the schedule asked for.")
+    ended_at = models.DateTimeField(null=True, blank=True, help_text="When a run ended last, however.")
+    duration_ms = models.BigIntegerField(null=True, blank=True, help_text="Of the run that ended last.")
+    result = models.JSONField(null=True, blank=True, help_text="The figures of the last run that was done.")
+    error = models.TextField(blank=True, help_text="Why the run that ended last failed; empty: it did not.")
+    runs = models.BigIntegerField(default=0)
+    failures = models.BigIntegerField(default=0)
+    losses = models.BigIntegerField(default=0, help_text="Runs that never said how they ended.")
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["waiting", "running", "done", "failed"]), name="task_state_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(state="waiting") | Q(started_at__isnull=False, deadline_at__isnull=False),
+                name="task_run_has_times",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state__in=["done", "failed"]) | Q(ended_at__isnull=False, duration_ms__isnull=False),
+                name="task_ended_has_times",
+            ),
+            models.CheckConstraint(
+                condition=Q(failures__gte=0, losses__gte=0, runs__gte=models.F("failures") + models.F("losses")),
+                name="task_counts_fit",
+            ),
+            models.CheckConstraint(condition=Q(duration_ms__gte=0), name="task_duration_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def status_at(self, now: datetime) -> str:
+        """``waiting`` (it never ran), ``running``, ``done``, ``failed`` or ``lost``."""
+        if self.state == self.State.RUNNING and self.deadline_at is not None and self.deadline_at < now:
+            return self.LOST
+        return str(self.state)
+
+    @property
+    def status(self) -> str:
+        return self.status_at(timezone.now())
+
+
+class Worker(models.Model):
+    """A process that runs background tasks, as long as it runs; of one that was killed the row stays for a day."""
+
+    name = models.CharField(primary_key=True, max_length=200, editable=False, help_text="Its host and process id.")
+    started_at = models.DateTimeField()
+    seen_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_alive(self) -> bool:
+        return self.seen_at > timezone.now() - LOST_WORKER_AFTER

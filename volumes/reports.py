@@ -92,6 +92,16 @@ class DamageReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a server's process has done since it was started. ``puts``: those that were acknowledged."""
+
+    requests: int
+    puts: int
+    received_bytes: int
+    sent_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServerReport:
     """What each heartbeat says. ``store`` is None, and ``sequence`` 0, while the server knows no store."""
 
@@ -102,6 +112,8 @@ class ServerReport:
     store: UUID | None
     sequence: int
     volumes: tuple[Figures, ...]
+    traffic: Traffic | None = None
+    """None: a server too old to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +227,7 @@ def _report(fields: "_Fields") -> ServerReport:
         store=fields.take("store", _store, default=None),
         sequence=fields.take("sequence", _integer(0, MAX_BYTES), default=0),
         volumes=fields.take("volumes", _volumes),
+        traffic=fields.take("traffic", _traffic, default=None),
     )
     if not fields.errors and report.free_bytes > report.capacity_bytes:
         fields.errors["free_bytes"] = ["is larger than capacity_bytes"]
@@ -347,6 +360,18 @@ def _job(value: object, *, reclaims: bool) -> Job:
     )
     fields.done()
     return job
+
+
+def _traffic(value: object) -> Traffic:
+    fields = _Fields(value)
+    traffic = Traffic(
+        requests=fields.take("requests", _integer(0, MAX_BYTES)),
+        puts=fields.take("puts", _integer(0, MAX_BYTES)),
+        received_bytes=fields.take("received_bytes", _integer(0, MAX_BYTES)),
+        sent_bytes=fields.take("sent_bytes", _integer(0, MAX_BYTES)),
+    )
+    fields.done()
+    return traffic
 
 
 def _job_state(value: object) -> str:

@@ -6,11 +6,24 @@ acknowledgements, so a message is never more than a wake-up call: tasks find the
 
 import logging.config
 import os
+import threading
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
-from celery import Celery
-from celery.signals import setup_logging, task_postrun, task_prerun
+from celery import Celery, states
+from celery.signals import (
+    beat_init,
+    before_task_publish,
+    setup_logging,
+    task_postrun,
+    task_prerun,
+    worker_ready,
+    worker_shutdown,
+)
 from django.conf import settings
+from django.db import DatabaseError, close_old_connections, connection
+from django.utils import timezone
 
 from keys.actions import Through
 from keys.services import acting
@@ -20,6 +33,12 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "warehouse_site.settings")
 app = Celery("warehouse")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+logger = logging.getLogger("warehouse.worker")
+
+SCHEDULED = "scheduled"
+"""The header by which a run that beat asked for is known from others."""
+PULSE_S = 20.0
 
 
 @setup_logging.connect
@@ -38,3 +57,88 @@ def begin_acting(task_id: str, **_: Any) -> None:
 @task_postrun.connect
 def end_acting(**_: Any) -> None:
     acting.end()
+
+
+# --- what is kept of each run: `volumes.services.background` ---
+# It is imported where it is needed: this module is imported while Django still loads the models.
+
+
+def _bookkeeping(handler: Callable[..., None]) -> Callable[..., None]:
+    """A database that does not answer keeps no task from its work."""
+
+    @wraps(handler)
+    def keep(**arguments: Any) -> None:
+        try:
+            handler(**arguments)
+        except DatabaseError as error:
+            logger.warning("what becomes of the background work could not be kept: %s", error)
+
+    return keep
+
+
+@task_prerun.connect(weak=False)
+@_bookkeeping
+def keep_begin(task_id: str, task: Any, **_: Any) -> None:
+    from volumes.services.background import begin_run
+
+    limit_s = task.time_limit or settings.CELERY_TASK_TIME_LIMIT
+    begin_run(name=task.name, run_id=task_id, limit_s=limit_s, is_scheduled=bool(task.request.get(SCHEDULED)))
+
+
+@task_postrun.connect(weak=False)
+@_bookkeeping
+def keep_end(task_id: str, task: Any, retval: Any, state: str, **_: Any) -> None:
+    from volumes.services.background import end_run
+
+    if state == states.FAILURE and isinstance(retval, BaseException):
+        end_run(name=task.name, run_id=task_id, error=retval)
+    else:
+        end_run(name=task.name, run_id=task_id, result=retval)
+
+
+@beat_init.connect
+def mark_what_beat_sends(**_: Any) -> None:
+    """This process is beat: all that it publishes is by the schedule."""
+    before_task_publish.connect(_mark, weak=False)
+
+
+def _mark(headers: dict[str, Any], **_: Any) -> None:
+    headers[SCHEDULED] = True
+
+
+class Pulse(threading.Thread):
+    """Says again and again that this worker is alive, whether there is work or not; at a clean stop, that it is gone.
+
+    A thread of its own: neither a long task nor a broker that is away makes a worker look dead.
+    """
+
+    def __init__(self, hostname: str) -> None:
+        super().__init__(name="pulse", daemon=True)
+        self.worker = f"{hostname}/{os.getpid()}"
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        from volumes.background import known_names
+        from volumes.services.background import expect_tasks, forget_worker, pulse_worker
+
+        began = timezone.now()
+        _bookkeeping(expect_tasks)(names=known_names())
+        while True:
+            close_old_connections()
+            _bookkeeping(pulse_worker)(name=self.worker, started_at=began)
+            if self.stopping.wait(PULSE_S):
+                break
+        _bookkeeping(forget_worker)(name=self.worker)
+        connection.close()
+
+
+@worker_ready.connect
+def begin_pulse(sender: Any, **_: Any) -> None:
+    pulse = Pulse(sender.hostname)
+    pulse.start()
+
+    def end_pulse(**_: Any) -> None:
+        pulse.stopping.set()
+        pulse.join()
+
+    worker_shutdown.connect(end_pulse, weak=False)

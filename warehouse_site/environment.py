@@ -80,6 +80,10 @@ class Environment:
         """A comma-separated list."""
         return self._read(name, default, meaning, lambda text: [part.strip() for part in text.split(",") if part])
 
+    def hours(self, name: str, default: str, meaning: str) -> tuple[int, int] | None:
+        """A span of the day such as `22-6`, from the beginning of one hour to that of the other; empty: None."""
+        return self._read(name, default, meaning, lambda text: _hours(text) if text else None)
+
     def _read(self, name: str, default: str, meaning: str, parse: Callable[[str], T]) -> T:
         self.variables.append(Variable(name, default, meaning))
         value = self._values.get(name, "")
@@ -100,6 +104,17 @@ def _origin(text: str) -> str:
     if parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
         raise ValueError("only a scheme, a host and a port are expected: the store is served at the root of its origin")
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def _hours(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    try:
+        begin, end = _within(_whole(first.strip()), 0, 23), _within(_whole(last.strip()), 0, 24)
+    except ValueError:
+        begin = end = 0
+    if begin == end:
+        raise ValueError("two hours of the day are expected, such as 22-6")
+    return begin, end
 
 
 def _whole(text: str) -> int:

@@ -39,6 +39,9 @@ BY_PLACE: dict[str, object] = {
     "AuditEntry.target": "",
     "AuditEntry.count": 1,
     "SignInRequest.key": "whk_7_…",
+    "UsageHistory.step": 60,
+    "Task.name": "buckets.tasks.collect_outbox",
+    "Task.result": {"uploads_ended": 0, "tombstoned": 12, "dropped": 3},
 }
 """Where a field's name alone says too little: by `Component.field`."""
 
@@ -49,6 +52,7 @@ BY_NAME: dict[str, object] = {
     "alg": "RS256",
     "api_key": 7,
     "api_key_name": "camera",
+    "beat": "alive",
     "bucket": "photos",
     "check_error": "",
     "chunk_size": 83886080,
@@ -62,6 +66,7 @@ BY_NAME: dict[str, object] = {
     "description": "The camera in the hall",
     "detail": "",
     "e": "AQAB",
+    "error": "",
     "etag": "0192f7a46f5e7c3a9d412f4b8c6d1e90",
     "expires_in": 300,
     "first": "0000000001020000",
@@ -96,17 +101,21 @@ BY_NAME: dict[str, object] = {
     "request_id": "5f1c",
     "refresh": "eyJhbGciOiJSUzI1NiIs…",
     "replication": 1,
+    "schedule": "every 10 s",
     "server_status": "online",
     "size": 48213,
     "status": "ok",
     "stray_volumes": [],
     "target": "photos/2026/cat.jpg",
+    "task": "buckets.tasks.collect_outbox",
+    "tasks_failed": [],
     "to": "photos/2026/cat.jpg",
     "to_prefix": "photos/2026/",
     "url": _READ_URL,
     "urls": [_READ_URL],
     "use": "sig",
     "version": "1",
+    "worker": "alive",
 }
 """By the field's name, where its type can hold it."""
 

@@ -38,6 +38,10 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "key_id": {"description": "The API key's number."},
     "server_id": {"description": "The volume server's id."},
     "share_id": {"description": "The share's number."},
+    "task": {
+        "description": "The task's name, as `tasks` lists it.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.]{1,100}$"},
+    },
     "upload_id": {"description": "The upload's id."},
     "volume_id": {
         "description": "The volume's number.",

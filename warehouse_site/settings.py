@@ -135,6 +135,37 @@ WAREHOUSE_AUDIT_DAYS: Final = _env.number(
     "WAREHOUSE_AUDIT_DAYS", "90", "How long the audit trail is kept.", least=1, most=36_500
 )
 
+WAREHOUSE_COMPACT_GARBAGE: Final = _env.number(
+    "WAREHOUSE_COMPACT_GARBAGE",
+    "30",
+    "Percent of a volume that must be garbage for the worker to compact it; 0: never by itself.",
+    least=0,
+    most=100,
+)
+WAREHOUSE_COMPACT_HOURS: Final = _env.hours(
+    "WAREHOUSE_COMPACT_HOURS",
+    "",
+    "Hours of the day (UTC) in which the worker begins compactions, such as `22-6`; empty: all.",
+)
+WAREHOUSE_COMPACT_RATE: Final = _env.size(
+    "WAREHOUSE_COMPACT_RATE",
+    "32MiB",
+    "What a compaction that the worker began copies in a second at the most; 0: as fast as it goes.",
+    least=0,
+    most=TIB,
+)
+WAREHOUSE_SCRUB_DAYS: Final = _env.number(
+    "WAREHOUSE_SCRUB_DAYS",
+    "7",
+    "Within how many days servers scrub each volume (their `--scrub-days`); what is a day late, the worker asks for. "
+    "0: it does not look.",
+    least=0,
+    most=3650,
+)
+WAREHOUSE_SHARE_DAYS: Final = _env.number(
+    "WAREHOUSE_SHARE_DAYS", "30", "How long ended shares are kept and shown.", least=0, most=36_500
+)
+
 # --- What the store leans on --------------------------------------------------------------------------------------
 
 DATABASE_URL: Final = _env.text(
@@ -378,7 +409,9 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "warehouse_site.openapi.finish"],
     "ENUM_NAME_OVERRIDES": {  # several things have a `state`
         "JobStateEnum": "volumes.models.JobState",
+        "ServerStatusEnum": ["online", "offline", "draining", "maintenance"],
         "ShareStateEnum": "buckets.models.Share.State",
+        "TaskStatusEnum": ["waiting", "running", "done", "failed", "lost"],
     },
 }
 
@@ -412,9 +445,14 @@ else:
         "polling_interval": 0.2,
     }
 # A message only wakes a task up; its work stands in the database. One that waited past its period is dropped.
-CELERY_BEAT_SCHEDULE = {
+CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "check-servers": {"task": "volumes.tasks.check_servers", "schedule": 5.0, "options": {"expires": 5}},
     "prune-audit": {"task": "keys.tasks.prune_audit", "schedule": 3600.0, "options": {"expires": 3600}},
     "collect-outbox": {"task": "buckets.tasks.collect_outbox", "schedule": 10.0, "options": {"expires": 10}},
+    "compact-garbage": {"task": "volumes.tasks.compact_garbage", "schedule": 60.0, "options": {"expires": 60}},
+    "watch-scrubs": {"task": "volumes.tasks.watch_scrubs", "schedule": 600.0, "options": {"expires": 600}},
+    "sample-usage": {"task": "buckets.tasks.sample_usage", "schedule": 60.0, "options": {"expires": 60}},
+    "thin-usage": {"task": "buckets.tasks.thin_usage", "schedule": 3600.0, "options": {"expires": 3600}},
+    "forget-shares": {"task": "buckets.tasks.forget_shares", "schedule": 3600.0, "options": {"expires": 3600}},
     "delete-buckets": {"task": "buckets.tasks.delete_buckets", "schedule": 10.0, "options": {"expires": 10}},
 }

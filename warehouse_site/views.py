@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
+from volumes.background import UNKNOWN, BackgroundHealth, background_health
 from volumes.selectors import count_online_servers
 from warehouse_site import openapi
 
@@ -24,7 +25,7 @@ class ApiRoot(APIView):
     """The collections of this API."""
 
     permission_classes = (AllowAny,)
-    NAMES = ("buckets", "shares", "keys", "servers", "volumes", "usage", "health")
+    NAMES = ("buckets", "shares", "keys", "servers", "volumes", "tasks", "usage", "health")
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> Response:
@@ -48,10 +49,24 @@ class HealthSerializer(serializers.Serializer[dict[str, object]]):
     status = serializers.CharField(help_text="`ok` or `unavailable`")
     database = serializers.CharField(help_text="`ok` or `unavailable`")
     servers_online = serializers.IntegerField(help_text="Volume servers heard of in the last seconds.")
+    worker = serializers.CharField(
+        help_text="`alive`; `silent`: it was not heard for a minute; `none`: there is none, or it was stopped"
+    )
+    beat = serializers.CharField(help_text="The same of what has the scheduled tasks run.")
+    tasks_failed = serializers.ListField(
+        child=serializers.CharField(), help_text="Background tasks whose last run failed or was lost."
+    )
+    scrubs_overdue = serializers.IntegerField(
+        allow_null=True, help_text="Copies of volumes that were not scrubbed in time; null: nobody has looked yet."
+    )
 
 
 class Health(APIView):
-    """Whether the master can work: 200, or 503 when its database does not answer."""
+    """Whether the master can work: 200, or 503 when its database does not answer.
+
+    Objects are read and written without a worker, too: that there is none, or that a task failed, makes no store
+    unhealthy. It is told beside.
+    """
 
     permission_classes = (AllowAny,)
     authentication_classes = ()
@@ -60,6 +75,19 @@ class Health(APIView):
     def get(self, request: Request) -> Response:
         try:
             online = count_online_servers()
+            background = background_health()
         except DatabaseError:
-            return Response({"status": "unavailable", "database": "unavailable", "servers_online": 0}, status=503)
-        return Response({"status": "ok", "database": "ok", "servers_online": online})
+            return Response(_health("unavailable", 0, UNKNOWN), status=503)
+        return Response(_health("ok", online, background))
+
+
+def _health(status: str, online: int, background: BackgroundHealth) -> dict[str, object]:
+    return {
+        "status": status,
+        "database": status,
+        "servers_online": online,
+        "worker": background.worker,
+        "beat": background.beat,
+        "tasks_failed": background.failed,
+        "scrubs_overdue": background.scrubs_overdue,
+    }

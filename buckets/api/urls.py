@@ -1,6 +1,6 @@
 from django.urls import path, register_converter
 
-from buckets.api import content, group_views, share_views, views
+from buckets.api import content, group_views, share_views, usage_views, views
 from buckets.api.converters import BucketConverter, KeyConverter
 
 register_converter(BucketConverter, "bucket")
@@ -22,5 +22,7 @@ urlpatterns = [
     path("buckets/<bucket:bucket>/delete", views.DeleteObjects.as_view(), name="delete-objects"),
     path("shares", share_views.Shares.as_view(), name="shares"),
     path("shares/<int:share_id>", share_views.ShareDetail.as_view(), name="share-detail"),
+    path("usage", usage_views.Usage.as_view(), name="usage"),
+    path("usage/history", usage_views.UsageHistory.as_view(), name="usage-history"),
     path("uploads/<uuid:upload_id>", views.UploadDetail.as_view(), name="upload"),
 ]

@@ -1,10 +1,12 @@
 """Making, changing and ending shares. Who may is asked by the caller; what a share may then do, at each use."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
+from django.conf import settings
 from django.db import transaction
+from django.db.models import F, Q
 from django.utils import timezone
 
 from buckets.errors import ShareRevoked, ShareUnknown
@@ -22,6 +24,7 @@ from keys.services.keys import UNSET, Unset
 
 MAX_DOWNLOADS: Final = 1_000_000_000
 MAX_PASSWORD_CHARS: Final = 256
+FORGOTTEN_AT_ONCE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,25 @@ def revoke_share(*, share_id: int) -> Share:
         share.save(update_fields=("revoked_at",))
         record(Action.SHARE_REVOKE, bucket=share.bucket.name, target=share.key, share=share.pk)
     return share
+
+
+def forget_ended_shares(*, now: datetime | None = None) -> int:
+    """Deletes shares that have been over for WAREHOUSE_SHARE_DAYS; how many went.
+
+    Their links are unknown from then on. In small commits, each of which judges the rows anew: a share that was given
+    a later end meanwhile stays. May run twice or be cut off.
+    """
+    before = (now or timezone.now()) - timedelta(days=settings.WAREHOUSE_SHARE_DAYS)
+    used_up = Q(max_downloads__isnull=False, download_count__gte=F("max_downloads"), last_used_at__lt=before)
+    over = Share.objects.filter(Q(revoked_at__lt=before) | Q(expires_at__lt=before) | used_up)
+    forgotten = 0
+    while ids := list(over.order_by("pk").values_list("pk", flat=True)[:FORGOTTEN_AT_ONCE]):
+        with transaction.atomic():
+            deleted, _ = over.filter(pk__in=ids).delete()
+            if deleted:
+                record(Action.SHARE_FORGET, shares=deleted)
+        forgotten += deleted
+    return forgotten
 
 
 def _locked(share_id: int) -> Share:

@@ -1,4 +1,4 @@
-"""Servers, volumes and usage: reading for keys with VOLUMES_READ, upkeep for those with VOLUMES_MANAGE."""
+"""Servers and volumes: reading for keys with VOLUMES_READ, upkeep for those with VOLUMES_MANAGE."""
 
 from uuid import UUID
 
@@ -15,7 +15,6 @@ from volumes.api.serializers import (
     CompactSerializer,
     ServerListSerializer,
     ServerSerializer,
-    UsageSerializer,
     VolumeListSerializer,
     VolumeQuerySerializer,
     VolumeSerializer,
@@ -124,14 +123,6 @@ class VolumeScrub(ManagersView):
     def post(self, request: Request, volume_id: int) -> Response:
         start_scrub(volume_id=volume_id)
         return _volume(volume_id, status=202)
-
-
-class Usage(ReadersView):
-    """Space and counts of the whole store."""
-
-    @extend_schema(responses=UsageSerializer)
-    def get(self, request: Request) -> Response:
-        return Response(UsageSerializer(selectors.totals()).data)
 
 
 def _volume(volume_id: int, *, status: int = 200) -> Response:

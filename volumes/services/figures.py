@@ -29,7 +29,7 @@ _FIGURES = (
     "damaged_count",
 )
 """What is called alike in a report and in a row."""
-_KEPT = (*_FIGURES, "compaction", "scrub", "scrubbed_at")
+_KEPT = (*_FIGURES, "compaction", "scrub", "scrubbed_at", "compacted_at", "kept_garbage_bytes")
 _BATCH = 100
 FULL_PER_MILLE = 999
 """Of WAREHOUSE_VOLUME_SIZE; what is left would be tried in vain for most needles."""
@@ -107,6 +107,9 @@ def _take_over(replica: Replica, figures: Figures | None, now: datetime) -> bool
     if all(getattr(replica, name) == value for name, value in told.items()):
         return False
     _tell(replica, figures)
+    if figures.revision > replica.revision:
+        # What is garbage now is what a compaction keeps.
+        replica.compacted_at, replica.kept_garbage_bytes = now, figures.garbage_bytes
     for name, value in told.items():
         setattr(replica, name, value)
     replica.reported_at = now

@@ -33,13 +33,14 @@ from volumes.reports import Registration, ServerReport
 from volumes.services import placement
 from volumes.services.figures import CreateVolume, record_figures, volumes_to_make
 from volumes.services.store import current_store, note_behind
+from volumes.traffic import add_traffic
 
 log = logging.getLogger(__name__)
 
 REVOKED_MARGIN = timedelta(minutes=5)
 """How much longer than any URL lives the revoked keys are told."""
 
-_REPORTED = ("capacity_bytes", "free_bytes", "used_bytes", "last_seen_at", "proven", "stray_volumes")
+_REPORTED = ("capacity_bytes", "free_bytes", "used_bytes", "last_seen_at", "proven", "stray_volumes", "traffic")
 """What a report changes in a server's row; an operator may change the rest at the same time."""
 
 
@@ -174,6 +175,8 @@ def set_admin_state(*, server_id: UUID, admin_state: str) -> None:
 def _take_report(*, server: Server, report: ServerReport, store: Store, now: datetime) -> Orders:
     """Records the volumes and gives the orders; ``server`` is changed and left to the caller to save."""
     recorded = record_figures(server=server, volumes=report.volumes, now=now)
+    if report.traffic is not None:
+        server.traffic = add_traffic(server.traffic, instance=report.instance, told=report.traffic)
     strays = list(recorded.strays)
     if strays and strays != server.stray_volumes:
         log.error("server %s holds volumes that are not assigned to it, they are not used: %s", server.pk, strays)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import NoReturn
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
@@ -60,12 +61,13 @@ def start_compaction(*, volume_id: int, rate_bytes: int = 0, drop_damage: bool =
     return figures
 
 
-def start_scrub(*, volume_id: int) -> Figures:
+def start_scrub(*, volume_id: int, server_id: UUID | None = None) -> Figures:
     """Has the server of a volume check every record of it now, or as soon as another scrub there has ended.
 
-    Gives the volume's figures, and records them. Raises VolumeNotFound, ServerOffline, VolumeServerError, VolumeBusy.
+    ``server_id``: whose copy; None: the primary one. Gives the volume's figures, and records them. Raises
+    VolumeNotFound, ServerOffline, VolumeServerError, VolumeBusy.
     """
-    replica = _primary(volume_id)
+    replica = _primary(volume_id) if server_id is None else _copy(volume_id, server=server_id)
     try:
         figures = client.scrub(replica.server, volume_id)
     except VolumeServerError as error:
@@ -121,7 +123,12 @@ def tombstones_kept_for() -> timedelta:
 
 def _primary(volume_id: int) -> Replica:
     """The copy that takes the writes. Raises VolumeNotFound, ServerOffline."""
-    replica = Replica.objects.select_related("server").filter(volume=volume_id, role=Replica.Role.PRIMARY).first()
+    return _copy(volume_id, role=Replica.Role.PRIMARY)
+
+
+def _copy(volume_id: int, **which: object) -> Replica:
+    """Raises VolumeNotFound, ServerOffline."""
+    replica = Replica.objects.select_related("server").filter(volume=volume_id, **which).first()
     if replica is None:
         raise VolumeNotFound(f"There is no volume {volume_id}.")
     if not replica.server.is_alive():

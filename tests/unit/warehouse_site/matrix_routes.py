@@ -130,6 +130,7 @@ def values(world: World, at: Target) -> dict[str, Callable[[], object]]:
         "refresh": lambda: issue_tokens(key=world.weak.key).refresh,
         "server_id": lambda: world.lab.server.pk,
         "volume_id": lambda: world.lab.volume.pk,
+        "task": lambda: "volumes.tasks.check_servers",
     }
 
 
@@ -162,7 +163,11 @@ ROUTES = (
     Route("volume", "GET", in_store(Permission.VOLUMES_READ)),
     Route("volume-compact", "POST", in_store(Permission.VOLUMES_MANAGE), status=202, body={}),
     Route("volume-scrub", "POST", in_store(Permission.VOLUMES_MANAGE), status=202),
+    Route("tasks", "GET", in_store(Permission.VOLUMES_READ)),
+    Route("task", "GET", in_store(Permission.VOLUMES_READ)),
+    Route("task-run", "POST", in_store(Permission.ADMIN), status=202),
     Route("usage", "GET", in_store(Permission.VOLUMES_READ)),
+    Route("usage-history", "GET", in_store(Permission.VOLUMES_READ)),
     # --- buckets ---
     Route(
         "buckets",

@@ -30,7 +30,16 @@ def test_pages_load_nothing_from_elsewhere(client: Client, db: None, page: str) 
 
 def test_health(client: Client, db: None) -> None:
     response = client.get("/api/v1/health")
-    assert (response.status_code, response.json()) == (200, {"status": "ok", "database": "ok", "servers_online": 0})
+    assert response.status_code == 200  # a store works without a worker
+    assert response.json() == {
+        "status": "ok",
+        "database": "ok",
+        "servers_online": 0,
+        "worker": "none",
+        "beat": "none",
+        "tasks_failed": [],
+        "scrubs_overdue": None,
+    }
 
 
 def test_health_without_a_database(client: Client, db: None, monkeypatch: pytest.MonkeyPatch) -> None:

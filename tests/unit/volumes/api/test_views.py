@@ -162,28 +162,6 @@ def test_a_volume_with_its_replicas(reader: APIClient) -> None:
     assert (secondary["node"], secondary["server_status"], secondary["state"]) == ("b", "offline", "expected")
 
 
-def test_usage_adds_up(reader: APIClient) -> None:
-    one = make_server(capacity_bytes=100, free_bytes=40)
-    make_server(capacity_bytes=1000, free_bytes=400, last_seen_at=None)
-    for _ in range(2):
-        make_volume(one, replica={"size_bytes": 10, "garbage_bytes": 2, "live_count": 3, "damaged_count": 1})
-    assert reader.get("/api/v1/usage").json() == {
-        "servers": 2,
-        "servers_online": 1,
-        "capacity_bytes": 100,
-        "free_bytes": 40,
-        "volumes": 2,
-        "used_bytes": 20,
-        "garbage_bytes": 4,
-        "live_count": 6,
-        "damaged_count": 2,
-    }
-
-
-def test_usage_of_an_empty_store(reader: APIClient) -> None:
-    assert set(reader.get("/api/v1/usage").json().values()) == {0}
-
-
 @pytest.fixture
 def volume(fake_server: FakeVolumeServer) -> Volume:
     """A volume on a server that answers."""
