@@ -52,6 +52,11 @@ class BackgroundHealth:
     scrubs_overdue: int | None
     """Copies of volumes that were not scrubbed in time; None: nobody has looked yet."""
 
+    @property
+    def is_in_trouble(self) -> bool:
+        """Whether somebody should look. A store without a worker is none that lost one."""
+        return "silent" in {self.worker, self.beat} or bool(self.failed)
+
 
 UNKNOWN = BackgroundHealth(worker="unknown", beat="unknown", failed=(), scrubs_overdue=None)
 """What is told while nobody can be asked."""

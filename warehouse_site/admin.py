@@ -7,6 +7,7 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 from keys.forms import AdminSignInForm
+from volumes.background import background_health
 from volumes.selectors import totals
 
 _APPS = ("buckets", "keys", "volumes")
@@ -31,7 +32,8 @@ class WarehouseAdminSite(admin.AdminSite):
         return sorted(apps, key=lambda app: (_place(app["app_label"]), app["name"]))
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        return super().index(request, {"store": totals(), **(extra_context or {})})
+        shown = {"store": totals(), "background": background_health()}
+        return super().index(request, shown | (extra_context or {}))
 
 
 def _place(app_label: str) -> int:

@@ -7,11 +7,12 @@ acknowledgements, so a message is never more than a wake-up call: tasks find the
 import logging.config
 import os
 import threading
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from celery import Celery, states
+from celery import Celery, Task, states
 from celery.signals import (
     beat_init,
     before_task_publish,
@@ -30,7 +31,55 @@ from keys.services import acting
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "warehouse_site.settings")
 
-app = Celery("warehouse")
+
+class OneAtATime(Task):
+    """A task of which one run at a time goes on in each worker.
+
+    A run takes a thread. Without this, one that takes longer than its period would have them all soon, and nothing else
+    would get on. A run that finds another one is over at once and leaves no trace: what it would have done, the
+    other does, or the next. A run that hangs is waited for no longer than its time limit.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.request.called_directly:
+            return super().__call__(*args, **kwargs)
+        return self.run(*args, **kwargs) if _runs.is_of(self.name, self.request.id) else None
+
+
+class Runs:
+    """Which run of each task goes on in this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._going: dict[str, tuple[str, float]] = {}
+        """By the task's name: the run's id, and until when (monotonic seconds) it keeps others away."""
+
+    def begin(self, name: str, run_id: str, limit_s: float) -> bool:
+        """Whether this run may go on."""
+        now_s = time.monotonic()
+        with self._lock:
+            if name in self._going and self._going[name][1] > now_s:
+                return False
+            self._going[name] = run_id, now_s + limit_s
+            return True
+
+    def is_of(self, name: str, run_id: str | None) -> bool:
+        """Whether it is this run that goes on."""
+        with self._lock:
+            return name in self._going and self._going[name][0] == run_id
+
+    def end(self, name: str, run_id: str) -> bool:
+        """Whether it was this run that went on."""
+        with self._lock:
+            if name not in self._going or self._going[name][0] != run_id:
+                return False
+            del self._going[name]
+            return True
+
+
+_runs = Runs()
+
+app = Celery("warehouse", task_cls=OneAtATime)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
@@ -82,7 +131,8 @@ def keep_begin(task_id: str, task: Any, **_: Any) -> None:
     from volumes.services.background import begin_run
 
     limit_s = task.time_limit or settings.CELERY_TASK_TIME_LIMIT
-    begin_run(name=task.name, run_id=task_id, limit_s=limit_s, is_scheduled=bool(task.request.get(SCHEDULED)))
+    if _runs.begin(task.name, task_id, limit_s):
+        begin_run(name=task.name, run_id=task_id, limit_s=limit_s, is_scheduled=bool(task.request.get(SCHEDULED)))
 
 
 @task_postrun.connect(weak=False)
@@ -90,6 +140,8 @@ def keep_begin(task_id: str, task: Any, **_: Any) -> None:
 def keep_end(task_id: str, task: Any, retval: Any, state: str, **_: Any) -> None:
     from volumes.services.background import end_run
 
+    if not _runs.end(task.name, task_id):
+        return
     if state == states.FAILURE and isinstance(retval, BaseException):
         end_run(name=task.name, run_id=task_id, error=retval)
     else:

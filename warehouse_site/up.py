@@ -163,7 +163,7 @@ class Running:
             )
         if self.plan.worker:
             empty_broker()
-            self._start("worker", _celery("worker", "--pool", "threads", "--concurrency", "4", "--without-gossip"))
+            self._start("worker", _celery("worker", "--pool", "threads", "--concurrency", "8", "--without-gossip"))
             self._start("beat", _celery("beat", "--pidfile", "", "--schedule", str(settings.BROKER_FOLDER / "beat")))
         ready = self._wait(lambda: _servers_registered(self.plan, began) and _lease_possible(self.plan))
         connections.close_all()

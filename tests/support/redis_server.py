@@ -1,6 +1,7 @@
 """A throw-away Redis server."""
 
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,15 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/{database}"
 
     def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def restart(self, *, how: int = signal.SIGTERM) -> None:
+        """Ends it, with all that it holds, and starts it again at the same port."""
+        stop(self.process, how)
+        self._start()
+
+    def _start(self) -> None:
         binary = program("redis-server")
         assert binary, "redis-server is not installed"
         self.process = start(
@@ -35,7 +45,6 @@ class RedisServer:
             log=self.directory / "log",
         )  # fmt: skip
         wait_until(self._answers, what="Redis")
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

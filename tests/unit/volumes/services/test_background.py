@@ -18,6 +18,7 @@ from volumes.errors import ServerUnreachable, TaskNotQueued, TaskUnknown
 from volumes.models import BackgroundTask, Worker
 from volumes.services import background, checks
 from volumes.services.background import begin_run, end_run, expect_tasks, forget_worker, pulse_worker, run_now
+from warehouse_site.celery import Runs
 
 pytestmark = pytest.mark.django_db
 
@@ -157,6 +158,33 @@ class TestSignals:
         monkeypatch.setattr(checks, "check_servers", fail)
         tasks.check_servers.apply()
         assert (row().status, row().error) == ("failed", "ServerUnreachable: gone")
+
+    def test_one_run_at_a_time_goes_on_in_a_worker(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls: list[Any] = []
+
+        def ask() -> checks.CheckResult:
+            calls.append(None)
+            if len(calls) == 1:
+                second = tasks.check_servers.apply()  # as if in another thread
+                assert (second.state, second.result) == ("SUCCESS", None)
+                assert (row().status, row().runs) == ("running", 1)
+            return checks.CheckResult(answered=1, failed=0)
+
+        monkeypatch.setattr(checks, "check_servers", ask)
+        tasks.check_servers.apply()
+        assert (len(calls), row().status, row().runs) == (1, "done", 1)
+        tasks.check_servers.apply()
+        assert (len(calls), row().runs) == (2, 2)
+
+    def test_one_that_hangs_is_not_waited_for_beyond_its_time(self) -> None:
+        runs = Runs()
+        assert runs.begin("t", "1", 0.0)
+        assert runs.begin("t", "2", 90.0)
+        assert not runs.begin("t", "3", 90.0)
+        assert not runs.end("t", "1")  # it ends after all, and ends nothing of the other's
+        assert runs.is_of("t", "2")
+        assert runs.end("t", "2")
+        assert runs.begin("t", "3", 90.0)
 
     def test_a_database_that_is_away_keeps_no_task_from_its_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(**_: object) -> None:
