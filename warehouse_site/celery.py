@@ -32,7 +32,7 @@ from keys.services import acting
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "warehouse_site.settings")
 
 
-class OneAtATime(Task):
+class OneAtATime(Task):  # type: ignore[type-arg]  # generic in its stubs alone
     """A task of which one run at a time goes on in each worker.
 
     A run takes a thread. Without this, one that takes longer than its period would have them all soon, and nothing else

@@ -107,7 +107,7 @@ def _take_over(replica: Replica, figures: Figures | None, now: datetime) -> bool
     if all(getattr(replica, name) == value for name, value in told.items()):
         return False
     _tell(replica, figures)
-    if figures.revision > replica.revision:
+    if figures.revision > replica.revision and replica.state != Replica.State.EXPECTED:
         # What is garbage now is what a compaction keeps.
         replica.compacted_at, replica.kept_garbage_bytes = now, figures.garbage_bytes
     for name, value in told.items():

@@ -174,6 +174,12 @@ class TestCompaction:
         Server.objects.update(last_seen_at=now + timedelta(hours=2))
         assert compact_garbage(now=now + timedelta(hours=2)).due == 1
 
+    def test_a_new_volume_was_never_compacted(self, server: Server, fake_server: FakeVolumeServer) -> None:
+        volume = make_volume(server, state="creating", replica={"state": "expected", "reported_at": None})
+        told = [parse_figures(figures(volume.pk, revision=1))]
+        record_figures(server=server, volumes=told, now=timezone.now())
+        assert (volume.replicas.get().revision, volume.replicas.get().compacted_at) == (1, None)
+
     def test_what_a_compaction_has_to_keep_is_no_reason_for_another(
         self, server: Server, fake_server: FakeVolumeServer
     ) -> None:
