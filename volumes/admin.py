@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, table, when, with_dot
 from keys.errors import WarehouseError
 from volumes import selectors
-from volumes.background import next_run_at, schedule_text
+from volumes.background import figures_text, next_run_at, schedule_text
 from volumes.models import BackgroundTask, JobState, Replica, Server, Store, Volume, Worker
 from volumes.owners import owner_text, owners_of
 from volumes.services import placement
@@ -496,8 +496,7 @@ class BackgroundTaskAdmin(ShownOnly):
 
     @admin.display(description="figures")
     def figures(self, task: BackgroundTask) -> str:
-        told = task.result if isinstance(task.result, dict) else {}
-        return ", ".join(f"{name} {value}" for name, value in told.items()) or "-"
+        return figures_text(task.result)
 
     @admin.display(description="error")
     def trouble(self, task: BackgroundTask) -> str:

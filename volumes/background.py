@@ -104,6 +104,12 @@ def schedule_text(name: str) -> str:
     return " and ".join(_words(entry["schedule"]) for entry in _entries(name))
 
 
+def figures_text(result: Any) -> str:
+    """A task's figures in one line, in the order of their names; `-` where there are none."""
+    told = result if isinstance(result, Mapping) else {}
+    return ", ".join(f"{name} {told[name]}" for name in sorted(told)) or "-"
+
+
 def next_run_at(task: BackgroundTask) -> datetime | None:
     """When beat has the task run next, as far as its last start tells; None: never, or it is not known yet."""
     if task.scheduled_at is None:

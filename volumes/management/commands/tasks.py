@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 
-from volumes.background import TaskStatus, background_health, list_tasks
+from volumes.background import TaskStatus, background_health, figures_text, list_tasks
 
 _HEADS = ("task", "status", "last start", "took", "next run", "runs", "failed", "lost", "figures")
 
@@ -37,7 +37,6 @@ class Command(BaseCommand):
 
 
 def _row(task: TaskStatus) -> tuple[str, ...]:
-    figures = task.result if isinstance(task.result, dict) else {}
     return (
         task.name,
         task.status,
@@ -47,7 +46,7 @@ def _row(task: TaskStatus) -> tuple[str, ...]:
         str(task.runs),
         str(task.failures),
         str(task.losses),
-        ", ".join(f"{name} {value}" for name, value in figures.items()) or "-",
+        figures_text(task.result),
     )
 
 
