@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MASTER_TESTS := $(wildcard tests/unit/keys tests/unit/volumes tests/unit/buckets tests/unit/warehouse_site)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-postgres crash chaos fuzz check lint format types imports bench bench-engine bench-compare bench-master docs lock clean
+.PHONY: help setup up demo test test-postgres crash chaos fuzz check lint format types imports bench bench-engine bench-compare bench-master bench-proof docs lock clean
 
 help: ## Show what there is
 	@echo 'Warehouse, a self-hosted object store. make TARGET, and TARGET is one of:'
@@ -115,6 +115,9 @@ bench-engine: $(DEV) ## The volume engine's figures, against nginx, dd, cp and t
 
 bench-master: $(DEV) ## The master's figures on SQLite and PostgreSQL, at 10 thousand and 1 million objects
 	@$(BIN)/python -m bench master --seconds 2 $(ARGS)
+
+bench-proof: $(DEV) ## Seconds that fsck and the sweep take for a million needles
+	@$(BIN)/python -m bench proof $(ARGS)
 
 # SeaweedFS is measured beside ours and is no part of it: it gets an environment of its own.
 SEAWEEDFS := build/seaweedfs

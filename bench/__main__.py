@@ -1,7 +1,7 @@
-"""`make bench`, `make bench-engine`, `make bench-compare`, `make bench-master`: prints tables of figures.
+"""`make bench`, `make bench-engine`, `-compare`, `-master`, `-proof`: prints tables of figures.
 
-python -m bench [store|engine|compare|master] [--rounds N] [--seconds S] [--large-bytes B] [--objects N] [--only NAME]
-                [--directory DIR]
+python -m bench [store|engine|compare|master|proof] [--rounds N] [--seconds S] [--large-bytes B] [--objects N]
+                [--only NAME] [--directory DIR]
 
 Everything happens in a temporary directory, on free ports of the loopback interface.
 """
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import compare, engine, figures, index, machine, master, replication, servers
+from bench import compare, engine, figures, index, machine, master, proof, replication, servers
 from bench.table import HEADER, Effort, Figure
 
 Rows = Callable[[Path, Effort], list[Figure]]
@@ -44,6 +44,10 @@ TABLES: dict[str, dict[str, Rows]] = {
     "master": {
         "sqlite": master.on_sqlite,
         "postgresql": master.on_postgresql,
+    },
+    "proof": {
+        "sqlite": proof.on_sqlite,
+        "postgresql": proof.on_postgresql,
     },
 }
 TITLES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}

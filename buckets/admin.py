@@ -17,16 +17,18 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
-from buckets.models import Bucket, Chunk, Object, Outbox, Share, Upload, UsageSample
+from buckets.models import Bucket, Chunk, Object, Orphan, Outbox, Proof, Share, Sweep, Upload, UsageSample
 from buckets.names import successor
 from buckets.selectors import Counts, shares_in, wrong_counts
 from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, delete_buckets, update_bucket
 from buckets.services.deletion import close_bucket
+from buckets.services.fsck import verdict
 from buckets.services.objects import delete_objects, delete_objects_of, empty_bucket, update_object
 from buckets.services.outbox import collect_outbox
+from buckets.services.proofs import ask_for_proof
 from buckets.services.shares import revoke_share
 from buckets.services.uploads import abort_upload, expire_uploads
-from buckets.tasks import wake_deletion
+from buckets.tasks import wake_deletion, wake_proofs
 from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, table, when, with_dot
 from keys.errors import WarehouseError
 from keys.models import ApiKey, Grant
@@ -35,6 +37,8 @@ from keys.printable import printable
 _SETTINGS = ("visibility", "replication", "chunk_size", "quota_bytes", "quota_objects", "cors_origins")
 CHUNKS_SHOWN = 50
 """Chunks on the page of an object or an upload; the list of chunks has the others."""
+FINDINGS_SHOWN = 200
+"""On the page of a check."""
 BUCKETS_SHOWN = 30
 """Buckets offered by the filter of a list; a search for `bucket/…` leads to any of them."""
 OBJECTS_SEARCHED = 1000
@@ -763,6 +767,163 @@ class OutboxAdmin(ShownOnly):
     def collect(self, request: HttpRequest, queryset: QuerySet[Outbox]) -> None:
         collected = collect_outbox()
         self.message_user(request, f"{collected.tombstoned} needles tombstoned, {collected.dropped} rows forgotten.")
+
+
+@admin.register(Proof)
+class ProofAdmin(ShownOnly):
+    help_text = (
+        "Checks of the whole store: is every chunk where it should be, and does every needle belong to something?"
+    )
+    list_display = ("asked_at", "scope", "standing", "outcome", "volume_count", "needles", "ended")
+    list_filter = ("state", "deep")
+    sortable_by = ()
+    fieldsets = (
+        (None, {"fields": ("scope", "standing", "outcome")}),
+        ("Figures", {"fields": ("volume_count", "needle_count", "row_count")}),
+        ("When", {"fields": ("asked_at", "started_at", "ended_at")}),
+        ("Findings", {"fields": ("found",)}),
+    )
+    actions = ("check_now", "check_all_data")
+    unselected_actions = actions
+
+    @admin.display(description="what")
+    def scope(self, proof: Proof) -> str:
+        what = "the store" if proof.volume is None else f"volume {proof.volume}"
+        return f"{what}, all data" if proof.deep else what
+
+    @admin.display(description="state")
+    def standing(self, proof: Proof) -> SafeString:
+        if proof.state != Proof.State.DONE:
+            return with_dot("draining", proof.get_state_display())
+        return with_dot("online" if proof.is_sound else "offline", "sound" if proof.is_sound else "not sound")
+
+    @admin.display(description="verdict")
+    def outcome(self, proof: Proof) -> str:
+        return verdict(proof.counts)
+
+    @admin.display(description="needles")
+    def needles(self, proof: Proof) -> str:
+        return f"{proof.needle_count:,}"
+
+    @admin.display(description="ended")
+    def ended(self, proof: Proof) -> str:
+        return when(proof.ended_at)
+
+    @admin.display(description="findings")
+    def found(self, proof: Proof) -> SafeString | str:
+        shown = proof.findings[:FINDINGS_SHOWN]
+        rows = [
+            (
+                one["kind"],
+                one["volume"] or "",
+                one["server"],
+                one["needle"] or "",
+                "; ".join(f"{owner['bucket']}/{owner['key']} [{owner['chunk']}]" for owner in one["owners"]),
+                one["detail"],
+            )
+            for one in shown
+        ]
+        if not rows:
+            return "none"
+        more = len(proof.findings) - len(rows)
+        return format_html(
+            "{}{}",
+            table(("kind", "volume", "server", "needle", "of", "what is wrong"), rows),
+            f"and {more:,} more; manage.py fsck tells them all" if more else "",
+        )
+
+    @admin.action(description="Check the store now", permissions=["operate"])
+    def check_now(self, request: HttpRequest, queryset: QuerySet[Proof]) -> None:
+        self._ask(request, deep=False)
+
+    @admin.action(description="Check the store now, reading all data", permissions=["operate"])
+    def check_all_data(self, request: HttpRequest, queryset: QuerySet[Proof]) -> None:
+        self._ask(request, deep=True)
+
+    def _ask(self, request: HttpRequest, *, deep: bool) -> None:
+        proof = ask_for_proof(deep=deep)
+        wake_proofs()
+        self.message_user(request, f"{capfirst(str(proof))} is {proof.get_state_display()}; the worker does it.")
+
+
+@admin.register(Sweep)
+class SweepAdmin(ShownOnly):
+    help_text = "How many needles of each volume no row names, and how many of these were deleted."
+    list_display = ("in_volume", "listed", "live", "orphans", "deleted", "standing")
+    list_filter = ("held_back",)
+    list_select_related = ("volume",)
+    sortable_by = ()
+
+    @admin.display(description="volume")
+    def in_volume(self, sweep: Sweep) -> SafeString:
+        return link_to(sweep.volume)
+
+    @admin.display(description="listed")
+    def listed(self, sweep: Sweep) -> str:
+        return when(sweep.listed_at)
+
+    @admin.display(description="needles that live")
+    def live(self, sweep: Sweep) -> str:
+        return f"{sweep.live_count:,}"
+
+    @admin.display(description="orphans")
+    def orphans(self, sweep: Sweep) -> SafeString:
+        text = f"{sweep.orphan_count:,} ({filesizeformat(sweep.orphan_bytes)})"
+        return link_to_list(Orphan, text, volume__id__exact=sweep.volume_id)
+
+    @admin.display(description="deleted, ever")
+    def deleted(self, sweep: Sweep) -> str:
+        return f"{sweep.deleted_count:,} ({filesizeformat(sweep.deleted_bytes)})"
+
+    @admin.display(description="state")
+    def standing(self, sweep: Sweep) -> SafeString:
+        if sweep.held_back:
+            return with_dot(
+                "offline", "so many that they look like lost rows: manage.py sweep --delete, if they may go"
+            )
+        return with_dot("online", "swept")
+
+
+@admin.register(Orphan)
+class OrphanAdmin(ShownOnly):
+    help_text = "Needles that no row names, each since when; deleted when two listings far apart have seen them."
+    list_display = ("needle_hex", "in_volume", "human_size", "written", "first_seen", "last_seen")
+    list_select_related = ("volume",)
+    sortable_by = ()
+    search_fields = ("needle",)
+    search_help_text = "A needle's 16 hex digits."
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        return lookup == "volume__id__exact" or super().lookup_allowed(lookup, value, request)
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        if not search_term:
+            return queryset, False
+        return queryset.filter(needle=_needle(search_term) or 0), False
+
+    @admin.display(description="needle")
+    def needle_hex(self, orphan: Orphan) -> str:
+        return f"{orphan.needle:016x}"
+
+    @admin.display(description="volume")
+    def in_volume(self, orphan: Orphan) -> SafeString:
+        return link_to(orphan.volume)
+
+    @admin.display(description="size")
+    def human_size(self, orphan: Orphan) -> str:
+        return filesizeformat(orphan.size)
+
+    @admin.display(description="written")
+    def written(self, orphan: Orphan) -> str:
+        return when(orphan.appended_at)
+
+    @admin.display(description="first seen")
+    def first_seen(self, orphan: Orphan) -> str:
+        return when(orphan.first_seen_at)
+
+    @admin.display(description="last seen")
+    def last_seen(self, orphan: Orphan) -> str:
+        return when(orphan.last_seen_at)
 
 
 def _needle(text: str) -> int | None:

@@ -221,6 +221,8 @@ class Chunk(models.Model):
             models.CheckConstraint(condition=Q(size__gte=0), name="chunk_size_not_negative"),
             models.CheckConstraint(condition=Q(crc32__gte=0, crc32__lte=MAX_CRC32), name="chunk_crc32_in_32_bits"),
         ]
+        # Each volume is compared with what its servers have (`services.fsck`), without reading the others' rows.
+        indexes = [models.Index(fields=["volume", "needle"], name="chunk_in_volume")]
 
     def __str__(self) -> str:
         return f"{self.needle:016x}"
@@ -255,6 +257,122 @@ class Outbox(models.Model):
         indexes = [
             models.Index(fields=["volume", "not_before"], condition=Q(tombstoned_at__isnull=True), name="outbox_due"),
             models.Index(fields=["keep_until"], condition=Q(tombstoned_at__isnull=False), name="outbox_done"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.needle:016x}"
+
+
+class Proof(models.Model):
+    """One check of the store, or of one volume: every chunk row against every copy, every needle against the rows.
+
+    asked ──> running ──> done
+    """
+
+    class State(models.TextChoices):
+        ASKED = "asked", "asked for"
+        RUNNING = "running", "running"
+        DONE = "done", "done"
+
+    class Kind(models.TextChoices):
+        MISSING = "missing", "missing"
+        ORPHANED = "orphaned", "orphaned"
+        DIVERGENT = "divergent", "divergent"
+        UNKNOWN = "unknown", "unknown"
+        MISCOUNTED = "miscounted", "miscounted"
+
+    state = models.CharField(max_length=16, choices=State, default=State.ASKED)
+    deep = models.BooleanField(default=False, help_text="The servers read all data, not headers alone.")
+    volume = models.BigIntegerField(null=True, blank=True, help_text="This volume alone. Empty: all of them.")
+    asked_at = models.DateTimeField(default=timezone.now)
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    busy_until = models.DateTimeField(
+        null=True, blank=True, help_text="A worker is at it until then, or until it says that it is at it still."
+    )
+    done_to = models.BigIntegerField(default=0, help_text="Volumes up to this number are done with.")
+    volume_count = models.IntegerField(default=0, help_text="Volumes that are done with.")
+    needle_count = models.BigIntegerField(default=0, help_text="Needles of all copies, dead ones too.")
+    row_count = models.BigIntegerField(default=0, help_text="Chunk rows.")
+    missing = models.BigIntegerField(default=0)
+    orphaned = models.BigIntegerField(default=0)
+    divergent = models.BigIntegerField(default=0)
+    unknown = models.BigIntegerField(default=0)
+    miscounted = models.BigIntegerField(default=0)
+    findings = models.JSONField(default=list, blank=True, help_text="The first thousand.")
+
+    class Meta:
+        ordering = ("-pk",)
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=["asked", "running", "done"]), name="proof_state"),
+            models.CheckConstraint(
+                condition=Q(state="asked") | Q(started_at__isnull=False), name="proof_under_way_has_start"
+            ),
+            models.CheckConstraint(condition=~Q(state="done") | Q(ended_at__isnull=False), name="proof_done_has_end"),
+            models.CheckConstraint(
+                condition=Q(missing__gte=0, orphaned__gte=0, divergent__gte=0, unknown__gte=0, miscounted__gte=0),
+                name="proof_counts_not_negative",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"check {self.pk}"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How much of each kind was found."""
+        return {kind.value: getattr(self, kind.value) for kind in self.Kind}
+
+    @property
+    def is_sound(self) -> bool:
+        return not any(self.counts.values())
+
+
+class Sweep(models.Model):
+    """How the last whole listing of a volume ended, by which the sweep looks for orphans."""
+
+    volume = models.OneToOneField("volumes.Volume", on_delete=models.CASCADE, related_name="+", primary_key=True)
+    listed_at = models.DateTimeField(help_text="When that listing began.")
+    live_count = models.BigIntegerField(default=0, help_text="Needles that live.")
+    orphan_count = models.BigIntegerField(default=0, help_text="Of them, those that no row names.")
+    orphan_bytes = models.BigIntegerField(default=0)
+    deleted_count = models.BigIntegerField(default=0, help_text="Orphans that were deleted here, ever.")
+    deleted_bytes = models.BigIntegerField(default=0)
+    held_back = models.BooleanField(
+        default=False, help_text="So many that it looks like lost rows: nothing is deleted without an operator."
+    )
+
+    class Meta:
+        ordering = ("volume",)
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(live_count__gte=0, orphan_count__gte=0, orphan_bytes__gte=0, deleted_count__gte=0),
+                name="sweep_counts_not_negative",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"sweep of volume {self.volume_id}"
+
+
+class Orphan(models.Model):
+    """A needle that lived, older than every lease, and that no row named, in a whole listing of its volume."""
+
+    needle = models.BigIntegerField(unique=True)
+    volume = models.ForeignKey("volumes.Volume", on_delete=models.CASCADE, related_name="+")
+    size = models.BigIntegerField(help_text="Bytes.")
+    appended_at = models.DateTimeField(help_text="When it was written.")
+    first_seen_at = models.DateTimeField(help_text="When the listing that saw it first began.")
+    last_seen_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ("volume", "needle")
+        constraints = [
+            models.CheckConstraint(condition=Q(needle__gt=0), name="orphan_needle_not_zero"),
+            models.CheckConstraint(condition=Q(size__gte=0), name="orphan_size_not_negative"),
+            models.CheckConstraint(
+                condition=Q(last_seen_at__gte=models.F("first_seen_at")), name="orphan_seen_first_before_last"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -6,7 +6,11 @@ from typing import Any
 from celery import shared_task
 from django.db import transaction
 
-from buckets.services import deletion, outbox, shares, uploads, usage
+from buckets.services import deletion, outbox, proofs, shares, uploads, usage
+from buckets.services import sweep as sweeps
+
+SLICE_S = 240.0
+"""After which a long piece of work makes room for others; beat comes back to it."""
 
 
 @shared_task(name="buckets.tasks.collect_outbox", soft_time_limit=300, time_limit=330, ignore_result=True)
@@ -41,6 +45,24 @@ def sample_usage() -> dict[str, Any]:
 def thin_usage() -> dict[str, Any]:
     """Keeps the history of usage from growing."""
     return asdict(usage.thin_samples())
+
+
+@shared_task(name="buckets.tasks.prove", soft_time_limit=6 * 3600, time_limit=6 * 3600 + 60, ignore_result=True)
+def prove() -> dict[str, Any]:
+    """Goes on with the check of the store that is asked for or due; a few minutes at a time, a volume at the least."""
+    step = proofs.work_on_proofs(seconds=SLICE_S)
+    return {"proof": step.proof, "volumes": step.volumes, "is_done": step.is_done}
+
+
+@shared_task(name="buckets.tasks.sweep", soft_time_limit=6 * 3600, time_limit=6 * 3600 + 60, ignore_result=True)
+def sweep() -> dict[str, Any]:
+    """Looks for orphans in the volumes where that is due, and deletes those that may be, where the settings say so."""
+    return sweeps.sweep_due(seconds=SLICE_S)
+
+
+def wake_proofs() -> None:
+    """Has what was asked for begun soon, once the caller's transaction is there to be seen."""
+    transaction.on_commit(prove.delay, robust=True)
 
 
 def wake_deletion() -> None:

@@ -18,6 +18,7 @@ class Action(StrEnum):
     TOKEN_REUSE = "token.reuse"  # noqa: S105 - no password
     BUCKET_CREATE = "bucket.create"
     BUCKET_UPDATE = "bucket.update"
+    BUCKET_RECOUNT = "bucket.recount"
     BUCKET_CLOSE = "bucket.close"
     BUCKET_DELETE = "bucket.delete"
     OBJECT_PUT = "object.put"
@@ -38,6 +39,8 @@ class Action(StrEnum):
     VOLUME_SEAL = "volume.seal"
     VOLUME_COMPACT = "volume.compact"
     VOLUME_SCRUB = "volume.scrub"
+    VOLUME_SWEEP = "volume.sweep"
+    STORE_CHECK = "store.check"
     STORE_ACCEPT = "store.accept"
     TASK_RUN = "task.run"
     MORE_DENIED = "denied.more"

@@ -165,6 +165,19 @@ WAREHOUSE_SCRUB_DAYS: Final = _env.number(
 WAREHOUSE_SHARE_DAYS: Final = _env.number(
     "WAREHOUSE_SHARE_DAYS", "30", "How long ended shares are kept and shown.", least=0, most=36_500
 )
+WAREHOUSE_SWEEP: Final = _env.choice(
+    "WAREHOUSE_SWEEP",
+    "delete",
+    "What the worker does with needles that no row names: `delete` them, or `report` them only.",
+    of=("delete", "report"),
+)
+WAREHOUSE_SWEEP_SECONDS: Final = _env.number(
+    "WAREHOUSE_SWEEP_SECONDS",
+    str(DAY_SECONDS),
+    "How much longer than any lease such a needle lives, and how far apart two listings must be that have seen it.",
+    least=1,
+    most=90 * DAY_SECONDS,
+)
 
 # --- What the store leans on --------------------------------------------------------------------------------------
 
@@ -454,5 +467,7 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "sample-usage": {"task": "buckets.tasks.sample_usage", "schedule": 60.0, "options": {"expires": 60}},
     "thin-usage": {"task": "buckets.tasks.thin_usage", "schedule": 3600.0, "options": {"expires": 3600}},
     "forget-shares": {"task": "buckets.tasks.forget_shares", "schedule": 3600.0, "options": {"expires": 3600}},
+    "prove": {"task": "buckets.tasks.prove", "schedule": 60.0, "options": {"expires": 60, "priority": 9}},
+    "sweep": {"task": "buckets.tasks.sweep", "schedule": 600.0, "options": {"expires": 600, "priority": 9}},
     "delete-buckets": {"task": "buckets.tasks.delete_buckets", "schedule": 10.0, "options": {"expires": 10}},
 }

@@ -25,7 +25,7 @@ class ApiRoot(APIView):
     """The collections of this API."""
 
     permission_classes = (AllowAny,)
-    NAMES = ("buckets", "shares", "keys", "servers", "volumes", "tasks", "usage", "health")
+    NAMES = ("buckets", "shares", "keys", "servers", "volumes", "tasks", "usage", "proof", "health")
 
     @extend_schema(exclude=True)
     def get(self, request: Request) -> Response:

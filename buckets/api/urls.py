@@ -1,6 +1,6 @@
 from django.urls import path, register_converter
 
-from buckets.api import content, group_views, share_views, usage_views, views
+from buckets.api import content, group_views, proof_views, share_views, usage_views, views
 from buckets.api.converters import BucketConverter, KeyConverter
 
 register_converter(BucketConverter, "bucket")
@@ -20,6 +20,7 @@ urlpatterns = [
     path("buckets/<bucket:bucket>/rename", group_views.RenameObjects.as_view(), name="rename-objects"),
     path("buckets/<bucket:bucket>/commits", group_views.Commits.as_view(), name="commits"),
     path("buckets/<bucket:bucket>/delete", views.DeleteObjects.as_view(), name="delete-objects"),
+    path("proof", proof_views.Proofs.as_view(), name="proof"),
     path("shares", share_views.Shares.as_view(), name="shares"),
     path("shares/<int:share_id>", share_views.ShareDetail.as_view(), name="share-detail"),
     path("usage", usage_views.Usage.as_view(), name="usage"),

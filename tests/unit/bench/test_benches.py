@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import index, light
+from bench import index, light, proof
 from bench.crowd import key_of
 from bench.master import BUCKET, Crowd
 from bench.programs import UncommittedServer
@@ -118,3 +118,9 @@ def test_crowd_is_a_bucket_as_confirms_would_have_filled_it(tmp_path: Path) -> N
         assert crowd.api.get(f"buckets/{BUCKET}")["object_count"] == 2200, "what was confirmed is deleted again"
         for path in ("bench/empty", "bench/open"):
             assert crowd.api.post(path, {}, status=200) == {}
+
+
+def test_fsck_and_sweep_of_a_crowd_are_timed(tmp_path: Path) -> None:
+    [fsck, sweep] = proof.on_sqlite(tmp_path, Effort(rounds=1, seconds=1, large_bytes=1, objects=300))
+    assert (fsck.ours > 0, sweep.ours > 0) == (True, True)
+    assert "fsck of 300 needles" in fsck.row()

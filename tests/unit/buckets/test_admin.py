@@ -5,15 +5,19 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from buckets import tasks
-from buckets.models import Bucket, Chunk, Object, Outbox, Share, Upload
+from buckets.models import Bucket, Chunk, Object, Orphan, Outbox, Proof, Share, Sweep, Upload
 from buckets.services.buckets import create_bucket
 from buckets.services.deletion import close_bucket
+from buckets.services.fsck import Checked, Finding
+from buckets.services.proofs import keep_proof
 from buckets.services.uploads import create_upload
 from keys.permissions import Permission
 from tests.unit.buckets.lab import Lab, chunk_put, make_key, require_sound
 from tests.unit.buckets.sharing import make_maker, share_of
+from volumes.owners import Owner
 
 
 @pytest.fixture
@@ -29,6 +33,13 @@ def full(lab: Lab, settings: Any) -> Lab:
     slots = create_upload(bucket="photos", holder=lab.rights, key="u", size=20)
     lab.confirm(chunk_put(slots.chunks[0]))
     share_of(make_maker(), "<script>alert(1)</script>", password="p", description="<script>alert(1)</script>")
+    checked = Checked()
+    owner = Owner("photos", "<script>alert(1)</script>", 0)
+    checked.add(Finding("missing", "<script>alert(1)</script>", lab.volume.pk, "n1", 5, (owner,)))
+    now = timezone.now()
+    keep_proof(checked=checked, started_at=now, deep=False, volume_id=None, volume_count=1)
+    Sweep.objects.create(volume=lab.volume, listed_at=now, orphan_count=1, held_back=True)
+    Orphan.objects.create(needle=7, volume=lab.volume, size=1, appended_at=now, first_seen_at=now, last_seen_at=now)
     return lab
 
 
@@ -40,7 +51,7 @@ def action(site: Client, model: str, name: str, *pks: object, **more: str) -> An
     return site.post(url(model, "changelist"), {"action": name, "_selected_action": pks, **more}, follow=True)
 
 
-@pytest.mark.parametrize("model", [Bucket, Object, Chunk, Upload, Outbox, Share])
+@pytest.mark.parametrize("model", [Bucket, Object, Chunk, Upload, Outbox, Share, Proof, Sweep, Orphan])
 def test_every_page_opens(site: Client, full: Lab, model: Any) -> None:
     name = model._meta.model_name
     for query in ("", "?q=a", "?q=00000000000100ff"):
@@ -214,3 +225,17 @@ def test_others_see_nothing(client: Client, db: None) -> None:
     client.force_login(make_key(permissions=int(Permission.OBJECTS_DELETE | Permission.BUCKETS_WRITE)))
     for model in ("bucket", "object", "chunk", "upload", "outbox", "share"):
         assert client.get(url(model, "changelist")).status_code == 302
+
+
+def test_a_check_is_asked_for_and_its_verdict_shown(site: Client, full: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[str] = []
+    monkeypatch.setattr(tasks.prove, "delay", lambda: woken.append("prove"))
+    page = site.get(url("proof", "changelist")).content.decode()
+    assert "1 missing, 0 orphaned, 0 divergent" in page
+    assert "not sound" in page
+    for name, deep in (("check_now", False), ("check_all_data", True)):
+        action(site, "proof", name)
+        assert Proof.objects.filter(state="asked", deep=deep).count() == 1
+    assert "held_back" in site.get(url("sweep", "changelist")).content.decode()
+    link = url("orphan", "changelist") + f"?volume__id__exact={full.volume.pk}"
+    assert "0000000000000007" in site.get(link).content.decode()

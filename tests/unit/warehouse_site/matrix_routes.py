@@ -168,6 +168,8 @@ ROUTES = (
     Route("task-run", "POST", in_store(Permission.ADMIN), status=202),
     Route("usage", "GET", in_store(Permission.VOLUMES_READ)),
     Route("usage-history", "GET", in_store(Permission.VOLUMES_READ)),
+    Route("proof", "GET", in_store(Permission.VOLUMES_READ)),
+    Route("proof", "POST", in_store(Permission.VOLUMES_MANAGE), status=202, body={}),
     # --- buckets ---
     Route(
         "buckets",
