@@ -17,9 +17,9 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
-from buckets.models import Bucket, Chunk, Object, Orphan, Outbox, Proof, Share, Sweep, Upload, UsageSample
+from buckets.models import Bucket, Chunk, Journal, Object, Orphan, Outbox, Proof, Share, Sweep, Upload, UsageSample
 from buckets.names import successor
-from buckets.selectors import Counts, shares_in, wrong_counts
+from buckets.selectors import Counts, journal_status, shares_in, wrong_counts
 from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, delete_buckets, update_bucket
 from buckets.services.deletion import close_bucket
 from buckets.services.fsck import verdict
@@ -699,6 +699,47 @@ class ShareAdmin(ShownOnly):
             revoke_share(share_id=share.pk)
             self.message_user(request, f"{capfirst(str(share))} is revoked.")
         return None
+
+
+@admin.register(Journal)
+class JournalAdmin(ShownOnly):
+    help_text = "How far the volumes alone could rebuild the database."
+    list_display = ("state", "lag", "safe_sequence", "behind", "whole", "error")
+    sortable_by = ()
+    fieldsets = (
+        (None, {"fields": ("state", "lag", "safe_sequence", "behind", "error")}),
+        ("Snapshot", {"fields": ("whole", "whole_size", "entries_size")}),
+    )
+
+    @admin.display(description="state")
+    def state(self, journal: Journal) -> str:
+        return {
+            "off": "off, by WAREHOUSE_JOURNAL_SECONDS=0",
+            "never": "there is no whole snapshot yet",
+            "late": "LATE: is the worker running?",
+            "ok": "ok",
+        }[journal_status().state]
+
+    @admin.display(description="lag")
+    def lag(self, journal: Journal) -> str:
+        lag_s = journal_status().lag_seconds
+        return "" if lag_s is None else f"{lag_s:.1f} s"
+
+    @admin.display(description="commits behind")
+    def behind(self, journal: Journal) -> int:
+        return journal_status().commits_behind
+
+    @admin.display(description="last whole snapshot")
+    def whole(self, journal: Journal) -> str:
+        return when(journal.whole_at) if journal.whole_at is not None else "none yet"
+
+    @admin.display(description="its size")
+    def whole_size(self, journal: Journal) -> str:
+        return filesizeformat(journal.whole_bytes)
+
+    @admin.display(description="entries since")
+    def entries_size(self, journal: Journal) -> str:
+        return filesizeformat(journal.entry_bytes)
 
 
 @admin.register(Outbox)

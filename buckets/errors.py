@@ -74,6 +74,27 @@ class BucketNotEmpty(Conflict):
     title = "The bucket is not empty"
 
 
+class JournalRaced(Conflict):
+    """Another process has written to the journal at the same time; nothing of this one's step counts."""
+
+    code = "journal_raced"
+    title = "The journal was moved on by another process"
+
+
+class NotEmpty(Conflict):
+    """A rebuild makes a database; it never changes one."""
+
+    code = "database_not_empty"
+    title = "The database is not empty"
+
+
+class NothingToRebuildFrom(Conflict):
+    """These folders are no data directories of stopped volume servers of one store."""
+
+    code = "nothing_to_rebuild_from"
+    title = "There is nothing to rebuild the database from"
+
+
 class UploadOver(Conflict):
     """The upload is completed, aborted or expired, and takes no more."""
 

@@ -4,6 +4,7 @@ Who writes: `buckets.services`. All of its writers lock the bucket's row first (
 """
 
 import uuid
+from typing import ClassVar
 
 from django.db import models
 from django.db.models import Q
@@ -18,6 +19,8 @@ from keys.printable import printable
 
 MAX_CRC32 = (1 << 32) - 1
 MAX_DESCRIPTION_CHARS = 500
+SYSTEM_BUCKET_ID = 0
+"""What intents of the journal's needles name. No row has this id, so no name and no right leads there."""
 
 
 class Bucket(models.Model):
@@ -244,6 +247,9 @@ class Outbox(models.Model):
     created_at = models.DateTimeField()
     not_before = models.DateTimeField(help_text="When the last URL that can read the needle has expired.")
     keep_until = models.DateTimeField(help_text="When no confirm of the needle can come any more.")
+    sequence = models.BigIntegerField(
+        default=0, help_text="The master's commit that killed it; its tombstone waits until that is journalled."
+    )
     tombstoned_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -373,6 +379,108 @@ class Orphan(models.Model):
             models.CheckConstraint(
                 condition=Q(last_seen_at__gte=models.F("first_seen_at")), name="orphan_seen_first_before_last"
             ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.needle:016x}"
+
+
+class Removed(models.Model):
+    """A key that holds nothing any more: what the rows alone would not tell the journal.
+
+    Kept until it is journalled and no needle that was on its way then can come any more.
+    """
+
+    # A bucket may go before the row is read, so no foreign key.
+    bucket = models.BigIntegerField()
+    key = ByteOrderedField(max_length=MAX_KEY_BYTES)
+    sequence = models.BigIntegerField(help_text="The master's commit that removed it.")
+    removed_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "removed keys"
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Journal(models.Model):
+    """The one row that says how far the journal in the volumes has come (`buckets.services.journal`)."""
+
+    ONLY_ID: ClassVar[int] = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=ONLY_ID, editable=False)
+    number = models.BigIntegerField(default=0, help_text="Goes up with each step; a step on another one's back fails.")
+    generation = models.PositiveSmallIntegerField(
+        default=0, help_text="The store's intent secret then: another one says that this is another database."
+    )
+    sequence = models.BigIntegerField(default=0, help_text="What the next entry starts after.")
+    safe_sequence = models.BigIntegerField(
+        default=0, help_text="Up to this commit the volumes alone can tell all; tombstones wait for that."
+    )
+    # The ids of rows come in the order of commits (`next_sequence` is held meanwhile), so these are bounds as well.
+    outbox_id = models.BigIntegerField(default=0)
+    removed_id = models.BigIntegerField(default=0)
+    chunk_id = models.BigIntegerField(default=0)
+    bucket_high = models.BigIntegerField(default=0, help_text="The highest bucket id that was ever seen.")
+    key_high = models.BigIntegerField(default=0, help_text="The highest id of an API key that was ever seen.")
+    pages = models.JSONField(default=dict, help_text="Digests of the pages of small tables as last written.")
+    covers_until = models.DateTimeField(null=True, help_text="All that was committed before then is written.")
+    entry_bytes = models.BigIntegerField(default=0, help_text="Of the entries since the last whole snapshot.")
+    snapshot = models.CharField(max_length=32, blank=True, default="", help_text="The one that is being written.")
+    snapshot_from = models.BigIntegerField(default=0, help_text="The commit at which it was begun.")
+    snapshot_part = models.PositiveIntegerField(default=0)
+    snapshot_cursor = models.JSONField(null=True)
+    snapshot_bytes = models.BigIntegerField(default=0)
+    is_begun_anew = models.BooleanField(
+        default=False, help_text="What lies between the last whole snapshot and the position is not all told."
+    )
+    whole_at = models.DateTimeField(null=True, help_text="When the last whole snapshot was done.")
+    whole_bytes = models.BigIntegerField(default=0)
+    busy_until = models.DateTimeField(null=True, help_text="Somebody is writing; a courtesy, not a lock.")
+    error = models.CharField(max_length=300, blank=True, default="", help_text="Why the last try failed.")
+    is_full = models.BooleanField(
+        default=False, help_text="There was no room for it. Then tombstones wait no longer: they make room."
+    )
+
+    class Meta:
+        verbose_name_plural = "journal"
+        constraints = [
+            models.CheckConstraint(condition=Q(id=1), name="journal_is_single"),
+            models.CheckConstraint(
+                condition=Q(safe_sequence__gte=0, sequence__gte=models.F("safe_sequence")),
+                name="journal_is_safe_up_to_its_end",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"journal up to {self.safe_sequence}"
+
+
+class JournalNeedle(models.Model):
+    """A needle that holds a part of the journal: the system's own, in no bucket."""
+
+    class Kind(models.TextChoices):
+        ENTRY = "entry", "entry"
+        SNAPSHOT = "snapshot", "snapshot"
+
+    needle = models.BigIntegerField(unique=True)
+    volume = models.ForeignKey("volumes.Volume", on_delete=models.PROTECT, related_name="+", db_index=False)
+    kind = models.CharField(max_length=16, choices=Kind)
+    entry = models.CharField(max_length=32, help_text="Of what it is a part.")
+    part = models.PositiveIntegerField()
+    to_sequence = models.BigIntegerField(help_text="The last commit that it tells of.")
+    size = models.BigIntegerField(help_text="Bytes.")
+    crc32 = models.BigIntegerField(help_text="Of the bytes.")
+    created_at = models.DateTimeField()
+    is_durable = models.BooleanField(
+        default=False, help_text="Written. Else it is on its way, or was left by a writer that ended."
+    )
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(needle__gt=0), name="journal_needle_not_zero"),
+            models.CheckConstraint(condition=Q(kind__in=["entry", "snapshot"]), name="journal_needle_kind"),
         ]
 
     def __str__(self) -> str:

@@ -18,14 +18,18 @@ from django.utils import timezone
 
 from buckets.errors import BucketDeleting, BucketUnknown, ObjectUnknown, ShareUnknown, UploadUnknown
 from buckets.filters import NO_FILTERS, Filters, starts_with
-from buckets.models import IN_PROGRESS, Bucket, Chunk, Object, Share, Upload
+from buckets.models import IN_PROGRESS, Bucket, Chunk, Journal, JournalNeedle, Object, Share, Upload
 from buckets.names import successor
 from buckets.services.bulk import MAX_PARAMETERS, Row, as_datetime, run_in
 from keys import secret_text
 from keys.errors import Invalid
+from volumes.models import Store
 from volumes.owners import Owner
 
 MAX_PAGE = 1000
+JOURNAL_LATE_INTERVALS = 5
+JOURNAL_LATE_SECONDS = 30
+"""A journal that is so many intervals and seconds behind is late: the worker is busy elsewhere, or is not there."""
 MAX_LOOKED_AT = 20_000
 """Rows that a page looks at where it can't step from one that is wanted to the next. A page that found few is short,
 and says how to go on: a filter that hardly ever matches must not hold a thread through millions of rows."""
@@ -250,10 +254,41 @@ def awaited_bytes() -> int:
     return int(expected - stored)
 
 
-def find_owners(needles: Collection[int]) -> dict[int, list[Owner]]:
-    """The objects and open uploads that each needle holds a chunk of; needles that no row names are left out.
+@dataclass(frozen=True, slots=True)
+class JournalStatus:
+    """How far the volumes alone could rebuild the database."""
 
-    A query per 500 needles. What a damaged volume tells may be no needle that was ever given out, of any 64 bits.
+    state: str
+    """`off`; `never`: no whole snapshot yet; `late`: behind by more than it should be; `ok`."""
+    sequence: int
+    """Up to this commit everything is told."""
+    commits_behind: int
+    lag_seconds: float | None
+    """How long ago everything was told; None: never, or off."""
+    detail: str
+
+
+def journal_status() -> JournalStatus:
+    """Two queries."""
+    journal = Journal.objects.filter(pk=Journal.ONLY_ID).first()
+    sequence = Store.objects.filter(pk=Store.ONLY_ID).values_list("sequence", flat=True).first() or 0
+    interval = settings.WAREHOUSE_JOURNAL_SECONDS
+    told = journal.safe_sequence if journal is not None else 0
+    behind = max(0, sequence - told)
+    if not interval:
+        return JournalStatus("off", told, behind, None, "")
+    if journal is None or journal.covers_until is None:
+        return JournalStatus("never", told, behind, None, journal.error if journal is not None else "")
+    lag_s = max(0.0, (timezone.now() - journal.covers_until).total_seconds())
+    is_late = lag_s > JOURNAL_LATE_INTERVALS * interval + JOURNAL_LATE_SECONDS
+    return JournalStatus("late" if is_late else "ok", told, behind, round(lag_s, 1), journal.error)
+
+
+def find_owners(needles: Collection[int]) -> dict[int, list[Owner]]:
+    """The objects and open uploads that each needle holds a chunk of, and parts of the journal; needles that no row
+    names are left out.
+
+    Two queries per 500 needles. What a damaged volume tells may be no needle that was ever given out, of any 64 bits.
     """
     wanted = sorted(needle for needle in needles if needle <= _MAX_NEEDLE)
     found: dict[int, list[Owner]] = {}
@@ -266,6 +301,9 @@ def find_owners(needles: Collection[int]) -> dict[int, list[Owner]]:
                 bucket=holder.bucket.name, key=holder.key, chunk=chunk.index, is_upload=chunk.object_id is None
             )
             found.setdefault(chunk.needle, []).append(owner)
+        for part in JournalNeedle.objects.filter(needle__in=wanted[start : start + _PARAMETERS]):
+            owner = Owner(bucket="", key=f"{part.kind} {part.entry}", chunk=part.part, is_journal=True)
+            found.setdefault(part.needle, []).append(owner)
     return found
 
 

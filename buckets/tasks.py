@@ -6,11 +6,13 @@ from typing import Any
 from celery import shared_task
 from django.db import transaction
 
-from buckets.services import deletion, outbox, proofs, shares, uploads, usage
+from buckets.services import deletion, journal, outbox, proofs, shares, uploads, usage
 from buckets.services import sweep as sweeps
 
 SLICE_S = 240.0
 """After which a long piece of work makes room for others; beat comes back to it."""
+SNAPSHOT_SECONDS = 20
+"""So long a call writes on a snapshot of the journal; the next one goes on where it ended."""
 
 
 @shared_task(name="buckets.tasks.collect_outbox", soft_time_limit=300, time_limit=330, ignore_result=True)
@@ -63,6 +65,12 @@ def sweep() -> dict[str, Any]:
 def wake_proofs() -> None:
     """Has what was asked for begun soon, once the caller's transaction is there to be seen."""
     transaction.on_commit(prove.delay, robust=True)
+
+
+@shared_task(name="buckets.tasks.write_journal", soft_time_limit=120, time_limit=150, ignore_result=True)
+def write_journal() -> dict[str, Any]:
+    """Tells the volumes what was committed, and goes on with a snapshot that is due; what it wrote."""
+    return asdict(journal.write_journal(seconds=SNAPSHOT_SECONDS))
 
 
 def wake_deletion() -> None:

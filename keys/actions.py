@@ -43,6 +43,7 @@ class Action(StrEnum):
     STORE_CHECK = "store.check"
     STORE_ACCEPT = "store.accept"
     TASK_RUN = "task.run"
+    STORE_REBUILD = "store.rebuild"
     MORE_DENIED = "denied.more"
 
 

@@ -174,7 +174,12 @@ def write_secret(name: str, raw: bytes, *, replace: bool) -> None:
     """
     folder = secrets_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = folder / f".{name}.{os.getpid()}.{secrets.token_hex(4)}"
+    write_file(folder / name, raw, replace=replace)
+
+
+def write_file(path: Path, raw: bytes, *, replace: bool) -> None:
+    """As `write_secret`, in a folder that is there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -182,15 +187,15 @@ def write_secret(name: str, raw: bytes, *, replace: bool) -> None:
             file.flush()
             os.fsync(file.fileno())
         if replace:
-            temporary.replace(folder / name)
+            temporary.replace(path)
         else:
             try:
-                os.link(temporary, folder / name)
+                os.link(temporary, path)
             except FileExistsError:
                 pass
     finally:
         temporary.unlink(missing_ok=True)
-    _fsync_folder(folder)
+    _fsync_folder(path.parent)
 
 
 def _fsync_folder(folder: Path) -> None:

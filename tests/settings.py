@@ -23,5 +23,8 @@ if "sqlite" in DATABASES["default"]["ENGINE"]:
     # A file, not memory: threads of one test then meet the same locks as gunicorn's do.
     DATABASES["default"]["TEST"] = {"NAME": str(_data / "test.sqlite3")}
 
+# Tests of the journal turn it on; for the others it would be one more thing to wait for.
+WAREHOUSE_JOURNAL_SECONDS = 0
+
 # Passwords of shares are hashed slowly on purpose; what tests ask about them is not how slowly.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -2,7 +2,7 @@
 
     at  size  field
      0   1    format version (1)
-     1   1    flags: 1 key fixed, 2 chunk of an upload, 4 exact size, 8 If-None-Match: *
+     1   1    flags: 1 key fixed, 2 chunk of an upload, 4 exact size, 8 If-None-Match: *, 16 of an upload that is held
      2   2    id of the master secret that made the MAC
      4   4    volume
      8   8    first needle
@@ -33,8 +33,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 VERSION = 1
-KEY_FIXED, IS_CHUNK, EXACT, IF_NONE_MATCH = 1, 2, 4, 8
-_ALL_FLAGS = KEY_FIXED | IS_CHUNK | EXACT | IF_NONE_MATCH
+KEY_FIXED, IS_CHUNK, EXACT, IF_NONE_MATCH, IS_HELD = 1, 2, 4, 8, 16
+_ALL_FLAGS = KEY_FIXED | IS_CHUNK | EXACT | IF_NONE_MATCH | IS_HELD
 _HEAD = struct.Struct("<BBHIQHIIQQIIBHHH")
 _UPLOAD = struct.Struct("<16sIIQ")
 MAC_BYTES = 16
@@ -67,6 +67,8 @@ class Intent:
     if_match: str = ""
     if_none_match: bool = False
     upload: UUID | None = None
+    held: bool = False
+    """Only a commit of a group makes the upload an object."""
     chunk_index: int = 0
     chunk_count: int = 0
     total_bytes: int = 0
@@ -85,6 +87,7 @@ def pack(intent: Intent, secret: bytes) -> bytes:
         | (IS_CHUNK if intent.upload else 0)
         | (EXACT if intent.exact else 0)
         | (IF_NONE_MATCH if intent.if_none_match else 0)
+        | (IS_HELD if intent.held else 0)
     )
     attributes_raw = _attributes_text(intent.content_type, intent.metadata).encode()
     bucket, key, if_match = intent.bucket.encode(), intent.key.encode(), intent.if_match.encode()
@@ -167,6 +170,7 @@ def unpack(raw: bytes) -> Intent:
         if_match=texts[2],
         if_none_match=bool(flags & IF_NONE_MATCH),
         upload=upload_id,
+        held=bool(flags & IS_HELD),
         chunk_index=chunk_index,
         chunk_count=chunk_count,
         total_bytes=total_bytes,

@@ -36,6 +36,8 @@ DELETE_TIMEOUT_S = 60.0
 """Tombstones are synced before they are answered."""
 LIST_TIMEOUT_S = 300.0
 """The first page of a large volume waits until its index is copied and sorted."""
+PUT_TIMEOUT_S = 30.0
+"""Longer than a volume server waits for its confirm."""
 READ_BYTES = 256 << 10
 
 T = TypeVar("T")
@@ -186,6 +188,16 @@ def open_needle(url: str, *, first: int | None = None, last: int | None = None) 
         yield _pieces(response)
     finally:
         response.close()
+
+
+def put_needle(url: str, data: bytes) -> None:
+    """Writes a needle of the master's own; committed when this returns. ``url`` is a presigned one."""
+    try:
+        response = _session().put(url, data=data, timeout=(CONNECT_TIMEOUT_S, PUT_TIMEOUT_S), allow_redirects=False)
+    except requests.RequestException as error:
+        raise ServerUnreachable(_reason(error)) from error
+    if response.status_code != 201:
+        raise _refusal("PUT", "a needle", response)
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:

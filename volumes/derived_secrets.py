@@ -9,8 +9,6 @@ from uuid import UUID
 
 from keys.secrets import secret
 
-CURRENT_INTENT_SECRET_ID = 1
-
 
 def server_secret(server_id: UUID | str, kid: int) -> bytes:
     """The 32 bytes that a volume server with this id and this ``kid`` shares with the master."""
@@ -20,6 +18,11 @@ def server_secret(server_id: UUID | str, kid: int) -> bytes:
 def intent_secret(secret_id: int) -> bytes:
     """The 32 bytes that make an intent's MAC; only the master has them."""
     return _derive(f"intent secret 1\n{secret_id}")
+
+
+def journal_secret() -> bytes:
+    """The 32 bytes that make the MAC of each part of the journal; only the master has them."""
+    return _derive("journal secret 1")
 
 
 def _derive(label: str) -> bytes:

@@ -39,6 +39,9 @@ class Store(models.Model):
     cors_origins = models.JSONField(
         default=list, blank=True, help_text="Origins that volume servers answer, besides the master's own."
     )
+    intent_secret_id = models.PositiveSmallIntegerField(
+        default=1, editable=False, help_text="Which secret signs leases; raised when this database is put in place."
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:

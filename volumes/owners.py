@@ -16,8 +16,12 @@ class Owner:
     key: str
     chunk: int
     is_upload: bool = False
+    is_journal: bool = False
+    """It is the store's own: part ``chunk`` of the ``key`` of the journal."""
 
     def __str__(self) -> str:
+        if self.is_journal:
+            return f"the journal of the database, part {self.chunk} of {self.key}"
         what = "open upload of" if self.is_upload else "object"
         return f"{what} {self.key!r} in bucket {self.bucket!r}, chunk {self.chunk}"
 

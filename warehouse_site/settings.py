@@ -134,6 +134,14 @@ WAREHOUSE_FAILED_LOGINS: Final = _env.number(
 WAREHOUSE_AUDIT_DAYS: Final = _env.number(
     "WAREHOUSE_AUDIT_DAYS", "90", "How long the audit trail is kept.", least=1, most=36_500
 )
+WAREHOUSE_JOURNAL_SECONDS: Final = _env.number(
+    "WAREHOUSE_JOURNAL_SECONDS",
+    "3",
+    "How often the worker writes a journal of the database into the volumes, so that these alone can rebuild it. "
+    "0: never; then needles of deleted objects do not wait for it.",
+    least=0,
+    most=3600,
+)
 
 WAREHOUSE_COMPACT_GARBAGE: Final = _env.number(
     "WAREHOUSE_COMPACT_GARBAGE",
@@ -469,5 +477,16 @@ CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "forget-shares": {"task": "buckets.tasks.forget_shares", "schedule": 3600.0, "options": {"expires": 3600}},
     "prove": {"task": "buckets.tasks.prove", "schedule": 60.0, "options": {"expires": 60, "priority": 9}},
     "sweep": {"task": "buckets.tasks.sweep", "schedule": 600.0, "options": {"expires": 600, "priority": 9}},
+    **(
+        {
+            "write-journal": {
+                "task": "buckets.tasks.write_journal",
+                "schedule": float(WAREHOUSE_JOURNAL_SECONDS),
+                "options": {"expires": WAREHOUSE_JOURNAL_SECONDS},
+            }
+        }
+        if WAREHOUSE_JOURNAL_SECONDS
+        else {}
+    ),
     "delete-buckets": {"task": "buckets.tasks.delete_buckets", "schedule": 10.0, "options": {"expires": 10}},
 }

@@ -14,12 +14,14 @@ from pathlib import Path
 from django.conf import settings
 from django.core.checks import WARNING, Tags, run_checks
 from django.core.management import call_command
-from django.db import OperationalError, connections, transaction
+from django.db import DatabaseError, OperationalError, connections, transaction
 from django.utils import timezone
 
+from buckets.journal_format import TAIL_NAME
+from buckets.services.journal import read_tail
 from keys.errors import WarehouseError
 from keys.permissions import Permission
-from keys.secrets import ensure_secrets, secret, secrets_folder, write_secret
+from keys.secrets import ensure_secrets, secret, secrets_folder, write_file, write_secret
 from keys.selectors import key_works, live_admin_exists
 from keys.services.keys import create_key
 from volumes import client
@@ -179,10 +181,27 @@ class Running:
             self.signals.wait(self.supervisor.seconds_to_next())
 
     def stop(self) -> None:
-        """Volume servers and worker first, so that what is under way can still be confirmed; then the master."""
+        """Volume servers and worker first, so that what is under way can still be confirmed; then the master.
+
+        Then nothing is committed any more, and what the journal does not tell yet is put beside the volumes.
+        """
         self.supervisor.stop([part for part in self.supervisor.parts if part is not self._master])
         self.supervisor.stop([part for part in self.supervisor.parts if part is self._master])
+        if self.plan.worker and self._master is not None:
+            self._end_journal()
         self._lock.remember(())
+
+    def _end_journal(self) -> None:
+        folders = [self.plan.data / "volumes" / str(number) for number in range(1, len(self.plan.volume_ports) + 1)]
+        try:
+            raw = read_tail()
+            for folder in folders:
+                if raw and folder.is_dir():
+                    write_file(folder / TAIL_NAME, raw, replace=True)
+        except (DatabaseError, OSError, WarehouseError) as error:
+            logger.warning("The end of the journal could not be written: %s", error)
+        finally:
+            connections.close_all()
 
     def _start(
         self, name: str, command: Sequence[str], final_codes: Mapping[int, str] | None = None, **variables: str

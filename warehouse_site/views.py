@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
+from buckets.selectors import JournalStatus, journal_status
 from volumes.background import UNKNOWN, BackgroundHealth, background_health
 from volumes.selectors import count_online_servers
 from warehouse_site import openapi
@@ -45,6 +46,15 @@ class Schema(APIView):
         return HttpResponse(openapi.rendered(media_type), content_type=f"{media_type}; charset=utf-8")
 
 
+class JournalSerializer(serializers.Serializer[dict[str, object]]):
+    state = serializers.ChoiceField(
+        choices=["ok", "late", "never", "off"],
+        help_text="`late`: further behind than it should be. `never`: there is none yet, as without a worker.",
+    )
+    commits_behind = serializers.IntegerField(help_text="Commits that the volumes do not tell of yet.")
+    lag_seconds = serializers.FloatField(allow_null=True, help_text="How long ago everything was written.")
+
+
 class HealthSerializer(serializers.Serializer[dict[str, object]]):
     status = serializers.CharField(help_text="`ok` or `unavailable`")
     database = serializers.CharField(help_text="`ok` or `unavailable`")
@@ -58,6 +68,9 @@ class HealthSerializer(serializers.Serializer[dict[str, object]]):
     )
     scrubs_overdue = serializers.IntegerField(
         allow_null=True, help_text="Copies of volumes that were not scrubbed in time; null: nobody has looked yet."
+    )
+    journal = JournalSerializer(
+        allow_null=True, help_text="How far the volumes alone could rebuild the database; null: nobody can say."
     )
 
 
@@ -76,12 +89,13 @@ class Health(APIView):
         try:
             online = count_online_servers()
             background = background_health()
+            journal = journal_status()
         except DatabaseError:
-            return Response(_health("unavailable", 0, UNKNOWN), status=503)
-        return Response(_health("ok", online, background))
+            return Response(_health("unavailable", 0, UNKNOWN, None), status=503)
+        return Response(_health("ok", online, background, journal))
 
 
-def _health(status: str, online: int, background: BackgroundHealth) -> dict[str, object]:
+def _health(status: str, online: int, background: BackgroundHealth, journal: JournalStatus | None) -> dict[str, object]:
     return {
         "status": status,
         "database": status,
@@ -90,4 +104,11 @@ def _health(status: str, online: int, background: BackgroundHealth) -> dict[str,
         "beat": background.beat,
         "tasks_failed": background.failed,
         "scrubs_overdue": background.scrubs_overdue,
+        "journal": None
+        if journal is None
+        else {
+            "state": journal.state,
+            "commits_behind": journal.commits_behind,
+            "lag_seconds": journal.lag_seconds,
+        },
     }

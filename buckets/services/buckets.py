@@ -90,8 +90,7 @@ def delete_bucket(*, name: str) -> None:
     """
     bucket = lock_bucket_row(name)
     _require_empty(bucket)
-    remove_bucket(bucket)
-    next_sequence()
+    remove_bucket(bucket, sequence=next_sequence())
 
 
 @transaction.atomic
@@ -105,10 +104,10 @@ def delete_buckets(*, names: Iterable[str]) -> None:
     buckets = [require_bucket(locked.get(name), name) for name in wanted]
     for bucket in buckets:
         _require_empty(bucket)
-    # Only now that all are locked: what goes with a bucket may take the store's row, which comes last.
+    # Only now that all are locked: the store's row comes last.
+    sequence = next_sequence()
     for bucket in buckets:
-        remove_bucket(bucket)
-    next_sequence()
+        remove_bucket(bucket, sequence=sequence)
 
 
 def _require_empty(bucket: Bucket) -> None:
@@ -117,13 +116,16 @@ def _require_empty(bucket: Bucket) -> None:
         raise BucketNotEmpty(f"Bucket {bucket.name!r} holds {bucket.object_count} objects.")
 
 
-def remove_bucket(bucket: Bucket) -> None:
-    """Deletes a bucket that its caller has locked by `lock_bucket_row` and found empty, with all that hangs on it."""
+def remove_bucket(bucket: Bucket, *, sequence: int) -> None:
+    """Deletes a bucket that its caller has locked by `lock_bucket_row` and found empty, with all that hangs on it.
+
+    ``sequence``: that of the commit, from `next_sequence`.
+    """
     uploads = Upload.objects.filter(bucket=bucket)
     ids = uploads.filter(state__in=IN_PROGRESS).values_list("pk", flat=True)
     dead = take_chunks_of_uploads([database_uuid(upload_id) for upload_id in ids], reason=Outbox.Reason.UPLOAD_ABORTED)
     gone, _ = uploads.delete()
-    bury(dead, now=timezone.now())
+    bury(dead, now=timezone.now(), sequence=sequence)
     bucket.delete()
     forget_cached()
     grants = delete_bucket_grants(bucket=bucket.name)

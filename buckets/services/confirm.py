@@ -39,7 +39,7 @@ from buckets.errors import (
     UploadOver,
     UploadUnknown,
 )
-from buckets.models import Chunk, Outbox, Upload
+from buckets.models import SYSTEM_BUCKET_ID, Chunk, JournalNeedle, Outbox, Upload
 from buckets.names import (
     DEFAULT_CONTENT_TYPE,
     content_type_error,
@@ -206,6 +206,8 @@ class _Judge:
             return NotPrimary(f"Server {self.server} does not speak for volume {intent.volume}.")
         if volume.epoch != intent.epoch:
             return EpochStale(f"Volume {intent.volume} has epoch {volume.epoch}, the lease is of {intent.epoch}.")
+        if intent.bucket_id == SYSTEM_BUCKET_ID:
+            return None
         if rights is None or not rights.is_active:
             return KeyRevoked("The API key that the lease was made for was deleted or has expired.")
         if bucket is None:
@@ -268,6 +270,8 @@ class _Judge:
         if known is not None:
             return self._repeat(known)
         lease = self.leases[needle.intent]
+        if lease is not None and lease.intent.bucket_id == SYSTEM_BUCKET_ID:
+            return self._system_verdict(needle, lease)
         try:
             if lease is None:
                 raise IntentForged("The intent is not signed by this master.")
@@ -289,6 +293,14 @@ class _Judge:
         if volume is None or volume.primary != self.server:
             return Refused.of(NotPrimary(f"Server {self.server} does not speak for volume {known.volume_id}."))
         return known.verdict
+
+    def _system_verdict(self, needle: Needle, lease: _Lease) -> Verdict:
+        """The journal's own needles have rows before they are sent, and are no commits: nothing is written."""
+        if lease.refusal is not None:
+            return Refused.of(lease.refusal)
+        if not JournalNeedle.objects.filter(needle=needle.id, volume=lease.intent.volume).exists():
+            return Refused.of(NeedleOutsideLease(f"Needle {needle.id:016x} is none of the journal's."))
+        return Committed("", lease.intent.key, needle.size, etag_of_needle(needle.id), self.now_text)
 
     def _take(self, needle: Needle, lease: _Lease) -> Committed | Stored:
         """The verdict of a needle that nobody has judged. Raises the domain error that refuses it."""
@@ -440,7 +452,7 @@ class _Judge:
         self._delete_replaced_chunks(changed)
         self._write_chunks(changed, object_ids)
         self._write_uploads(changed, object_ids)
-        bury(self.dead, now=self.now)
+        bury(self.dead, now=self.now, sequence=sequence)
         self._write_audit()
         add_to_counts(counts.change() for counts in self.counts.values())
         return sequence

@@ -31,8 +31,7 @@ def close_bucket(*, name: str) -> Bucket | None:
     """
     bucket = lock_bucket_row(name, deleting_too=True)
     if not Object.objects.filter(bucket=bucket).exists():
-        remove_bucket(bucket)
-        next_sequence()
+        remove_bucket(bucket, sequence=next_sequence())
         return None
     if bucket.deleting_at is None:
         bucket.deleting_at = timezone.now()
@@ -61,9 +60,8 @@ def _delete_batch(bucket_id: int) -> bool:
     bucket = Bucket.objects.select_for_update().filter(pk=bucket_id).first()
     if bucket is None:
         return False  # somebody else was quicker
-    if not remove_first_objects(bucket=bucket.name, bucket_id=bucket.pk, limit=OBJECTS_A_BATCH):
-        next_sequence()
+    remove_first_objects(bucket=bucket.name, bucket_id=bucket.pk, limit=OBJECTS_A_BATCH)
     if Object.objects.filter(bucket=bucket).exists():
         return True
-    remove_bucket(bucket)
+    remove_bucket(bucket, sequence=next_sequence())
     return False

@@ -45,6 +45,7 @@ from buckets.services.moves import (
     require_few,
 )
 from buckets.services.outbox import DeadNeedle, bury
+from buckets.services.removals import note_removed
 from keys.actions import Action
 from keys.errors import Invalid, WarehouseError
 from keys.services.audit import common_target, record
@@ -385,7 +386,9 @@ class _Judge:
             )
         if self.committed:
             Upload.objects.filter(pk__in=[upload.pk for upload in self.committed]).update(state=Upload.State.COMPLETED)
-        bury(dead, now=self.now)
+        bury(dead, now=self.now, sequence=self.sequence)
+        removed = [place for place in self.before if place not in left]
+        note_removed(removed, sequence=self.sequence, now=self.now)
         add_to_counts(counts.change() for counts in self.counts.values())
 
     def _take_chunks(self, gone: dict[int, Owner], overwritten: Set[int | None]) -> list[DeadNeedle]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from django.db import connection
 
+from buckets.models import JournalNeedle
 from buckets.services.bulk import run_in
 
 ROWS_AT_ONCE = 50_000
@@ -35,7 +36,17 @@ class Rows(NamedTuple):
 
 def named_in(volume_id: int, *, after: int, through: int) -> tuple[list[tuple[int, int, int]], int]:
     """(needle, size, crc32) of the chunk rows of a volume whose needles are behind ``after``, up to ``through``, by
-    needle, and how far they reach: to ``through``, or less far where there are too many for one call."""
+    needle, and how far they reach: to ``through``, or less far where there are too many for one call.
+
+    The journal's own needles are among them.
+    """
+    rows, reach = _chunks_in(volume_id, after=after, through=through)
+    journal = JournalNeedle.objects.filter(volume=volume_id, needle__gt=after, needle__lte=reach, is_durable=True)
+    own = list(journal.values_list("needle", "size", "crc32"))
+    return (sorted([*rows, *own]) if own else rows), reach
+
+
+def _chunks_in(volume_id: int, *, after: int, through: int) -> tuple[list[tuple[int, int, int]], int]:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT needle, size, crc32 FROM buckets_chunk WHERE volume_id = %s AND needle > %s AND needle <= %s "
@@ -57,7 +68,10 @@ def rows_of(needles: Collection[int]) -> Rows:
     found = run_in(
         "SELECT needle, volume_id, size, crc32 FROM buckets_chunk WHERE needle IN {in} "
         "UNION ALL SELECT needle, volume_id, -1, CASE WHEN tombstoned_at IS NULL THEN 0 ELSE 1 END "
-        "FROM buckets_outbox WHERE needle IN {in}",
+        "FROM buckets_outbox WHERE needle IN {in} "
+        # Of a part of the journal that is on its way nothing is known yet, as of a needle that is not tombstoned yet.
+        "UNION ALL SELECT needle, volume_id, CASE WHEN is_durable THEN size ELSE -1 END, "
+        "CASE WHEN is_durable THEN crc32 ELSE 0 END FROM buckets_journalneedle WHERE needle IN {in}",
         needles,
     )
     chunks: dict[int, set[Named]] = {}
@@ -71,11 +85,12 @@ def rows_of(needles: Collection[int]) -> Rows:
 
 
 def unnamed(needles: Iterable[int]) -> set[int]:
-    """Those of the needles that no chunk row and no outbox row names, in whatever volume."""
+    """Those of the needles that no chunk row, no outbox row and no part of the journal names, in whatever volume."""
     needles = set(needles)
     rows = run_in(
         "SELECT needle FROM buckets_chunk WHERE needle IN {in} "
-        "UNION ALL SELECT needle FROM buckets_outbox WHERE needle IN {in}",
+        "UNION ALL SELECT needle FROM buckets_outbox WHERE needle IN {in} "
+        "UNION ALL SELECT needle FROM buckets_journalneedle WHERE needle IN {in}",
         needles,
     )
     return needles - {needle for (needle,) in rows}

@@ -19,6 +19,7 @@ from buckets.services.confirm import select_versions
 from buckets.services.locks import CountChange, add_to_counts, lock_bucket, lock_buckets_named
 from buckets.services.moves import count_chunks, require_few
 from buckets.services.outbox import bury
+from buckets.services.removals import note_removed
 from keys.actions import Action
 from keys.errors import Invalid
 from keys.services.audit import common_target, record
@@ -55,8 +56,7 @@ def delete_objects(*, bucket: str, keys: Iterable[str], if_match: str = "") -> D
     for _, _, _, _, etag in found:
         require_conditions(etag=etag, if_match=if_match)
     _require_few_chunks(found)
-    next_sequence()
-    remove_objects(bucket=bucket, found=found)
+    remove_objects(bucket=bucket, found=found, sequence=next_sequence())
     gone = {key for _, _, key, _, _ in found}
     return Deleted(deleted=[key for key in wanted if key in gone], missing=[key for key in wanted if key not in gone])
 
@@ -95,21 +95,22 @@ def remove_first_objects(*, bucket: str, bucket_id: int, limit: int) -> int:
     sums = accumulate(chunks[object_id] for object_id, *_ in found)
     fitting = sum(1 for chunks_up_to_here in sums if chunks_up_to_here <= settings.WAREHOUSE_COMMIT_ROWS)
     found = found[: max(fitting, 1)]
-    next_sequence()
-    remove_objects(bucket=bucket, found=found)
+    remove_objects(bucket=bucket, found=found, sequence=next_sequence())
     return len(found)
 
 
-def remove_objects(*, bucket: str, found: list[Found]) -> None:
+def remove_objects(*, bucket: str, found: list[Found], sequence: int) -> None:
     """Deletes objects of a bucket that its caller has locked; they are given as by `select_versions`, one at least.
 
-    After `next_sequence`, as `take_chunks_of_objects` wants it.
+    ``sequence`` from `next_sequence`, as `take_chunks_of_objects` wants it.
     """
     owners = {object_id: Owner(bucket, key, size) for object_id, _, key, size, _ in found}
     dead = take_chunks_of_objects(owners, reason=Outbox.Reason.DELETED)
     run_in("DELETE FROM buckets_object WHERE id IN {in}", owners)
-    bury(dead, now=timezone.now())
+    now = timezone.now()
+    bury(dead, now=now, sequence=sequence)
     bucket_id = found[0][1]
+    note_removed([(bucket_id, owner.key) for owner in owners.values()], sequence=sequence, now=now)
     size_bytes = sum(owner.size for owner in owners.values())
     add_to_counts([CountChange(bucket_id, -len(owners), -size_bytes)])
     keys = [owner.key for owner in owners.values()]

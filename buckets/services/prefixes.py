@@ -16,6 +16,7 @@ from buckets.services.confirm import select_versions
 from buckets.services.locks import CountChange, add_to_counts, lock_bucket
 from buckets.services.moves import Move, count_chunks, keep_verdicts, move_objects, require_few
 from buckets.services.outbox import bury
+from buckets.services.removals import note_removed
 from keys.actions import Action
 from keys.errors import Invalid
 from keys.services.audit import record
@@ -76,7 +77,7 @@ def _rename(*, bucket: str, prefix: str, to_prefix: str, overwrite: bool) -> Ren
     if replaced:
         dead = take_chunks_of_objects(replaced, reason=Outbox.Reason.OVERWRITTEN)
         run_in("DELETE FROM buckets_object WHERE id IN {in}", replaced)
-        bury(dead, now=now)
+        bury(dead, now=now, sequence=sequence)
         size_bytes = sum(owner.size for owner in replaced.values())
         add_to_counts([CountChange(row.pk, objects=-len(replaced), size_bytes=-size_bytes)])
     keep_verdicts({object_id: Owner(bucket, key, size) for object_id, key, size, _ in found})
@@ -88,6 +89,8 @@ def _rename(*, bucket: str, prefix: str, to_prefix: str, overwrite: bool) -> Ren
         sequence=sequence,
         now=now,
     )
+    left = keys.keys() - set(keys.values())
+    note_removed([(row.pk, key) for key in left], sequence=sequence, now=now)
     record(
         Action.OBJECT_RENAME,
         bucket=bucket,

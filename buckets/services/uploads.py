@@ -145,8 +145,9 @@ def abort_upload(*, upload_id: uuid.UUID) -> None:
     ended = Upload.objects.filter(pk=upload_id, state__in=IN_PROGRESS).update(state=Upload.State.ABORTED)
     if ended != 1:
         raise UploadOver(f"Upload {upload_id} is over already.")
+    sequence = next_sequence()
     dead = take_chunks_of_uploads([database_uuid(upload_id)], reason=Outbox.Reason.UPLOAD_ABORTED)
-    bury(dead, now=timezone.now())
+    bury(dead, now=timezone.now(), sequence=sequence)
     add_to_counts(
         [
             CountChange(
@@ -157,7 +158,6 @@ def abort_upload(*, upload_id: uuid.UUID) -> None:
         ]
     )
     record(Action.UPLOAD_ABORT, bucket=upload.bucket.name, target=upload.key, upload=str(upload_id))
-    next_sequence()
 
 
 def expire_uploads() -> int:
@@ -203,6 +203,7 @@ def _sign(upload: Upload, indexes: Iterable[int], holder: KeyRights) -> list[Chu
             if_match=upload.if_match,
             if_none_match=upload.if_none_match,
             upload=upload.pk,
+            held=upload.held,
             chunk_index=index,
             chunk_count=upload.chunk_count,
             total_bytes=upload.size,

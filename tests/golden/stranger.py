@@ -257,6 +257,7 @@ def intent(raw: bytes) -> dict[str, Any]:
         "key_fixed": bool(flags & 1),
         "exact": bool(flags & 4),
         "if_none_match": bool(flags & 8),
+        "held": bool(flags & 16),
         "content_type": described.get("content_type", ""),
         "metadata": described.get("metadata", {}),
     }

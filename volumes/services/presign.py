@@ -6,18 +6,19 @@ Absolute URLs on a volume server's public address; formats in `volume_server.sig
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 from uuid import UUID
 
 from keys.errors import Invalid
 from volume_server.intent import Intent, IntentInvalid, pack, to_text
 from volume_server.signing import presign_get, presign_put
-from volumes.derived_secrets import CURRENT_INTENT_SECRET_ID, intent_secret, server_secret
+from volumes.derived_secrets import intent_secret, server_secret
 from volumes.models import OFFLINE_AFTER, Replica
 from volumes.services.placement import Target
+from volumes.services.store import intent_secret_id
 
-__all__ = ["CURRENT_INTENT_SECRET_ID", "GetItem", "intent_secret", "put_url", "sign_gets"]
+__all__ = ["GetItem", "intent_secret", "put_url", "sign_gets"]
 
 _PLACES_LIVE_S = 1.0
 _PLACES_KEPT = 100_000
@@ -56,8 +57,11 @@ def put_url(*, target: Target, intent: Intent) -> str:
 
     Raises Invalid when the intent does not fit into a URL (key, metadata and preconditions are too long together).
     """
+    secret_id = intent_secret_id()
+    if intent.secret_id != secret_id:
+        intent = replace(intent, secret_id=secret_id)
     try:
-        packed = to_text(pack(intent, intent_secret(intent.secret_id)))
+        packed = to_text(pack(intent, intent_secret(secret_id)))
     except IntentInvalid as error:
         raise Invalid(f"This cannot be put into a signed URL: {error}.") from error
     return target.public_url + presign_put(

@@ -21,10 +21,22 @@ after it was copied, and small enough for a hundred thousand such jumps."""
 VOLUME_JUMP = 1 << 16
 
 
+_intent_secret_id: int | None = None
+"""As last seen in the row. Every heartbeat looks at that, so a process is two seconds behind at most."""
+
+
 def current_store() -> Store:
     """The store's row, made at the first call on a new database."""
+    global _intent_secret_id
     store = Store.objects.filter(pk=Store.ONLY_ID).first()
-    return store or Store.objects.get_or_create(pk=Store.ONLY_ID)[0]
+    store = store or Store.objects.get_or_create(pk=Store.ONLY_ID)[0]
+    _intent_secret_id = store.intent_secret_id
+    return store
+
+
+def intent_secret_id() -> int:
+    """Which secret signs intents, and which alone is taken back. A query for the first time in a process only."""
+    return _intent_secret_id or current_store().intent_secret_id
 
 
 def store_id() -> str:
@@ -89,12 +101,16 @@ def accept_store() -> None:
     Numbers jump above all that the lost time may have given out, so that no needle id is used twice.
     """
     changed = Store.objects.filter(pk=Store.ONLY_ID, behind_of__isnull=False).update(
-        sequence=Greatest(F("sequence"), F("behind_of")),
+        # One more, so that what the journal tells of the lost time ends before what it tells from here on.
+        sequence=Greatest(F("sequence"), F("behind_of")) + 1,
         lease_high=F("lease_high") + LEASE_JUMP,
         volume_high=F("volume_high") + VOLUME_JUMP,
+        # Leases of the lost time are void: what was judged under them is not known here, and must not be judged anew.
+        intent_secret_id=F("intent_secret_id") + 1,
         behind_of=None,
     )
     if changed:
+        current_store()
         record(Action.STORE_ACCEPT)
         log.warning("an operator has accepted this database as the truth")
 

@@ -34,7 +34,15 @@ plain = st.builds(
     metadata=st.dictionaries(texts, texts, max_size=3),
     secret_id=st.integers(0, 0xFFFF),
 )
-chunks = st.builds(dataclasses.replace, plain, upload=st.uuids(), chunk_index=u32, chunk_count=u32, total_bytes=u64)
+chunks = st.builds(
+    dataclasses.replace,
+    plain,
+    upload=st.uuids(),
+    held=st.booleans(),
+    chunk_index=u32,
+    chunk_count=u32,
+    total_bytes=u64,
+)
 all_intents = plain | chunks
 ONE = Intent(
     volume=1,

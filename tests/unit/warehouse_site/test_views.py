@@ -39,6 +39,7 @@ def test_health(client: Client, db: None) -> None:
         "beat": "none",
         "tasks_failed": [],
         "scrubs_overdue": None,
+        "journal": {"state": "off", "commits_behind": 0, "lag_seconds": None},
     }
 
 

@@ -14,7 +14,7 @@ from volume_server.signing import GET_LABEL, PUT_LABEL, SIGNATURE_PARAM, text_si
 from volumes.derived_secrets import server_secret
 from volumes.models import Replica, Server
 from volumes.services.placement import Target, pick
-from volumes.services.presign import CURRENT_INTENT_SECRET_ID, GetItem, intent_secret, put_url, sign_gets
+from volumes.services.presign import GetItem, intent_secret, put_url, sign_gets
 
 pytestmark = pytest.mark.django_db
 
@@ -31,7 +31,7 @@ def make_intent(target: Target, **fields: object) -> Intent:
         "api_key": 5,
         "generation": 2,
         "expires_at": int(time.time()) + 60,
-        "secret_id": CURRENT_INTENT_SECRET_ID,
+        "secret_id": 1,
     }
     return Intent(**(known | fields))  # type: ignore[arg-type]
 
@@ -54,7 +54,7 @@ def test_a_lease_is_what_the_volume_server_expects() -> None:
     assert signature == text_signature(server_secret(server.pk, server.kid), PUT_LABEL, text.encode())
     raw = from_text(text.split("intent=")[1].split("&")[0])
     assert unpack(raw) == intent
-    assert is_genuine(raw, intent_secret(CURRENT_INTENT_SECRET_ID))
+    assert is_genuine(raw, intent_secret(1))
 
 
 def test_what_does_not_fit_into_a_url_is_refused() -> None:

@@ -60,7 +60,7 @@ def test_an_accepted_database_jumps_above_all_that_may_have_been_given_out() -> 
     lease, volume = leases.reserve_lease_number(), raise_number("volume_high", by=1)
     note_behind(seen_sequence=70)
     accept_store()
-    assert next_sequence() == 71
+    assert next_sequence() == 72
     assert leases.reserve_lease_number() > lease + LEASE_JUMP - 1
     assert raise_number("volume_high", by=1) == volume + VOLUME_JUMP + 1
 
