@@ -96,6 +96,8 @@ def test_what_runs_is_seen_and_a_killed_worker_is_missed(start_store: StartStore
         assert task(api, CHECK)["status"] == "lost"
         assert CHECK in health(store)["tasks_failed"]
         api.put(api.make_bucket("b"), "k", b"objects need no worker")
+        usage = wait_until(lambda: (told := api.get("usage"))["puts"] and told, what="the traffic in a heartbeat")
+        assert (usage["puts"], usage["object_count"], sum(one["puts"] for one in usage["by_server"])) == (1, 1, 1)
 
         killed_at = datetime.now(UTC)
         worker.restart(store.log)
