@@ -8,7 +8,7 @@ import pytest
 from keys.actions import Action
 from keys.permissions import Permission
 from tests.support.programs import ROOT
-from warehouse_site.settings import ENVIRONMENT
+from warehouse_site.settings import CELERY_BEAT_SCHEDULE, ENVIRONMENT
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").glob("*.md")])
@@ -60,6 +60,12 @@ def test_every_management_command_in_the_operations_is_there() -> None:
 
     named = set(re.findall(r"manage\.py ([a-z]+)", (ROOT / "docs" / "operations.md").read_text()))
     assert named <= get_commands().keys()
+
+
+def test_every_task_of_the_schedule_is_in_the_operations() -> None:
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    named = {entry["task"] for entry in CELERY_BEAT_SCHEDULE.values()}
+    assert [name for name in sorted(named) if f"| `{name}` |" not in operations] == []
 
 
 def test_options_of_up_are_documented() -> None:
