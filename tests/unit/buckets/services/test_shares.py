@@ -212,7 +212,8 @@ def test_a_ticket_outlives_the_limit_and_nothing_else(lab: Lab, maker: ApiKey, s
     assert not handout.url
     with pytest.raises(ShareOver):
         open_share(token=new.token)
-    assert redeem_ticket(token=new.token, ticket=handout.ticket).share == new.share
+    redeemed, found = redeem_ticket(token=new.token, ticket=handout.ticket)
+    assert (redeemed.share, found.size) == (new.share, 250)
     for wrong in ("", handout.ticket + "x", issue_pass(share=new.share)):
         with pytest.raises(ShareOver):
             redeem_ticket(token=new.token, ticket=wrong)
