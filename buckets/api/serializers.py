@@ -294,7 +294,7 @@ class UploadRequestSerializer(Body):
     size = serializers.IntegerField(min_value=0, max_value=MAX_NUMBER, help_text="Bytes of the whole object.")
     content_type = TextField(required=False, allow_null=True, error_of=names.content_type_error)
     metadata = MetadataField(required=False, allow_null=True)
-    if_match = TextField(required=False, allow_null=True, allow_blank=True, error_of=names.if_match_error)
+    if_match = TextField(required=False, allow_null=True, error_of=names.if_match_error)
     if_none_match = OnlyNewField(
         required=False, allow_null=True, help_text='`true` or `"*"`: only where there is no object.'
     )

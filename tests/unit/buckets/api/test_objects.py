@@ -221,6 +221,26 @@ def test_what_was_got_of_a_bucket_can_be_sent_back(api: APIClient, lab: Lab) -> 
     assert (answer.status_code, answer.json()) == (200, bucket)
 
 
+@pytest.mark.parametrize("method", ["patch", "delete"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("If-Match", ""),
+        ("If-Match", "  "),
+        ("If-None-Match", "*"),
+        ("If-None-Match", '"other"'),
+        ("If-Unmodified-Since", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("If-Modified-Since", "Thu, 01 Jan 2970 00:00:00 GMT"),
+    ],
+)
+def test_no_condition_is_passed_over(api: APIClient, filled: Lab, method: str, name: str, value: str) -> None:
+    before = list(Object.objects.values())
+    body = {"content_type": "text/plain"} if method == "patch" else None
+    answer = getattr(api, method)("/api/v1/buckets/photos/objects/a", body, headers={name: value})
+    assert (answer.status_code, list(answer.json()["errors"])) == (400, [name])
+    assert list(Object.objects.values()) == before
+
+
 def test_delete_one(api: APIClient, filled: Lab) -> None:
     path = "/api/v1/buckets/photos/objects/a"
     assert api.delete(path, headers={"If-Match": '"other"'}).status_code == 412
@@ -376,6 +396,8 @@ def test_an_upload(api: APIClient, lab: Lab, settings: Any) -> None:
         ({"key": "k", "size": 1, "metadata": []}, "metadata"),
         ({"key": "k", "size": 1, "if_none_match": "abc"}, "if_none_match"),
         ({"key": "k", "size": 1, "if_match": '"'}, "if_match"),
+        ({"key": "k", "size": 1, "if_match": ""}, "if_match"),
+        ({"key": "k", "size": 1, "if_match": " "}, "if_match"),
     ):
         refused = api.post("/api/v1/buckets/photos/uploads", wrong)
         assert (refused.status_code, list(refused.json()["errors"])) == (400, [field]), wrong
