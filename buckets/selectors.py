@@ -23,6 +23,9 @@ from buckets.names import successor
 from buckets.services.bulk import MAX_PARAMETERS, Row, as_datetime, run_in
 from keys import secret_text
 from keys.errors import Invalid
+from keys.permissions import Permission
+from keys.rights import KeyRights
+from keys.selectors import rights_now
 from volumes.owners import Owner
 
 MAX_PAGE = 1000
@@ -31,6 +34,8 @@ MAX_LOOKED_AT = 20_000
 and says how to go on: a filter that hardly ever matches must not hold a thread through millions of rows."""
 MAX_RANGES = 100
 """Key ranges that one statement asks for; SQLite takes an expression of a thousand parts."""
+TO_SHARE = Permission.SHARE | Permission.OBJECTS_READ
+"""What a key needs on an object that it shares, for as long as the share is used."""
 _PARAMETERS = 500
 """Values in one statement: all databases take so many."""
 _MAX_NEEDLE = (1 << 63) - 1
@@ -298,8 +303,26 @@ def list_shares(
     return shares[:limit]
 
 
+def may_still_share(maker: KeyRights | None, share: Share) -> bool:
+    """Whether the API key that made a share (None: it was deleted) has the rights that each use of it asks for."""
+    return maker is not None and maker.allows(TO_SHARE, bucket=share.bucket.name, key=share.key)
+
+
+def ask_makers(shares: Iterable[Share]) -> list[Share]:
+    """The shares, each with a `state` that tells as well whether its maker may still share. One query."""
+    rows = list(shares)
+    makers = rights_now(share.api_key for share in rows)
+    for share in rows:
+        share.may_be_shared = may_still_share(makers.get(share.api_key), share)
+    return rows
+
+
+STATES_BY_TERMS = (Share.State.LIVE, Share.State.EXPIRED, Share.State.USED_UP, Share.State.REVOKED)
+"""What the database can tell of a share: the rights of its maker are asked row by row."""
+
+
 def shares_in(state: str, *, now: datetime) -> Q:
-    """The shares that are in such a state, as `Share.state` tells it of one."""
+    """The shares that are in such a state by their own terms (`STATES_BY_TERMS`)."""
     unrevoked = Q(revoked_at__isnull=True)
     unexpired = Q(expires_at__isnull=True) | Q(expires_at__gt=now)
     unused = Q(max_downloads__isnull=True) | Q(download_count__lt=F("max_downloads"))

@@ -59,7 +59,11 @@ class ShareSerializer(ShareTerms):
     bucket = TextField(error_of=names.bucket_name_error, source="bucket.name")
     key = TextField(error_of=names.key_error)
     inline = FlagField(required=False, help_text="Browsers show the object instead of saving it.")
-    state = serializers.ChoiceField(choices=Share.State.choices, read_only=True)
+    state = serializers.ChoiceField(
+        choices=Share.State.choices,
+        read_only=True,
+        help_text="`denied`: the API key that made it is gone, or may no longer share the object.",
+    )
     has_password = serializers.BooleanField(read_only=True)
     download_count = serializers.IntegerField(read_only=True)
     downloads_left = serializers.IntegerField(read_only=True, allow_null=True, help_text="null: no limit.")

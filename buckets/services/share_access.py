@@ -21,12 +21,11 @@ from django.utils import timezone
 
 from buckets.errors import ShareOver, SharePasswordRefused, ShareUnknown, ShareVersionGone
 from buckets.models import Share
-from buckets.selectors import Found, find_objects, share_of_token, shares_in
+from buckets.selectors import Found, find_objects, may_still_share, share_of_token, shares_in
 from buckets.services.downloads import sign_needle, url_expiry
 from buckets.services.passwords import is_password
 from buckets.services.shares import MAX_PASSWORD_CHARS
 from keys.actions import Action
-from keys.permissions import Permission
 from keys.rights import KeyRights
 from keys.selectors import rights_of
 from keys.services.denials import note_denied
@@ -141,8 +140,7 @@ def redeem_ticket(*, token: str, ticket: str) -> tuple[OpenShare, Found]:
 
 def _opened(share: Share) -> OpenShare:
     reader = rights_of(share.api_key)
-    needed = Permission.SHARE | Permission.OBJECTS_READ
-    if reader is None or not reader.allows(needed, bucket=share.bucket.name, key=share.key):
+    if reader is None or not may_still_share(reader, share):
         raise ShareOver
     return OpenShare(share, reader)
 

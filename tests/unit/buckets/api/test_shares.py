@@ -16,7 +16,7 @@ from keys.permissions import Permission
 from keys.rights import GrantRow
 from tests.unit.buckets.api.conftest import client_of
 from tests.unit.buckets.lab import Lab, make_key
-from tests.unit.buckets.sharing import SHARING, make_maker
+from tests.unit.buckets.sharing import ENDINGS, SHARING, end, make_maker
 
 PATH = "/api/v1/shares"
 BODY = {"bucket": "photos", "key": "dir/b"}
@@ -177,6 +177,23 @@ def test_each_sees_its_own_and_admin_sees_all(mine: APIClient, api: APIClient, f
             assert (unknown.status_code, unknown.json()["code"]) == (404, "share_unknown")
     assert api.patch(f"{PATH}/{third}", {"description": "seen"}).status_code == 200
     assert api.delete(f"{PATH}/{third}").status_code == 204
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_has_ended_is_not_shown_as_live(
+    mine: APIClient, api: APIClient, filled: Lab, ending: str, django_assert_num_queries: Any
+) -> None:
+    made = [mine.post(PATH, BODY).json() for _ in range(3)]
+    living = client_of(make_maker()).post(PATH, BODY).json()["id"]
+    for one in made:
+        end(Share.objects.get(pk=one["id"]), ending, at=timezone.now())
+    state = ending.replace(" ", "_") if ending in ("revoked", "expired", "used up") else "denied"
+    with django_assert_num_queries(4):  # who asks, and its grants; the shares; their makers
+        shown = api.get(PATH).json()["results"]
+    assert {one["id"]: one["state"] for one in shown} == {**{one["id"]: state for one in made}, living: "live"}
+    assert api.get(f"{PATH}/{made[0]['id']}").json()["state"] == state
+    if state == "denied":
+        assert api.patch(f"{PATH}/{made[0]['id']}", {"description": "d"}).json()["state"] == state
 
 
 def test_changing(mine: APIClient, maker: ApiKey, filled: Lab) -> None:

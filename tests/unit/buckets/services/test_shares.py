@@ -19,7 +19,7 @@ from buckets.errors import (
     ShareUnknown,
 )
 from buckets.models import Bucket, Share
-from buckets.selectors import list_shares, shares_in
+from buckets.selectors import STATES_BY_TERMS, list_shares, shares_in
 from buckets.services import passwords
 from buckets.services.buckets import create_bucket, delete_bucket
 from buckets.services.objects import delete_objects
@@ -128,7 +128,9 @@ def test_what_ends_a_share(shared: Lab, maker: ApiKey, ending: str) -> None:
             hand_out(opened=opened, found=found)
         state = ending.replace(" ", "_")
         assert Share.objects.get().state == state
-        assert [state for state in Share.State if Share.objects.filter(shares_in(state, now=timezone.now()))] == [state]
+        assert [state for state in STATES_BY_TERMS if Share.objects.filter(shares_in(state, now=timezone.now()))] == [
+            state
+        ]
 
 
 def test_what_it_leads_to_is_what_the_key_holds_now(shared: Lab, maker: ApiKey) -> None:
