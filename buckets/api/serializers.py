@@ -1,6 +1,7 @@
 """The shapes of buckets, objects and uploads in the API."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter
@@ -113,9 +114,8 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
 
 
 class BucketChangeSerializer(BucketSerializer):
-    """Settings alone: what else a bucket shows can't be changed, and is refused."""
+    """Settings alone: what else a bucket shows can't be changed."""
 
-    refuses_read_only = True
     name = TextField(read_only=True)
 
 
@@ -250,8 +250,18 @@ def _taken_filters(attrs: dict[str, Any]) -> Filters:
 
 
 class ObjectChangeSerializer(Body):
+    """Attributes alone: what else an object shows can't be changed."""
+
+    key = serializers.CharField(read_only=True)
+    size = serializers.IntegerField(read_only=True)
+    etag = serializers.CharField(read_only=True)
     content_type = TextField(required=False, error_of=names.content_type_error)
+    updated_at = serializers.DateTimeField(read_only=True)
     metadata = MetadataField(required=False)
+    created_at = serializers.DateTimeField(read_only=True)
+
+    def shown(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {} if self.instance is None else described(self.instance)
 
 
 class KeysSerializer(Body):

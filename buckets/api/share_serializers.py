@@ -81,7 +81,7 @@ class NewShareSerializer(ShareSerializer):
 
 
 class ShareChangeSerializer(ShareSerializer):
-    """What can be changed. The rest may stand in the body and changes nothing."""
+    """What can be changed: the terms alone."""
 
     bucket = TextField(read_only=True, source="bucket.name")
     key = TextField(read_only=True)

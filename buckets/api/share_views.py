@@ -68,7 +68,8 @@ class ShareDetail(APIView):
         """Give the share another end, limit, description or password; a revoked one stays revoked."""
         share = self._share(request, share_id)
         rights(request).require(selectors.TO_SHARE, bucket=share.bucket.name, key=share.key)
-        given = shapes.ShareChangeSerializer(data=request.data, partial=True)
+        selectors.ask_makers([share])
+        given = shapes.ShareChangeSerializer(share, data=request.data, partial=True)
         given.is_valid(raise_exception=True)
         changed = update_share(share_id=share_id, **given.validated_data)
         return _shown(changed)

@@ -85,10 +85,11 @@ class BucketDetail(APIView):
         Making it `public-read` asks for OBJECTS_READ and SHARE on the whole bucket, too.
         """
         rights(request).require(Permission.BUCKETS_WRITE, bucket=bucket, prefix=True)
-        given = shapes.BucketChangeSerializer(data=request.data, partial=True)
+        before = selectors.get_bucket(bucket)
+        given = shapes.BucketChangeSerializer(before, data=request.data, partial=True)
         given.is_valid(raise_exception=True)
         settings = given.validated_settings()
-        if settings.visibility == PUBLIC and selectors.get_bucket(bucket).visibility != PUBLIC:
+        if settings.visibility == PUBLIC and before.visibility != PUBLIC:
             rights(request).require(TO_ANYBODY, bucket=bucket, prefix=True)
         changed = update_bucket(name=bucket, settings=settings)
         return Response(shapes.BucketSerializer(changed).data)
@@ -177,7 +178,8 @@ class ObjectDetail(KeyedView):
         """
         rights(request).require(Permission.OBJECTS_WRITE, bucket=bucket, key=key)
         if_match = if_match_of(request)
-        given = _valid(shapes.ObjectChangeSerializer(data=request.data))
+        before = selectors.get_object(bucket=bucket, key=key)
+        given = _valid(shapes.ObjectChangeSerializer(before, data=request.data))
         return _object(update_object(bucket=bucket, key=key, if_match=if_match, **given))
 
     @extend_schema(parameters=[shapes.IF_MATCH], responses={204: None})

@@ -14,20 +14,24 @@ MAX_ERRORS = 20
 class Body(serializers.Serializer[Any]):
     """What a caller sends. A field that there is not is refused: it may be a misspelt condition.
 
-    Fields that are only read may stand in it and change nothing, so that what was got can be sent back; where
-    ``refuses_read_only``, they are refused as well: somebody may mean to change them.
+    So is a field that can only be read, unless it says what is there: what was got can be sent back, and nobody takes
+    for changed what can't be. What there is, is the ``instance`` that the serializer is made with; without one, nothing.
     """
-
-    refuses_read_only = False
 
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return super().to_internal_value(data)  # which says what is wrong with it
         if unknown := list(islice((name for name in data if name not in self.fields), MAX_ERRORS)):
             raise serializers.ValidationError({_spelt(name): ["There is no such field."] for name in unknown})
-        if self.refuses_read_only and (fixed := [name for name in data if self.fields[name].read_only]):
-            raise serializers.ValidationError({name: ["This can't be changed."] for name in fixed})
+        if fixed := [name for name in data if self.fields[name].read_only]:
+            shown = self.shown(data)
+            if wrong := [name for name in fixed if name not in shown or not _is_same(shown[name], data[name])]:
+                raise serializers.ValidationError({name: ["This can't be set; leave it out."] for name in wrong})
         return super().to_internal_value(data)
+
+    def shown(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the fields that can only be read may say in the body ``data``."""
+        return {} if self.instance is None else self.to_representation(self.instance)
 
 
 class Query(Body):
@@ -97,6 +101,11 @@ class FlagField(serializers.BooleanField):
         if not isinstance(data, bool):
             self.fail("invalid", input=data)
         return data
+
+
+def _is_same(shown: object, given: object) -> bool:
+    """1 is not true in JSON."""
+    return shown == given and isinstance(shown, bool) == isinstance(given, bool)
 
 
 def _spelt(name: str) -> str:

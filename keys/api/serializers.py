@@ -1,5 +1,6 @@
 """The shapes of the keys API."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
@@ -82,6 +83,14 @@ class GrantSerializer(Body, serializers.ModelSerializer[Grant]):
         alone = GrantSerializer(data=data)
         alone.is_valid(raise_exception=True)
         return alone.validated_data
+
+    def shown(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The names of the bits that are given: a grant is replaced, so there is none to compare it with."""
+        try:
+            bits = self.fields["permissions"].run_validation(data.get("permissions", serializers.empty))
+        except serializers.ValidationError:
+            return data  # that they are none is said of the bits
+        return {"permission_names": names(bits)}
 
 
 class KeySerializer(Body, serializers.ModelSerializer[ApiKey]):

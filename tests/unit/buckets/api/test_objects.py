@@ -176,6 +176,19 @@ def test_meta_changes_make_a_new_version(api: APIClient, filled: Lab) -> None:
     assert api.patch("/api/v1/buckets/photos/objects/none", {}).status_code == 404
 
 
+def test_what_was_got_of_an_object_can_be_sent_back(api: APIClient, filled: Lab) -> None:
+    path = "/api/v1/buckets/photos/objects/dir/b"
+    before = api.get(path).json()
+    same = api.patch(path, before)
+    assert (same.status_code, same.json()) == (200, before)
+    changed = api.patch(path, before | {"content_type": "text/plain"}).json()
+    assert changed["content_type"] == "text/plain"
+    for wrong in ({"key": "other"}, {"size": 11}, {"size": "10"}, {"etag": before["etag"]}, {"created_at": None}):
+        refused = api.patch(path, {"metadata": {"a": "b"}, **wrong})
+        assert (refused.status_code, list(refused.json()["errors"])) == (400, list(wrong)), wrong
+    assert api.get(path).json() == changed
+
+
 def test_a_change_of_nothing_changes_nothing(api: APIClient, filled: Lab) -> None:
     path = "/api/v1/buckets/photos/objects/dir/b"
     before = api.get(path).json()
@@ -219,6 +232,12 @@ def test_what_was_got_of_a_bucket_can_be_sent_back(api: APIClient, lab: Lab) -> 
     bucket = api.get("/api/v1/buckets/photos").json()
     answer = api.patch("/api/v1/buckets/photos", bucket)
     assert (answer.status_code, answer.json()) == (200, bucket)
+    for wrong in ({"name": "other"}, {"object_count": 1}, {"object_count": False}, {"created_at": "now"}):
+        refused = api.patch("/api/v1/buckets/photos", {"quota_objects": 5, **wrong})
+        assert (refused.status_code, list(refused.json()["errors"])) == (400, list(wrong)), wrong
+    assert api.get("/api/v1/buckets/photos").json() == bucket
+    made = api.post("/api/v1/buckets", {"name": "other", "object_count": 0})
+    assert (made.status_code, list(made.json()["errors"])) == (400, ["object_count"])
 
 
 @pytest.mark.parametrize("method", ["patch", "delete"])

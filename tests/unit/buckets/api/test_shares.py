@@ -201,9 +201,12 @@ def test_changing(mine: APIClient, maker: ApiKey, filled: Lab) -> None:
     path = f"{PATH}/{made['id']}"
     changed = mine.patch(path, {"max_downloads": 5, "password": "p", "description": "d"}).json()
     assert (changed["max_downloads"], changed["has_password"], changed["description"]) == (5, True, "d")
-    # What was got can be sent back; where it leads does not change by that.
-    again = mine.patch(path, changed | {"bucket": "other", "key": "a", "inline": True, "password": None}).json()
+    again = mine.patch(path, changed | {"password": None}).json()  # what was got can be sent back
     assert again == changed | {"has_password": False}
+    for wrong in ({"bucket": "other"}, {"key": "a"}, {"inline": True}, {"id": 0}, {"download_count": 7}, {"state": ""}):
+        refused = mine.patch(path, {"description": "e", **wrong})
+        assert (refused.status_code, list(refused.json()["errors"])) == (400, list(wrong)), wrong
+    assert mine.get(path).json() == again
     assert mine.patch(path, {"expires_at": "2001-01-01T00:00:00Z"}).status_code == 400
     assert mine.patch(path, {"nonsense": 1}).status_code == 400
     Share.objects.update(download_count=4)
