@@ -11,6 +11,9 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
+from keys.api.bodies import NoQuery
+from keys.api.schema import raises
+from keys.errors import Invalid
 from volumes.selectors import count_online_servers
 from warehouse_site import openapi
 
@@ -57,7 +60,9 @@ class Health(APIView):
     authentication_classes = ()
 
     @extend_schema(responses={200: HealthSerializer, 503: HealthSerializer})
+    @raises(Invalid)
     def get(self, request: Request) -> Response:
+        NoQuery.require(request)
         try:
             online = count_online_servers()
         except DatabaseError:

@@ -1,12 +1,17 @@
 """What callers send, in every app's API."""
 
+import re
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
 from django.http import QueryDict
 from rest_framework import serializers
+from rest_framework.request import Request
 
+_DECIMAL = re.compile(r"-?[0-9]{1,100}")
+MAX_NUMBER = (1 << 63) - 1
+"""What a column of the database can hold."""
 MAX_ERRORS = 20
 """So many items of a list that are wrong, or fields that there are not, are looked for: the answer tells no more."""
 
@@ -15,7 +20,7 @@ class Body(serializers.Serializer[Any]):
     """What a caller sends. A field that there is not is refused: it may be a misspelt condition.
 
     So is a field that can only be read, unless it says what is there: what was got can be sent back, and nobody takes
-    for changed what can't be. What there is, is the ``instance`` that the serializer is made with; without one, nothing.
+    for changed what can't be. What is there is the ``instance`` that the serializer is made with; else nothing.
     """
 
     def to_internal_value(self, data: Any) -> Any:
@@ -42,6 +47,15 @@ class Query(Body):
             lists = {name for name, field in self.fields.items() if isinstance(field, serializers.ListField)}
             data = {name: data.getlist(name) if name in lists else data[name] for name in data}
         return super().to_internal_value(data)
+
+
+class NoQuery(Query):
+    """Of a list that has no parameters: all that are given are refused."""
+
+    @classmethod
+    def require(cls, request: Request) -> None:
+        """Raises ValidationError."""
+        cls(data=request.query_params).is_valid(raise_exception=True)
 
 
 class BoundedList(serializers.ListField):
@@ -92,6 +106,16 @@ class TextField(serializers.CharField):
         if self.error_of is not None and (problem := self.error_of(text)) is not None:
             raise serializers.ValidationError(problem)
         return text
+
+
+class NumberField(serializers.IntegerField):
+    """A number as JSON writes it, in a query too: int() would take the digits of all scripts, and underscores."""
+
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or (isinstance(data, str) and not _DECIMAL.fullmatch(data)):
+            self.fail("invalid")
+        number: int = super().to_internal_value(data)
+        return number
 
 
 class FlagField(serializers.BooleanField):

@@ -8,7 +8,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from keys.api import rights
+from keys.api.bodies import NoQuery
 from keys.api.schema import raises
+from keys.errors import Invalid
 from keys.permissions import Permission
 from volumes import selectors
 from volumes.api.serializers import (
@@ -51,7 +53,9 @@ class ServerList(ReadersView):
     """All volume servers, by node."""
 
     @extend_schema(responses=ServerListSerializer)
+    @raises(Invalid)
     def get(self, request: Request) -> Response:
+        NoQuery.require(request)
         return Response({"results": ServerSerializer(selectors.list_servers(), many=True).data})
 
 
@@ -130,7 +134,9 @@ class Usage(ReadersView):
     """Space and counts of the whole store."""
 
     @extend_schema(responses=UsageSerializer)
+    @raises(Invalid)
     def get(self, request: Request) -> Response:
+        NoQuery.require(request)
         return Response(UsageSerializer(selectors.totals()).data)
 
 

@@ -73,6 +73,16 @@ def test_rights_are_given_by_name_or_number(admin: NewKey, client_of: Callable[[
     assert client.patch(f"/api/v1/keys/{shown['id']}", {"permissions": []}).json()["permissions"] == 0
 
 
+@pytest.mark.parametrize("permissions", ["OBJECTS_READ", [1], True, {}, "٣"])
+def test_what_permissions_are_is_told(
+    admin: NewKey, client_of: Callable[[NewKey], APIClient], permissions: Any
+) -> None:
+    answer = problem(client_of(admin).post("/api/v1/keys", {"name": "k", "permissions": permissions}), 400, "invalid")
+    [told] = answer["errors"]["permissions"]
+    assert "list of names" in told
+    assert "number" in told
+
+
 def test_a_change_leaves_what_it_does_not_name(admin: NewKey, client_of: Callable[[NewKey], APIClient]) -> None:
     client = client_of(admin)
     made = client.post(
