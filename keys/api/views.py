@@ -76,7 +76,11 @@ class TokensRefresh(APIView):
 
 
 class TokensRevoke(APIView):
-    """Sign out: end a refresh token and all that descend from the same sign-in."""
+    """Sign out: end a refresh token and all that descend from the same sign-in.
+
+    Access tokens that were issued before live on until they expire, minutes later. Delete the key, or take its rights
+    away, to end them at once.
+    """
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
