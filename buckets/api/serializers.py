@@ -115,6 +115,8 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
 class BucketChangeSerializer(BucketSerializer):
     """Settings alone: what else a bucket shows can't be changed."""
 
+    moving = frozenset({"object_count", "total_bytes", "reserved_objects", "reserved_bytes"})
+
     name = TextField(read_only=True)
 
 

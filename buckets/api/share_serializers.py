@@ -83,6 +83,8 @@ class NewShareSerializer(ShareSerializer):
 class ShareChangeSerializer(ShareSerializer):
     """What can be changed: the terms alone."""
 
+    moving = frozenset({"state", "download_count", "downloads_left", "last_used_at"})
+
     bucket = TextField(read_only=True, source="bucket.name")
     key = TextField(read_only=True)
     inline = FlagField(read_only=True)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 from django.http import QueryDict
 from rest_framework import serializers
@@ -23,6 +23,9 @@ class Body(serializers.Serializer[Any]):
     for changed what can't be. What is there is the ``instance`` that the serializer is made with; else nothing.
     """
 
+    moving: ClassVar[frozenset[str]] = frozenset()
+    """Of these fields, those that change by themselves: they may be older than what is there."""
+
     def to_internal_value(self, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return super().to_internal_value(data)  # which says what is wrong with it
@@ -30,9 +33,12 @@ class Body(serializers.Serializer[Any]):
             raise serializers.ValidationError({_spelt(name): ["There is no such field."] for name in unknown})
         if fixed := [name for name in data if self.fields[name].read_only]:
             shown = self.shown(data)
-            if wrong := [name for name in fixed if name not in shown or not _is_same(shown[name], data[name])]:
+            if wrong := [name for name in fixed if name not in shown or not self._is_shown(name, shown, data)]:
                 raise serializers.ValidationError({name: ["This can't be set; leave it out."] for name in wrong})
         return super().to_internal_value(data)
+
+    def _is_shown(self, name: str, shown: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+        return name in self.moving or _is_same(shown[name], data[name])
 
     def shown(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
         """What the fields that can only be read may say in the body ``data``."""

@@ -106,6 +106,8 @@ class KeySerializer(Body, serializers.ModelSerializer[ApiKey]):
     )
     grants = GrantSerializer(many=True, required=False, max_length=MAX_GRANTS)  # type: ignore[call-arg]
 
+    moving = frozenset({"last_used_at"})
+
     class Meta:
         model = ApiKey
         fields = (
