@@ -19,7 +19,7 @@ from django.utils.text import capfirst
 
 from buckets.models import Bucket, Chunk, Journal, Object, Orphan, Outbox, Proof, Share, Sweep, Upload, UsageSample
 from buckets.names import successor
-from buckets.selectors import Counts, journal_status, shares_in, wrong_counts
+from buckets.selectors import STATES_BY_TERMS, Counts, ask_makers, journal_status, shares_in, wrong_counts
 from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, delete_buckets, update_bucket
 from buckets.services.deletion import close_bucket
 from buckets.services.fsck import verdict
@@ -602,14 +602,14 @@ class WaitingFilter(admin.SimpleListFilter):
 
 
 class ShareStateFilter(admin.SimpleListFilter):
-    title = "state"
+    title = "state by its terms"
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(str(value), str(label)) for value, label in Share.State.choices]
+        return [(str(state), str(state.label)) for state in STATES_BY_TERMS]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Share]) -> QuerySet[Share]:
-        if self.value() not in Share.State:
+        if self.value() not in STATES_BY_TERMS:
             return queryset
         return queryset.filter(shares_in(self.value() or "", now=timezone.now()))
 
@@ -634,7 +634,7 @@ class PasswordFilter(admin.SimpleListFilter):
 @admin.register(Share)
 class ShareAdmin(ShownOnly):
     help_text = "Links to single objects, for whoever has one."
-    list_display = ("target", "state", "downloads", "password", "maker", "ends", "used")
+    list_display = ("target", "standing", "downloads", "password", "maker", "ends", "used")
     list_filter = (ShareStateFilter, PasswordFilter, BucketFilter)
     list_select_related = ("bucket",)
     sortable_by = ()
@@ -644,15 +644,22 @@ class ShareAdmin(ShownOnly):
     fieldsets = (
         (None, {"fields": ("id", "target", "description", "inline")}),
         ("Terms", {"fields": ("ends", "max_downloads", "password")}),
-        ("State", {"fields": ("state", "download_count", "used", "revoked")}),
+        ("State", {"fields": ("standing", "download_count", "used", "revoked")}),
         ("Whose", {"fields": ("maker", "made")}),
     )
     actions = ("revoke",)
 
     def fill_in(self, rows: list[Any]) -> None:
+        ask_makers(rows)
         living = ApiKey.objects.in_bulk({share.api_key for share in rows})
         for share in rows:
             share.maker_row = living.get(share.api_key)
+
+    @admin.display(description="state")
+    def standing(self, share: Share) -> str:
+        if share.may_be_shared is None:
+            ask_makers([share])
+        return share.state.label
 
     @admin.display(description="leads to")
     def target(self, share: Share) -> str:

@@ -52,6 +52,13 @@ class ShareOver(Gone):
     title = "This link has ended"
 
 
+class ShareVersionGone(Gone):
+    """The version of the object that was counted is no more: overwritten, changed or deleted."""
+
+    code = "version_gone"
+    title = "This version of the object is gone"
+
+
 class ShareRevoked(Conflict):
     code = "share_revoked"
     title = "The share is revoked"

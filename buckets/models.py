@@ -495,6 +495,7 @@ class Share(models.Model):
         EXPIRED = "expired", "expired"
         USED_UP = "used_up", "used up"
         REVOKED = "revoked", "revoked"
+        DENIED = "denied", "maker may not share"
 
     bucket = models.ForeignKey(Bucket, on_delete=models.CASCADE, related_name="shares")
     # By name, not by row: an object that is overwritten, or deleted and put again, is shared on.
@@ -538,15 +539,20 @@ class Share(models.Model):
     def __str__(self) -> str:
         return f"share {self.pk}"
 
+    may_be_shared: bool | None = None
+    """Whether the API key that made it may still share the object; None: nobody asked (`selectors.ask_makers`)."""
+
     @property
     def state(self) -> State:
-        """What its own terms say; that whoever made it may still share is another question."""
+        """What its own terms say, and where that was asked, the rights of the key that made it."""
         if self.revoked_at is not None:
             return self.State.REVOKED
         if self.expires_at is not None and self.expires_at <= timezone.now():
             return self.State.EXPIRED
         if self.max_downloads is not None and self.download_count >= self.max_downloads:
             return self.State.USED_UP
+        if self.may_be_shared is False:
+            return self.State.DENIED
         return self.State.LIVE
 
     @property

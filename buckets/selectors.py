@@ -1,6 +1,7 @@
 """Reading buckets, objects and uploads."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -23,6 +24,9 @@ from buckets.names import successor
 from buckets.services.bulk import MAX_PARAMETERS, Row, as_datetime, run_in
 from keys import secret_text
 from keys.errors import Invalid
+from keys.permissions import Permission
+from keys.rights import KeyRights
+from keys.selectors import rights_now
 from volumes.models import Store
 from volumes.owners import Owner
 
@@ -35,9 +39,12 @@ MAX_LOOKED_AT = 20_000
 and says how to go on: a filter that hardly ever matches must not hold a thread through millions of rows."""
 MAX_RANGES = 100
 """Key ranges that one statement asks for; SQLite takes an expression of a thousand parts."""
+TO_SHARE = Permission.SHARE | Permission.OBJECTS_READ
+"""What a key needs on an object that it shares, for as long as the share is used."""
 _PARAMETERS = 500
 """Values in one statement: all databases take so many."""
-_MAX_NEEDLE = (1 << 63) - 1
+_MAX_NEEDLE = _MAX_ID = (1 << 63) - 1
+_DECIMAL = re.compile(r"[0-9]{1,19}")
 OPEN_BUCKETS_LIVE_S = 1.0
 OPEN_BUCKETS_KEPT = 10_000
 
@@ -336,8 +343,26 @@ def list_shares(
     return shares[:limit]
 
 
+def may_still_share(maker: KeyRights | None, share: Share) -> bool:
+    """Whether the API key that made a share (None: it was deleted) has the rights that each use of it asks for."""
+    return maker is not None and maker.allows(TO_SHARE, bucket=share.bucket.name, key=share.key)
+
+
+def ask_makers(shares: Iterable[Share]) -> list[Share]:
+    """The shares, each with a `state` that tells as well whether its maker may still share. One query."""
+    rows = list(shares)
+    makers = rights_now(share.api_key for share in rows)
+    for share in rows:
+        share.may_be_shared = may_still_share(makers.get(share.api_key), share)
+    return rows
+
+
+STATES_BY_TERMS = (Share.State.LIVE, Share.State.EXPIRED, Share.State.USED_UP, Share.State.REVOKED)
+"""What the database can tell of a share: the rights of its maker are asked row by row."""
+
+
 def shares_in(state: str, *, now: datetime) -> Q:
-    """The shares that are in such a state, as `Share.state` tells it of one."""
+    """The shares that are in such a state by their own terms (`STATES_BY_TERMS`)."""
     unrevoked = Q(revoked_at__isnull=True)
     unexpired = Q(expires_at__isnull=True) | Q(expires_at__gt=now)
     unused = Q(max_downloads__isnull=True) | Q(download_count__lt=F("max_downloads"))
@@ -479,11 +504,10 @@ def _as_listed(rows: QuerySet[Object], limit: int) -> list[Listed]:
 
 def _newest_cursor(after: str) -> tuple[int, int]:
     sequence, dot, pk = after.partition(".")
-    if not (
-        dot and sequence.isascii() and sequence.isdecimal() and pk.isascii() and pk.isdecimal() and len(after) < 40
-    ):
+    parts = (sequence, pk)
+    if not (dot and all(_DECIMAL.fullmatch(part) and int(part) <= _MAX_ID for part in parts)):
         raise Invalid(errors={"after": ["This is not the next_after of an earlier page of this order."]})
-    return min(int(sequence), (1 << 63) - 1), min(int(pk), (1 << 63) - 1)
+    return int(sequence), int(pk)
 
 
 def list_objects(

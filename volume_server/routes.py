@@ -29,6 +29,7 @@ _CRC = re.compile(rb"[0-9a-f]{8}\Z")
 _CONTENT_TYPE = re.compile(rb"[\x20-\x7e]{1,255}\Z")
 _META_NAME = re.compile(r"[a-z0-9-]{1,64}\Z")
 _READS = frozenset({b"GET", b"HEAD"})
+_UNJUDGED = (b"if-modified-since", b"if-unmodified-since")
 _META_PREFIX = b"warehouse-meta-"
 _CORS_EXPOSED = b"Access-Control-Expose-Headers: ETag, Content-Range, X-Request-Id"
 
@@ -171,6 +172,8 @@ class NeedleRoutes:
             if own.key is not None:
                 raise HttpError(400, "key_invalid", "this lease fixes the key; leave Warehouse-Key away")
             if intent.upload is not None:
+                if attributes.if_match or attributes.if_none_match:
+                    raise HttpError(400, "bad_request", "conditions of an upload are given when it is made")
                 attributes = NO_ATTRIBUTES
         else:
             if own.key is None:
@@ -465,7 +468,12 @@ def _attributes(fields: dict[bytes, bytes]) -> Attributes:
     condition = fields.get(b"if-none-match")
     if condition not in (None, b"*"):
         raise HttpError(400, "bad_request", "a PUT takes If-None-Match: * only")
+    for name in _UNJUDGED:
+        if name in fields:
+            raise HttpError(400, "bad_request", f"a PUT takes no {name.decode().title()}; it would not be judged")
     if_match = fields.get(b"if-match")
+    if if_match == b"":
+        raise HttpError(400, "bad_request", "If-Match is empty: * or a list of ETags, or leave it out")
     return Attributes(
         content_type.decode() if content_type else None,
         metadata or None,

@@ -1,5 +1,6 @@
 """What every request passes through."""
 
+import codecs
 import re
 import uuid
 from collections.abc import Callable
@@ -153,13 +154,19 @@ class BodyLimitMiddleware:
         return self.get_response(request)
 
 
-class QueryTextMiddleware:
-    """Refuses queries that are not UTF-8: Django would put U+FFFD in place of their bytes, and find other things."""
+class Utf8Middleware:
+    """Refuses queries that are not UTF-8: Django would put U+FFFD in place of their bytes, and find other things.
+
+    So it does with what is declared to be of another charset: Django would read the query by it as well as the body.
+    """
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        charset = request.content_params.get("charset") if request.content_params else None
+        if charset is not None and not _is_utf8(charset):
+            return problem_response(NotText("The charset of a request is UTF-8."), request)
         query = request.META.get("QUERY_STRING", "")
         if "%" in query or not query.isascii():
             try:
@@ -167,6 +174,13 @@ class QueryTextMiddleware:
             except UnicodeError:
                 return problem_response(NotText("The query is not UTF-8."), request)
         return self.get_response(request)
+
+
+def _is_utf8(charset: str) -> bool:
+    try:
+        return codecs.lookup(charset).name == "utf-8"
+    except (LookupError, ValueError):  # ValueError: a NUL in it
+        return False
 
 
 class InternalMiddleware:

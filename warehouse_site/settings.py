@@ -260,7 +260,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "warehouse_site.middleware.BodyLimitMiddleware",
     "warehouse_site.middleware.InternalMiddleware",
-    "warehouse_site.middleware.QueryTextMiddleware",
+    "warehouse_site.middleware.Utf8Middleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

@@ -1,4 +1,4 @@
-"""Every address of the master. None ends with a slash but the admin site's own."""
+"""Every address of the master. None ends with a slash but the admin site's own, and the API's root if one likes."""
 
 from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
@@ -21,6 +21,8 @@ browsable_api = (
     "rest_framework",  # the namespace in which the browsable API looks for its sign-in
 )
 
+api_root = views.ApiRoot.as_view()
+
 urlpatterns = [
     path("", views.landing, name="landing"),
     path("admin", RedirectView.as_view(url="/admin/")),
@@ -29,7 +31,8 @@ urlpatterns = [
     path("api/schema", views.Schema.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     path("api/auth/", include(browsable_api)),
-    path("api/v1", views.ApiRoot.as_view(), name="api-root"),
+    path("api/v1", api_root, name="api-root"),
+    path("api/v1/", api_root, name="api-root-slash"),
     path("api/v1/health", views.Health.as_view(), name="health"),
     path("api/v1/internal/", include("volumes.api.internal_urls")),
     path("api/v1/internal/", include("buckets.api.internal_urls")),

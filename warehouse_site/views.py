@@ -12,6 +12,9 @@ from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
 from buckets.selectors import JournalStatus, journal_status
+from keys.api.bodies import NoQuery
+from keys.api.schema import raises
+from keys.errors import Invalid
 from volumes.background import UNKNOWN, BackgroundHealth, background_health
 from volumes.selectors import count_online_servers
 from warehouse_site import openapi
@@ -85,7 +88,9 @@ class Health(APIView):
     authentication_classes = ()
 
     @extend_schema(responses={200: HealthSerializer, 503: HealthSerializer})
+    @raises(Invalid)
     def get(self, request: Request) -> Response:
+        NoQuery.require(request)
         try:
             online = count_online_servers()
             background = background_health()

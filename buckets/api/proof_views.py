@@ -14,8 +14,9 @@ from buckets.services.proofs import ask_for_proof
 from buckets.services.sweep import sweep_figures
 from buckets.tasks import wake_proofs
 from keys.api import rights
-from keys.api.bodies import Body, FlagField
+from keys.api.bodies import Body, FlagField, NoQuery
 from keys.api.schema import raises
+from keys.errors import Invalid
 from keys.permissions import Permission
 from volumes.errors import VolumeNotFound
 from volumes.models import MAX_VOLUME, Volume
@@ -99,9 +100,11 @@ class Proofs(APIView):
     """Proof that every chunk has its bytes and every needle its owner."""
 
     @extend_schema(responses=ProofsSerializer)
+    @raises(Invalid)
     def get(self, request: Request) -> Response:
         """How the last check of the store ended, whether one is under way, and how many orphans there are."""
         rights(request).require(Permission.VOLUMES_READ)
+        NoQuery.require(request)
         found = {
             "last": Proof.objects.filter(state=Proof.State.DONE).first(),
             "current": Proof.objects.exclude(state=Proof.State.DONE).order_by("pk").first(),

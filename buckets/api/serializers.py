@@ -1,6 +1,7 @@
 """The shapes of buckets, objects and uploads in the API."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter
@@ -16,13 +17,12 @@ from buckets.services.leases import Lease
 from buckets.services.uploads import ChunkSlot, Slots
 from buckets.sizes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from buckets.verdicts import rfc3339
-from keys.api.bodies import Body, BoundedList, FlagField, Query, TextField
+from keys.api.bodies import MAX_NUMBER, Body, BoundedList, FlagField, NumberField, Query, TextField
 from volume_server.intent import MAX_COUNT
 from volume_server.record import MAX_DATA_BYTES
 
 MAX_KEYS = 1000
 """In one batch call."""
-MAX_NUMBER = (1 << 63) - 1
 MAX_METADATA_FILTERS = 16
 
 
@@ -59,18 +59,18 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
         required=False,
         help_text="`public-read`: anybody may GET `content/{key}`, without a token; all else stays closed.",
     )
-    replication = serializers.IntegerField(required=False, help_text="Copies of each needle; 1 is all there is yet.")
-    chunk_size = serializers.IntegerField(
+    replication = NumberField(required=False, help_text="Copies of each needle; 1 is all there is yet.")
+    chunk_size = NumberField(
         required=False,
         allow_null=True,
         min_value=MIN_CHUNK_BYTES,
         max_value=MAX_CHUNK_BYTES,
         help_text="Bytes of each chunk of an upload but the last; null: the store's.",
     )
-    quota_bytes = serializers.IntegerField(
+    quota_bytes = NumberField(
         required=False, allow_null=True, min_value=0, max_value=MAX_NUMBER, help_text="null: no limit."
     )
-    quota_objects = serializers.IntegerField(
+    quota_objects = NumberField(
         required=False, allow_null=True, min_value=0, max_value=MAX_NUMBER, help_text="null: no limit."
     )
     cors_origins = BoundedList(
@@ -113,9 +113,10 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
 
 
 class BucketChangeSerializer(BucketSerializer):
-    """Settings alone: what else a bucket shows can't be changed, and is refused."""
+    """Settings alone: what else a bucket shows can't be changed."""
 
-    refuses_read_only = True
+    moving = frozenset({"object_count", "total_bytes", "reserved_objects", "reserved_bytes"})
+
     name = TextField(read_only=True)
 
 
@@ -143,7 +144,7 @@ class BucketListSerializer(serializers.Serializer[Any]):
 
 class BucketQuerySerializer(Query):
     after = TextField(default="", allow_blank=True, help_text="Names behind this one.")
-    limit = serializers.IntegerField(default=MAX_PAGE, min_value=1, max_value=MAX_PAGE)
+    limit = NumberField(default=MAX_PAGE, min_value=1, max_value=MAX_PAGE)
 
 
 # --- objects ---
@@ -197,7 +198,7 @@ class ObjectQuerySerializer(Query):
     after = TextField(
         default="", allow_blank=True, max_length=names.MAX_KEY_BYTES, help_text="`next_after` of the page before."
     )
-    limit = serializers.IntegerField(default=MAX_PAGE, min_value=1, max_value=MAX_PAGE)
+    limit = NumberField(default=MAX_PAGE, min_value=1, max_value=MAX_PAGE)
     order = serializers.ChoiceField(choices=["key", "newest"], default="key")
     search = TextField(
         default="",
@@ -205,8 +206,8 @@ class ObjectQuerySerializer(Query):
         max_length=names.MAX_KEY_BYTES,
         help_text="Plain text that stands somewhere in the key; the case of ASCII letters does not matter.",
     )
-    min_size = serializers.IntegerField(required=False, min_value=0, max_value=MAX_NUMBER, help_text="Bytes.")
-    max_size = serializers.IntegerField(required=False, min_value=0, max_value=MAX_NUMBER, help_text="Bytes.")
+    min_size = NumberField(required=False, min_value=0, max_value=MAX_NUMBER, help_text="Bytes.")
+    max_size = NumberField(required=False, min_value=0, max_value=MAX_NUMBER, help_text="Bytes.")
     content_type = TextField(
         default="",
         allow_blank=True,
@@ -250,8 +251,18 @@ def _taken_filters(attrs: dict[str, Any]) -> Filters:
 
 
 class ObjectChangeSerializer(Body):
+    """Attributes alone: what else an object shows can't be changed."""
+
+    key = serializers.CharField(read_only=True)
+    size = serializers.IntegerField(read_only=True)
+    etag = serializers.CharField(read_only=True)
     content_type = TextField(required=False, error_of=names.content_type_error)
+    updated_at = serializers.DateTimeField(read_only=True)
     metadata = MetadataField(required=False)
+    created_at = serializers.DateTimeField(read_only=True)
+
+    def shown(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {} if self.instance is None else described(self.instance)
 
 
 class KeysSerializer(Body):
@@ -272,8 +283,8 @@ class DeletedSerializer(serializers.Serializer[Any]):
 
 
 class LeaseRequestSerializer(Body):
-    count = serializers.IntegerField(min_value=1, max_value=MAX_COUNT)
-    max_bytes = serializers.IntegerField(min_value=0, max_value=MAX_DATA_BYTES, help_text="Of each needle.")
+    count = NumberField(min_value=1, max_value=MAX_COUNT)
+    max_bytes = NumberField(min_value=0, max_value=MAX_DATA_BYTES, help_text="Of each needle.")
     prefix = TextField(
         default="", allow_blank=True, error_of=lambda prefix: names.key_error(prefix) if prefix else None
     )
@@ -291,10 +302,10 @@ class LeaseSerializer(serializers.Serializer[Any]):
 
 class UploadRequestSerializer(Body):
     key = TextField(error_of=names.key_error)
-    size = serializers.IntegerField(min_value=0, max_value=MAX_NUMBER, help_text="Bytes of the whole object.")
+    size = NumberField(min_value=0, max_value=MAX_NUMBER, help_text="Bytes of the whole object.")
     content_type = TextField(required=False, allow_null=True, error_of=names.content_type_error)
     metadata = MetadataField(required=False, allow_null=True)
-    if_match = TextField(required=False, allow_null=True, allow_blank=True, error_of=names.if_match_error)
+    if_match = TextField(required=False, allow_null=True, error_of=names.if_match_error)
     if_none_match = OnlyNewField(
         required=False, allow_null=True, help_text='`true` or `"*"`: only where there is no object.'
     )

@@ -46,7 +46,8 @@ def whole_or_range(
     ``inline``: browsers show them instead of saving them. Raises ObjectChanged, RangeUnsatisfiable,
     Busy, NeedleUnreadable.
     """
-    if (if_match := request.headers.get("If-Match")) and not etag_matches(if_match, found.etag):
+    if_match = request.headers.get("If-Match")
+    if if_match is not None and not etag_matches(if_match, found.etag):
         raise ObjectChanged(f"The object has the ETag {found.etag!r}, and If-Match asked for another.")
     headers = _headers(found, inline=inline)
     # If-None-Match compares weakly (RFC 9110, section 13.1.2).

@@ -9,7 +9,7 @@ from rest_framework import serializers
 from buckets import names
 from buckets.models import MAX_DESCRIPTION_CHARS, Share
 from buckets.services.shares import MAX_DOWNLOADS, MAX_PASSWORD_CHARS
-from keys.api.bodies import Body, FlagField, Query, TextField
+from keys.api.bodies import MAX_NUMBER, Body, FlagField, NumberField, Query, TextField
 from keys.models import MAX_BUCKET_CHARS
 
 MAX_SECONDS = 100 * 366 * 24 * 3600
@@ -19,10 +19,10 @@ class ShareTerms(Body):
     """What a share allows; a field that is left out is as it was, and at first: no end, no limit, no password."""
 
     expires_at = serializers.DateTimeField(required=False, allow_null=True, help_text="null: never.")
-    expires_in_seconds = serializers.IntegerField(
+    expires_in_seconds = NumberField(
         required=False, min_value=1, max_value=MAX_SECONDS, write_only=True, help_text="In the place of `expires_at`."
     )
-    max_downloads = serializers.IntegerField(
+    max_downloads = NumberField(
         required=False, allow_null=True, min_value=1, max_value=MAX_DOWNLOADS, help_text="null: no limit."
     )
     one_time = FlagField(required=False, write_only=True, help_text="true: the same as `max_downloads` 1.")
@@ -59,7 +59,11 @@ class ShareSerializer(ShareTerms):
     bucket = TextField(error_of=names.bucket_name_error, source="bucket.name")
     key = TextField(error_of=names.key_error)
     inline = FlagField(required=False, help_text="Browsers show the object instead of saving it.")
-    state = serializers.ChoiceField(choices=Share.State.choices, read_only=True)
+    state = serializers.ChoiceField(
+        choices=Share.State.choices,
+        read_only=True,
+        help_text="`denied`: the API key that made it is gone, or may no longer share the object.",
+    )
     has_password = serializers.BooleanField(read_only=True)
     download_count = serializers.IntegerField(read_only=True)
     downloads_left = serializers.IntegerField(read_only=True, allow_null=True, help_text="null: no limit.")
@@ -77,7 +81,9 @@ class NewShareSerializer(ShareSerializer):
 
 
 class ShareChangeSerializer(ShareSerializer):
-    """What can be changed. The rest may stand in the body and changes nothing."""
+    """What can be changed: the terms alone."""
+
+    moving = frozenset({"state", "download_count", "downloads_left", "last_used_at"})
 
     bucket = TextField(read_only=True, source="bucket.name")
     key = TextField(read_only=True)
@@ -91,5 +97,5 @@ class ShareListSerializer(serializers.Serializer[Any]):
 
 class ShareQuerySerializer(Query):
     bucket = TextField(default="", allow_blank=True, max_length=MAX_BUCKET_CHARS, help_text="Those of one bucket.")
-    after = serializers.IntegerField(min_value=0, max_value=(1 << 63) - 1, default=0)
-    limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)
+    after = NumberField(min_value=0, max_value=MAX_NUMBER, default=0)
+    limit = NumberField(min_value=1, max_value=1000, default=100)

@@ -19,8 +19,6 @@ from keys.errors import PermissionDenied
 from keys.permissions import Permission
 from keys.rights import KeyRights
 
-_NEEDED = Permission.SHARE | Permission.OBJECTS_READ
-
 
 class Shares(APIView):
     """The shares that the key has made, by id; with ADMIN those of all keys."""
@@ -33,7 +31,7 @@ class Shares(APIView):
         wanted = query.validated_data
         limit = wanted.pop("limit")
         api_key = None if maker.allows(Permission.ADMIN) else maker.id
-        found = list(selectors.list_shares(api_key=api_key, limit=limit + 1, **wanted))
+        found = selectors.ask_makers(selectors.list_shares(api_key=api_key, limit=limit + 1, **wanted))
         next_after = found[limit - 1].pk if len(found) > limit else None
         return Response(shapes.ShareListSerializer({"results": found[:limit], "next_after": next_after}).data)
 
@@ -49,7 +47,7 @@ class Shares(APIView):
         given.is_valid(raise_exception=True)
         terms = dict(given.validated_data)
         bucket, key = terms.pop("bucket")["name"], terms.pop("key")
-        maker.require(_NEEDED, bucket=bucket, key=key)
+        maker.require(selectors.TO_SHARE, bucket=bucket, key=key)
         new = create_share(maker=maker, maker_name=str(request.user), bucket=bucket, key=key, **terms)
         url = settings.WAREHOUSE_PUBLIC_URL + reverse("share", args=[new.token])
         return Response({**shapes.ShareSerializer(new.share).data, "url": url}, status=201, headers=NO_STORE)
@@ -62,18 +60,19 @@ class ShareDetail(APIView):
     @raises(errors.ShareUnknown)
     def get(self, request: Request, share_id: int) -> Response:
         """One share, of one's own or with ADMIN any."""
-        return Response(shapes.ShareSerializer(self._share(request, share_id)).data)
+        return _shown(self._share(request, share_id))
 
     @extend_schema(request=shapes.ShareChangeSerializer, responses=shapes.ShareSerializer)
     @raises(errors.ShareUnknown, errors.ShareRevoked, errors.Busy)
     def patch(self, request: Request, share_id: int) -> Response:
         """Give the share another end, limit, description or password; a revoked one stays revoked."""
         share = self._share(request, share_id)
-        rights(request).require(_NEEDED, bucket=share.bucket.name, key=share.key)
-        given = shapes.ShareChangeSerializer(data=request.data, partial=True)
+        rights(request).require(selectors.TO_SHARE, bucket=share.bucket.name, key=share.key)
+        selectors.ask_makers([share])
+        given = shapes.ShareChangeSerializer(share, data=request.data, partial=True)
         given.is_valid(raise_exception=True)
         changed = update_share(share_id=share_id, **given.validated_data)
-        return Response(shapes.ShareSerializer(changed).data)
+        return _shown(changed)
 
     @extend_schema(responses={204: None})
     @raises(errors.ShareUnknown)
@@ -92,6 +91,11 @@ class ShareDetail(APIView):
         if share is None:
             raise ShareUnknown(f"There is no share {share_id}.")
         return share
+
+
+def _shown(share: Share) -> Response:
+    [asked] = selectors.ask_makers([share])
+    return Response(shapes.ShareSerializer(asked).data)
 
 
 def _maker(request: Request) -> KeyRights:

@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 
 from buckets import errors, selectors
 from buckets.api import serializers as shapes
+from buckets.api.preconditions import if_match_of
 from buckets.api.serving import NO_STORE
 from buckets.errors import KeyInvalid, ObjectUnknown
 from buckets.models import Bucket, Object, Upload
@@ -84,10 +85,11 @@ class BucketDetail(APIView):
         Making it `public-read` asks for OBJECTS_READ and SHARE on the whole bucket, too.
         """
         rights(request).require(Permission.BUCKETS_WRITE, bucket=bucket, prefix=True)
-        given = shapes.BucketChangeSerializer(data=request.data, partial=True)
+        before = selectors.get_bucket(bucket)
+        given = shapes.BucketChangeSerializer(before, data=request.data, partial=True)
         given.is_valid(raise_exception=True)
         settings = given.validated_settings()
-        if settings.visibility == PUBLIC and selectors.get_bucket(bucket).visibility != PUBLIC:
+        if settings.visibility == PUBLIC and before.visibility != PUBLIC:
             rights(request).require(TO_ANYBODY, bucket=bucket, prefix=True)
         changed = update_bucket(name=bucket, settings=settings)
         return Response(shapes.BucketSerializer(changed).data)
@@ -170,17 +172,22 @@ class ObjectDetail(KeyedView):
     )
     @raises(*errors.NO_BUCKET, errors.ObjectUnknown, errors.KeyInvalid, errors.MetadataInvalid, errors.ObjectChanged)
     def patch(self, request: Request, bucket: str, key: str) -> Response:
-        """Give the object other attributes, and by that a new ETag. `If-Match` is heeded."""
+        """Give the object other attributes, and by that a new ETag.
+
+        `If-Match` is heeded; other conditions are refused.
+        """
         rights(request).require(Permission.OBJECTS_WRITE, bucket=bucket, key=key)
-        given = _valid(shapes.ObjectChangeSerializer(data=request.data))
-        return _object(update_object(bucket=bucket, key=key, if_match=request.headers.get("If-Match", ""), **given))
+        if_match = if_match_of(request)
+        before = selectors.get_object(bucket=bucket, key=key)
+        given = _valid(shapes.ObjectChangeSerializer(before, data=request.data))
+        return _object(update_object(bucket=bucket, key=key, if_match=if_match, **given))
 
     @extend_schema(parameters=[shapes.IF_MATCH], responses={204: None})
     @raises(*errors.NO_BUCKET, errors.ObjectUnknown, errors.KeyInvalid, Invalid, errors.ObjectChanged)
     def delete(self, request: Request, bucket: str, key: str) -> Response:
-        """Delete the object. `If-Match` is heeded."""
+        """Delete the object. `If-Match` is heeded; other conditions are refused."""
         rights(request).require(Permission.OBJECTS_DELETE, bucket=bucket, key=key)
-        if delete_objects(bucket=bucket, keys=[key], if_match=request.headers.get("If-Match", "")).missing:
+        if delete_objects(bucket=bucket, keys=[key], if_match=if_match_of(request)).missing:
             raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
         return Response(status=204)
 

@@ -34,7 +34,7 @@ from buckets.services.chunks import Owner, take_chunks_of_objects, take_chunks_o
 from buckets.services.conditions import require_conditions
 from buckets.services.confirm import OBJECT_COLUMNS
 from buckets.services.counts import Counts
-from buckets.services.locks import LockedBucket, add_to_counts, lock_buckets_named
+from buckets.services.locks import LockedBucket, add_to_counts, lock_those_named, require_open
 from buckets.services.moves import (
     Move,
     copy_chunks_of_objects,
@@ -164,8 +164,16 @@ def commit_group(*, bucket: str, operations: Sequence[Operation]) -> Committed:
     for at, operation in enumerate(operations):
         with numbered(at):
             _require_valid(operation)
-    elsewhere = {operation.target_bucket for operation in operations if isinstance(operation, Copy)}
-    locked = lock_buckets_named({bucket} | {name for name in elsewhere if name is not None})
+    elsewhere = {
+        at: operation.target_bucket
+        for at, operation in enumerate(operations)
+        if isinstance(operation, Copy) and operation.target_bucket is not None
+    }
+    locked = lock_those_named({bucket, *elsewhere.values()})
+    require_open(locked, bucket)
+    for at, name in elsewhere.items():
+        with numbered(at):
+            require_open(locked, name)
     judge = _Judge(home=locked[bucket], buckets=locked, operations=operations)
     outcomes = []
     for at, operation in enumerate(operations):

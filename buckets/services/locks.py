@@ -8,7 +8,7 @@ absent key apart and the objects and uploads inside still, so these need no lock
 rows) of their own. Ids in order: no deadlock. On SQLite the transaction itself is the lock (BEGIN IMMEDIATE).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from django.db import connection
@@ -48,13 +48,23 @@ def lock_buckets(bucket_ids: Iterable[int]) -> list[LockedBucket]:
 def lock_buckets_named(names: Iterable[str]) -> dict[str, LockedBucket]:
     """The buckets of these names, locked in the order of their ids. Raises BucketUnknown, BucketDeleting."""
     names = set(names)
-    found = {bucket.name: bucket for bucket in _lock("name", names)}
+    found = lock_those_named(names)
     for name in sorted(names):
-        if name not in found:
-            raise BucketUnknown(f"There is no bucket {name!r}.")
-        if found[name].deleting_at is not None:
-            raise BucketDeleting(f"Bucket {name!r} is being deleted.")
+        require_open(found, name)
     return found
+
+
+def lock_those_named(names: Iterable[str]) -> dict[str, LockedBucket]:
+    """Those of the buckets that exist, closed ones too, locked in the order of their ids."""
+    return {bucket.name: bucket for bucket in _lock("name", names)}
+
+
+def require_open(locked: Mapping[str, LockedBucket], name: str) -> None:
+    """Raises BucketUnknown, BucketDeleting, unless the bucket is among those that were locked, and open."""
+    if name not in locked:
+        raise BucketUnknown(f"There is no bucket {name!r}.")
+    if locked[name].deleting_at is not None:
+        raise BucketDeleting(f"Bucket {name!r} is being deleted.")
 
 
 def _lock(column: str, values: Iterable[int] | Iterable[str]) -> list[LockedBucket]:

@@ -6,7 +6,8 @@ What is counted is the handing out, and it is counted before anything is handed 
                                                 both end soon, and until then any part may be read with them
 
 So a download that is cut off goes on where it was without being counted again, and no part of an object can be had
-uncounted by asking for ranges alone.
+uncounted by asking for ranges alone. Both are good for the version that was counted, and for no other: what the key
+holds later is counted anew, and no two parts are ever of two versions.
 """
 
 import hashlib
@@ -18,14 +19,13 @@ from django.core.signing import BadSignature, TimestampSigner
 from django.db.models import F
 from django.utils import timezone
 
-from buckets.errors import ShareOver, SharePasswordRefused, ShareUnknown
+from buckets.errors import ShareOver, SharePasswordRefused, ShareUnknown, ShareVersionGone
 from buckets.models import Share
-from buckets.selectors import Found, find_objects, share_of_token, shares_in
+from buckets.selectors import Found, find_objects, may_still_share, share_of_token, shares_in
 from buckets.services.downloads import sign_needle, url_expiry
 from buckets.services.passwords import is_password
 from buckets.services.shares import MAX_PASSWORD_CHARS
 from keys.actions import Action
-from keys.permissions import Permission
 from keys.rights import KeyRights
 from keys.selectors import rights_of
 from keys.services.denials import note_denied
@@ -90,7 +90,7 @@ def issue_pass(*, share: Share) -> str:
 
 
 def pass_is_good(*, share: Share, text: str) -> bool:
-    return _is_signed(_PASS, share, text, seconds=PASS_SECONDS)
+    return _signed(_PASS, share, text, seconds=PASS_SECONDS) is not None
 
 
 def find_shared(*, opened: OpenShare) -> Found:
@@ -109,7 +109,7 @@ def hand_out(*, opened: OpenShare, found: Found) -> Handout:
         expires_at = url_expiry(URL_SECONDS)
         handout = Handout(url=sign_needle(found, reader=reader, expires_at=expires_at, inline=share.inline))
     else:
-        handout = Handout(ticket=_signer(_TICKET, share).sign("1"))
+        handout = Handout(ticket=_signer(_TICKET, share).sign(found.etag))
     # One conditional UPDATE, committed on its own: of two at once for the last download one finds no row.
     now = timezone.now()
     still_live = Share.objects.filter(shares_in(Share.State.LIVE, now=now), pk=share.pk)
@@ -118,22 +118,29 @@ def hand_out(*, opened: OpenShare, found: Found) -> Handout:
     return handout
 
 
-def redeem_ticket(*, token: str, ticket: str) -> OpenShare:
-    """The share of a ticket, used up or expired meanwhile or not. Raises ShareUnknown, ShareOver.
+def redeem_ticket(*, token: str, ticket: str) -> tuple[OpenShare, Found]:
+    """The share of a ticket, used up or expired meanwhile or not, and the object that was counted.
 
-    Revoking the share ends its tickets, and so does a maker who may no longer share.
+    Revoking the share ends its tickets, and so does a maker who may no longer share. Raises ShareUnknown, ShareOver,
+    and ShareVersionGone where the key holds another version by now, or none.
     """
     share = share_of_token(token)
-    is_good = _is_signed(_TICKET, share, ticket, seconds=settings.WAREHOUSE_GET_SECONDS)
-    if not is_good or share.revoked_at is not None:
+    etag = _signed(_TICKET, share, ticket, seconds=settings.WAREHOUSE_GET_SECONDS)
+    if etag is None or share.revoked_at is not None:
         raise ShareOver
-    return _opened(share)
+    opened = _opened(share)
+    try:
+        found = find_shared(opened=opened)
+    except ShareUnknown:
+        raise ShareVersionGone from None
+    if found.etag != etag:
+        raise ShareVersionGone
+    return opened, found
 
 
 def _opened(share: Share) -> OpenShare:
     reader = rights_of(share.api_key)
-    needed = Permission.SHARE | Permission.OBJECTS_READ
-    if reader is None or not reader.allows(needed, bucket=share.bucket.name, key=share.key):
+    if reader is None or not may_still_share(reader, share):
         raise ShareOver
     return OpenShare(share, reader)
 
@@ -144,9 +151,9 @@ def _signer(use: str, share: Share) -> TimestampSigner:
     return TimestampSigner(salt=f"warehouse.{use}.{share.pk}.{password}")
 
 
-def _is_signed(use: str, share: Share, text: str, *, seconds: int) -> bool:
+def _signed(use: str, share: Share, text: str, *, seconds: int) -> str | None:
+    """What was signed, up to ``seconds`` ago; None where it was not."""
     try:
-        _signer(use, share).unsign(text, max_age=seconds)
+        return _signer(use, share).unsign(text, max_age=seconds)
     except BadSignature:
-        return False
-    return True
+        return None

@@ -109,11 +109,10 @@ class ShareDownload(ShareView):
 
 
 class ShareContent(ShareView):
-    """The bytes of a counted download through the master, as often as its ticket is good."""
+    """The bytes of a counted download through the master: of that version, as often as its ticket is good."""
 
     def get(self, request: HttpRequest, token: str, ticket: str) -> HttpResponseBase:
-        opened = redeem_ticket(token=token, ticket=ticket)
-        found = find_shared(opened=opened)
+        opened, found = redeem_ticket(token=token, ticket=ticket)
         return whole_or_range(request, found, opened.reader, inline=opened.share.inline)
 
 

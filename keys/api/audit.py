@@ -1,5 +1,6 @@
 """The audit trail in the API: for ADMIN keys, newest first."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from rest_framework.views import APIView
 
 from keys import api
 from keys.actions import Outcome, Through
-from keys.api.bodies import Query
+from keys.api.bodies import MAX_NUMBER, NumberField, Query
 from keys.models import MAX_ACTION_CHARS, MAX_BUCKET_CHARS, MAX_TARGET_CHARS, AuditEntry
 from keys.permissions import Permission
 from keys.selectors import AuditPlace, list_audit
@@ -19,8 +20,8 @@ from keys.services.denials import write_denials
 
 MAX_PAGE = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DIGITS = re.compile(r"[0-9]{1,19}")
 _MICROSECOND = timedelta(microseconds=1)
-_MAX_ID = (1 << 63) - 1
 
 
 class PlaceField(serializers.CharField):
@@ -28,10 +29,10 @@ class PlaceField(serializers.CharField):
 
     def to_internal_value(self, data: Any) -> Any:
         micros, _, number = super().to_internal_value(data).partition("-")
-        if not all(part.isascii() and part.isdigit() and len(part) <= len(str(_MAX_ID)) for part in (micros, number)):
+        if not all(_DIGITS.fullmatch(part) and int(part) <= MAX_NUMBER for part in (micros, number)):
             raise serializers.ValidationError("Give the `next_after` of the page before.")
         try:
-            return AuditPlace(_EPOCH + int(micros) * _MICROSECOND, min(int(number), _MAX_ID))
+            return AuditPlace(_EPOCH + int(micros) * _MICROSECOND, int(number))
         except OverflowError:
             raise serializers.ValidationError("Give the `next_after` of the page before.") from None
 
@@ -74,8 +75,8 @@ class AuditListSerializer(serializers.Serializer[Any]):
 
 class AuditQuerySerializer(Query):
     after = PlaceField(required=False, help_text="`next_after` of the page before.")
-    limit = serializers.IntegerField(min_value=1, max_value=MAX_PAGE, default=100)
-    key = serializers.IntegerField(required=False, min_value=1, max_value=_MAX_ID, help_text="Done by this key.")
+    limit = NumberField(min_value=1, max_value=MAX_PAGE, default=100)
+    key = NumberField(required=False, min_value=1, max_value=MAX_NUMBER, help_text="Done by this key.")
     action = serializers.CharField(required=False, max_length=MAX_ACTION_CHARS)
     bucket = serializers.CharField(required=False, max_length=MAX_BUCKET_CHARS)
     outcome = serializers.ChoiceField(choices=Outcome.choices, required=False)

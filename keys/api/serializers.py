@@ -1,11 +1,12 @@
 """The shapes of the keys API."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from keys.api.bodies import Body, Query, TextField
+from keys.api.bodies import MAX_NUMBER, Body, NumberField, Query, TextField
 from keys.models import MAX_BUCKET_CHARS, MAX_NAME_CHARS, ApiKey, Grant
 from keys.permissions import ALL_PERMISSIONS, GRANTABLE, bits_of, names
 from keys.rights import GrantRow
@@ -47,19 +48,19 @@ class JwksSerializer(serializers.Serializer[Any]):
         ]
     }
 )
-class PermissionsField(serializers.IntegerField):
+class PermissionsField(NumberField):
     """Permission bits: their sum, or a list of their names; always shown as the sum."""
+
+    default_error_messages = {"invalid": 'A list of names, such as ["OBJECTS_READ"], or a number: the sum of the bits.'}
 
     def to_internal_value(self, data: Any) -> int:
         if isinstance(data, list):
             if not all(isinstance(name, str) for name in data):
-                raise serializers.ValidationError("A list of names, or a number.")
+                self.fail("invalid")
             try:
                 return bits_of(data)
             except ValueError as error:
                 raise serializers.ValidationError(str(error)) from None
-        if isinstance(data, bool):
-            self.fail("invalid")
         bits: int = super().to_internal_value(data)
         return bits
 
@@ -83,6 +84,14 @@ class GrantSerializer(Body, serializers.ModelSerializer[Grant]):
         alone.is_valid(raise_exception=True)
         return alone.validated_data
 
+    def shown(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The names of the bits that are given: a grant is replaced, so there is none to compare it with."""
+        try:
+            bits = self.fields["permissions"].run_validation(data.get("permissions", serializers.empty))
+        except serializers.ValidationError:
+            return data  # that they are none is said of the bits
+        return {"permission_names": names(bits)}
+
 
 class KeySerializer(Body, serializers.ModelSerializer[ApiKey]):
     """A key as it is shown: never its secret."""
@@ -96,6 +105,8 @@ class KeySerializer(Body, serializers.ModelSerializer[ApiKey]):
         help_text="Bits that hold in every bucket: their sum, or a list of their names.",
     )
     grants = GrantSerializer(many=True, required=False, max_length=MAX_GRANTS)  # type: ignore[call-arg]
+
+    moving = frozenset({"last_used_at"})
 
     class Meta:
         model = ApiKey
@@ -136,5 +147,5 @@ class KeyListSerializer(serializers.Serializer[Any]):
 
 
 class PageSerializer(Query):
-    after = serializers.IntegerField(min_value=0, default=0)
-    limit = serializers.IntegerField(min_value=1, max_value=1000, default=100)
+    after = NumberField(min_value=0, max_value=MAX_NUMBER, default=0)
+    limit = NumberField(min_value=1, max_value=1000, default=100)

@@ -20,6 +20,7 @@ from keys.api.serializers import (
     TokenPairSerializer,
 )
 from keys.errors import KeyRefused, KeyTooStrong, KeyUnknown, LastAdmin, TokenRefused, TooManyFailures
+from keys.models import ApiKey
 from keys.permissions import Permission
 from keys.selectors import get_key, list_keys
 from keys.services.keys import create_key, delete_key, update_key
@@ -75,7 +76,11 @@ class TokensRefresh(APIView):
 
 
 class TokensRevoke(APIView):
-    """Sign out: end a refresh token and all that descend from the same sign-in."""
+    """Sign out: end a refresh token and all that descend from the same sign-in.
+
+    Access tokens that were issued before live on until they expire, minutes later. Delete the key, or take its rights
+    away, to end them at once.
+    """
 
     authentication_classes = ()
     permission_classes = (AllowAny,)
@@ -124,10 +129,7 @@ class KeyDetail(APIView):
     def get(self, request: Request, key_id: int) -> Response:
         """One key."""
         api.rights(request).require(Permission.KEYS_READ)
-        key = get_key(key_id)
-        if key is None:
-            raise KeyUnknown(f"There is no key {key_id}.")
-        return Response(KeySerializer(key).data)
+        return Response(KeySerializer(_key(key_id)).data)
 
     @extend_schema(request=KeySerializer, responses=KeySerializer)
     @raises(KeyUnknown, KeyTooStrong, LastAdmin)
@@ -135,7 +137,7 @@ class KeyDetail(APIView):
         """Change what is given of a key. What takes a right away ends its tokens, leases and signed URLs."""
         actor = api.rights(request)
         actor.require(Permission.KEYS_MANAGE)
-        given = KeySerializer(data=request.data, partial=True)
+        given = KeySerializer(_key(key_id), data=request.data, partial=True)
         given.is_valid(raise_exception=True)
         key = update_key(actor=actor, key_id=key_id, **given.validated_changes())
         return Response(KeySerializer(key).data)
@@ -148,3 +150,11 @@ class KeyDetail(APIView):
         actor.require(Permission.KEYS_MANAGE)
         delete_key(actor=actor, key_id=key_id)
         return Response(status=204)
+
+
+def _key(key_id: int) -> ApiKey:
+    """Raises KeyUnknown."""
+    key = get_key(key_id)
+    if key is None:
+        raise KeyUnknown(f"There is no key {key_id}.")
+    return key

@@ -69,7 +69,8 @@ class Share:
     """A link to one object, for somebody without a key.
 
     ``url`` is known right after it was made and never again: the store keeps a hash of it.
-    ``state`` is live, expired, used_up or revoked; None for ``expires_at`` and ``max_downloads``: no end, no limit.
+    ``state`` is live, expired, used_up, revoked, or denied: the key that made it is gone, or may no longer share.
+    None for ``expires_at`` and ``max_downloads``: no end, no limit.
     """
 
     id: int

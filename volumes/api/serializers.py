@@ -5,7 +5,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from keys.api.bodies import Body, FlagField, Query
+from keys.api.bodies import MAX_NUMBER, Body, FlagField, NumberField, Query
 from volumes.models import JobState, Replica, Server, Volume
 from volumes.reports import MAX_BYTES
 
@@ -65,7 +65,7 @@ class CompactionSerializer(JobSerializer):
 class CompactSerializer(Body):
     """How a compaction shall go about it."""
 
-    rate_bytes = serializers.IntegerField(
+    rate_bytes = NumberField(
         default=0, min_value=0, max_value=MAX_BYTES, help_text="Bytes a second; 0: as fast as it goes."
     )
     drop_damage = FlagField(
@@ -127,8 +127,8 @@ class VolumeListSerializer(serializers.Serializer[Any]):
 
 
 class VolumeQuerySerializer(Query):
-    after = serializers.IntegerField(default=0, min_value=0, help_text="Volumes with a higher number.")
-    limit = serializers.IntegerField(default=100, min_value=1, max_value=MAX_PAGE)
+    after = NumberField(default=0, min_value=0, max_value=MAX_NUMBER, help_text="Volumes with a higher number.")
+    limit = NumberField(default=100, min_value=1, max_value=MAX_PAGE)
     state = serializers.ChoiceField(choices=Volume.State.choices, required=False)
     server = serializers.UUIDField(required=False, help_text="With a replica on this server.")
 

@@ -9,7 +9,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from keys.api import rights
+from keys.api.bodies import NoQuery
 from keys.api.schema import raises
+from keys.errors import Invalid
 from keys.permissions import Permission
 from volumes.api.views import ReadersView
 from volumes.background import TaskStatus, find_task, list_tasks
@@ -46,7 +48,9 @@ class TaskList(ReadersView):
     """All background tasks, by name: their last run, their next one, and what came of it."""
 
     @extend_schema(responses=TaskListSerializer)
+    @raises(Invalid)
     def get(self, request: Request) -> Response:
+        NoQuery.require(request)
         return Response({"results": TaskSerializer(list_tasks(), many=True).data})
 
 

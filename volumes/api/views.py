@@ -8,7 +8,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from keys.api import rights
+from keys.api.bodies import NoQuery
 from keys.api.schema import raises
+from keys.errors import Invalid
 from keys.permissions import Permission
 from volumes import selectors
 from volumes.api.serializers import (
@@ -50,7 +52,9 @@ class ServerList(ReadersView):
     """All volume servers, by node."""
 
     @extend_schema(responses=ServerListSerializer)
+    @raises(Invalid)
     def get(self, request: Request) -> Response:
+        NoQuery.require(request)
         return Response({"results": ServerSerializer(selectors.list_servers(), many=True).data})
 
 

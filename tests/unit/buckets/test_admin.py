@@ -15,6 +15,7 @@ from buckets.services.fsck import Checked, Finding
 from buckets.services.proofs import keep_proof
 from buckets.services.uploads import create_upload
 from keys.permissions import Permission
+from keys.services.keys import update_key
 from tests.unit.buckets.lab import Lab, chunk_put, make_key, require_sound
 from tests.unit.buckets.sharing import make_maker, share_of
 from volumes.owners import Owner
@@ -202,6 +203,11 @@ def test_shares_are_found_shown_without_secrets_and_revoked(site: Client, full: 
         assert page.count('class="action-select"') == found, query
     page = site.get(url("share", "changelist")).content.decode()
     assert "0 of 5" in page
+    assert "maker may not share" not in page
+    update_key(actor=None, key_id=maker.pk, permissions=int(Permission.SHARE))
+    for path in (url("share", "changelist"), url("share", "change", share.pk)):
+        assert "maker may not share" in site.get(path).content.decode()
+    page = site.get(url("share", "changelist")).content.decode()
     assert "open sesame" not in page
     page = site.get(url("share", "change", share.pk)).content.decode()
     assert reverse("admin:keys_apikey_change", args=[maker.pk]) in page

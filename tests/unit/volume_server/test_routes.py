@@ -1,6 +1,7 @@
 """What a request means: reads, ranges, conditions, writes, the duplicate and verdict rules, the master's calls."""
 
 import os
+import uuid
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -273,6 +274,7 @@ def test_other_paths_are_not_here(server: Server, target: str) -> None:
 
 # -- PUT: what is judged before the body -------------------------------------------------------------------------
 
+CHUNK = {"key": "f", "key_fixed": True, "upload": uuid.UUID(int=7), "chunk_count": 2, "total_bytes": 2}
 BAD_PUTS: list[tuple[str, dict[str, Any], dict[str, Any], bytes, tuple[int, str]]] = [
     ("no length", {}, {"Content_Length": None}, b"", (411, "length_required")),
     ("too large", {"max_bytes": 10}, {}, bytes(11), (413, "payload_too_large")),
@@ -295,6 +297,13 @@ BAD_PUTS: list[tuple[str, dict[str, Any], dict[str, Any], bytes, tuple[int, str]
     ("type too long", {}, {"Content_Type": "t" * 256}, b"x", (400, "metadata_invalid")),
     ("type that is no ASCII", {}, {"Content_Type": "ä"}, b"x", (400, "metadata_invalid")),
     ("If-None-Match of a tag", {}, {"If_None_Match": '"e"'}, b"x", (400, "bad_request")),
+    ("empty If-None-Match", {}, {"If_None_Match": ""}, b"x", (400, "bad_request")),
+    ("empty If-Match", {}, {"If_Match": ""}, b"x", (400, "bad_request")),
+    ("blank If-Match", {}, {"If_Match": "  "}, b"x", (400, "bad_request")),
+    ("If-Modified-Since", {}, {"If_Modified_Since": "Thu, 01 Jan 1970 00:00:00 GMT"}, b"x", (400, "bad_request")),
+    ("If-Unmodified-Since", {}, {"If_Unmodified_Since": "Thu, 01 Jan 1970 00:00:00 GMT"}, b"x", (400, "bad_request")),
+    ("condition of a chunk", CHUNK, {"Warehouse_Key": None, "If_Match": "*"}, b"x", (400, "bad_request")),
+    ("condition of a new chunk", CHUNK, {"Warehouse_Key": None, "If_None_Match": "*"}, b"x", (400, "bad_request")),
 ]  # fmt: skip
 
 
@@ -336,10 +345,8 @@ def test_attributes_go_to_the_master_and_into_the_needle(server: Server) -> None
 
 
 def test_upload_fixes_all_attributes(server: Server) -> None:
-    import uuid
-
     url = lease(key="f", key_fixed=True, upload=uuid.uuid4(), exact=True, max_bytes=1)
-    server.put(FIRST, b"x", url=url, Warehouse_Key=None, Content_Type="text/html", Warehouse_Meta_A="1", If_Match="x")
+    server.put(FIRST, b"x", url=url, Warehouse_Key=None, Content_Type="text/html", Warehouse_Meta_A="1")
     [put] = server.verdicts.asked
     assert (put.key, put.attributes) == (None, NO_ATTRIBUTES)
 

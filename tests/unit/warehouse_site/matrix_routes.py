@@ -142,6 +142,7 @@ def keys_in(name: str) -> Callable[[Any], Iterable[str]]:
 ROUTES = (
     # --- the store itself ---
     Route("api-root", "GET", ANYBODY),
+    Route("api-root-slash", "GET", ANYBODY),
     Route("health", "GET", OPEN),
     Route("jwks", "GET", OPEN),
     Route("schema", "GET", OPEN),

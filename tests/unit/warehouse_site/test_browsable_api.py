@@ -1,4 +1,4 @@
-"""In a browser every address of the API is a page, with forms that begin with an example."""
+"""In a browser every address of the API is a page, with forms that begin with an example, or with what is there."""
 
 import html
 import json
@@ -10,6 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from keys.permissions import Permission
+from keys.rights import GrantRow
 from tests.unit.buckets.lab import make_key
 from tests.unit.warehouse_site.matrix_routes import ROUTES, Route, values
 from tests.unit.warehouse_site.matrix_world import INSIDE, World
@@ -46,16 +47,65 @@ def test_every_get_is_a_page(route: Route, browser: Client, world: World) -> Non
         assert "src=" in script or "application/json" in script, "the policy allows no script in the page"
 
 
-@pytest.mark.parametrize("route", [route for route in PAGES if route.method in {"POST", "PATCH"}], ids=str)
+def content_of_form(text: str, method: str) -> str:
+    """What the form of a method begins with."""
+    forms = re.findall(r"<form.*?</form>", text, re.DOTALL)
+    [form] = [form for form in forms if f'title="Make a {method} request' in form]
+    [raw] = re.findall(r"<textarea[^>]*>(.*?)</textarea>", form, re.DOTALL)
+    return html.unescape(raw).strip()
+
+
+@pytest.mark.parametrize("route", [route for route in PAGES if route.method == "POST"], ids=str)
 def test_every_form_begins_with_an_example(route: Route, browser: Client, world: World) -> None:  # noqa: F811
     """Where there is nothing to GET, the page says so, and has the form all the same."""
-    text = page(browser, route, world).content.decode()
-    forms = re.findall(r"<form.*?</form>", text, re.DOTALL)
-    [form] = [form for form in forms if f'title="Make a {route.method} request' in form]
-    [raw] = re.findall(r"<textarea[^>]*>(.*?)</textarea>", form, re.DOTALL)
+    content = content_of_form(page(browser, route, world).content.decode(), route.method)
     path = "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", FOUND[route.name].path)
     example = body_example(path, route.method)
     if example is None:
-        assert not raw.strip()
+        assert not content
     else:
-        assert json.loads(html.unescape(raw)) == example
+        assert json.loads(content) == example
+
+
+CHANGING = [route for route in PAGES if route.method in {"PATCH", "PUT"}]
+
+
+@pytest.mark.parametrize("route", CHANGING, ids=str)
+def test_forms_of_changes_begin_with_what_is_there(route: Route, browser: Client, world: World) -> None:  # noqa: F811
+    """One click on a page must not set all of a real bucket to the example of the documentation."""
+    shown = page(browser, route, world)
+    content = json.loads(content_of_form(shown.content.decode(), route.method))
+    url = shown.request["PATH_INFO"]
+    before = browser.get(url, headers={"Accept": "application/json"}).json()
+    assert content
+    assert content.items() <= before.items() or "grants" in content
+    same = browser.generic(route.method, url, json.dumps(content), content_type="application/json")
+    assert same.status_code == 200, same.content
+    assert browser.get(url, headers={"Accept": "application/json"}).json() == before
+    # The page that answers a change begins with what came of it, one that refuses with nothing.
+    again = content_of_form(same.content.decode(), route.method)
+    assert json.loads(again) == content
+    refused = browser.generic(route.method, url, '{"nonsense": 1}', content_type="application/json")
+    assert json.loads(content_of_form(refused.content.decode(), route.method)) == {}
+
+
+def test_a_key_is_offered_with_its_grants(browser: Client) -> None:
+    key = make_key(grants=(GrantRow("photos", "a/", int(Permission.OBJECTS_READ)),))
+    text = browser.get(f"/api/v1/keys/{key.pk}").content.decode()
+    content = json.loads(content_of_form(text, "PATCH"))
+    assert content["grants"] == [{"bucket": "photos", "prefix": "a/", "permissions": 1}]
+    assert "id" not in content
+
+
+def test_metadata_is_offered_whole(browser: Client, world: World) -> None:  # noqa: F811
+    bucket = world.lab.bucket.name
+    world.lab.put("k", bucket=bucket, metadata={"a": "1", "b": "2"})
+    text = browser.get(f"/api/v1/buckets/{bucket}/objects/k").content.decode()
+    assert json.loads(content_of_form(text, "PATCH"))["metadata"] == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize("path", ["keys/999", "shares/999", "buckets/none", "buckets/none/objects/k"])
+def test_what_is_not_there_has_an_empty_form(browser: Client, world: World, path: str) -> None:  # noqa: F811
+    answer = browser.get(f"/api/v1/{path}")
+    assert answer.status_code == 404
+    assert json.loads(content_of_form(answer.content.decode(), "PATCH")) == {}

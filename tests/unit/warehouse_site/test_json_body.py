@@ -1,5 +1,6 @@
 """Bodies nested beyond the decoder's stack are the caller's mistake, at every door."""
 
+import json
 from io import BytesIO
 
 import pytest
@@ -14,6 +15,14 @@ DEEP = b"[" * 3000
 def test_what_can_be_read() -> None:
     assert parse_json(b'{"a": [1]}') == {"a": [1]}
     assert BodyParser().parse(BytesIO(b'{"a": [1]}')) == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"a": 1, "a": 1}', b'{"b": [{"a": 1, "c": 2, "a": 3}]}', b"[NaN]", b"[-Infinity]", b"\xef\xbb\xbf{}"]
+)
+def test_what_may_mean_two_things(raw: bytes) -> None:
+    with pytest.raises(ParseError):
+        BodyParser().parse(BytesIO(raw))
 
 
 @pytest.mark.parametrize("raw", [DEEP, DEEP + b"]" * 3000, b'{"a":' * 3000, b"[", b"\xff"])
@@ -31,3 +40,23 @@ def test_the_answer_is_a_problem(path: str, client: Client) -> None:
     assert answer.status_code == 400
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert "nested too deeply" in answer.json()["detail"]
+
+
+@pytest.mark.django_db
+def test_a_name_that_stands_twice_is_told(client: Client) -> None:
+    answer = client.post("/api/v1/tokens", b'{"key": "a", "key": "b"}', content_type="application/json")
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert "'key' stands twice" in answer.json()["detail"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("charset", "status"),
+    [("utf-8", 401), ("UTF8", 401), ('"utf-8"', 401), ("utf-16", 400), ("latin-1", 400), ("bz2", 400), ("none", 400)],
+)
+def test_text_is_utf8(client: Client, charset: str, status: int) -> None:
+    encoding = charset if charset in ("utf-16", "latin-1") else "utf-8"
+    body = json.dumps({"key": "ä"}, ensure_ascii=False).encode(encoding)
+    answer = client.generic("POST", "/api/v1/tokens", body, content_type=f"application/json; charset={charset}")
+    assert answer.status_code == status
+    assert answer.headers["Content-Type"] == "application/problem+json"

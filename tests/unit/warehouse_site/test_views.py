@@ -63,4 +63,8 @@ def test_the_openapi_document(client: Client, db: None, capsys: pytest.CaptureFi
 
 def test_the_api_root_names_its_collections(client: Client, db: None) -> None:
     assert client.get("/api/v1").json()["keys"] == "http://testserver/api/v1/keys"
-    assert client.get("/api/v1/").status_code == 404  # no trailing slashes
+    assert client.get("/api/v1/").json() == client.get("/api/v1").json()
+    page = client.get("/api/v1/", headers={"Accept": "text/html"}).content.decode()
+    assert "<!DOCTYPE html>" in page
+    for path in ("/api/v1/health/", "/api/v1//", "/api/"):
+        assert client.get(path).status_code == 404, "no other trailing slash"

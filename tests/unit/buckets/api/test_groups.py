@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from rest_framework.test import APIClient
 
-from buckets.models import Object, Outbox, Upload
+from buckets.models import Bucket, Object, Outbox, Upload
 from buckets.services.buckets import create_bucket
 from keys.permissions import Permission
 from keys.rights import GrantRow
@@ -77,6 +78,18 @@ def test_rename(api: APIClient, filled: Lab) -> None:
     require_sound()
 
 
+def test_a_bucket_that_there_is_not_is_that_of_an_operation(api: APIClient, filled: Lab) -> None:
+    copies = [
+        {"from": "a", "to": "x"},
+        {"from": "a", "to": "x", "bucket": "z"},
+        {"from": "a", "to": "x", "bucket": "b"},
+    ]
+    refused = api.post(f"{BASE}/copy", {"copies": copies})
+    assert (refused.json()["code"], refused.json()["index"]) == ("bucket_unknown", 1)
+    whole = api.post("/api/v1/buckets/none/copy", {"copies": copies}).json()
+    assert (whole["code"], "index" in whole) == ("bucket_unknown", False)
+
+
 def test_too_many_are_counted(api: APIClient, filled: Lab, settings: Any) -> None:
     settings.WAREHOUSE_COMMIT_ROWS = 1
     refused = api.post(f"{BASE}/rename", {"prefix": "dir/", "to_prefix": "x/"})
@@ -124,15 +137,17 @@ def test_commits(api: APIClient, filled: Lab) -> None:
         ({"op": "delete", "key": "none", "if_match": "*"}, 412, "precondition_failed"),
         ({"op": "copy", "from": "none", "to": "x"}, 404, "object_unknown"),
         ({"op": "copy", "from": "e", "to": "x", "bucket": "none"}, 404, "bucket_unknown"),
+        ({"op": "copy", "from": "e", "to": "x", "bucket": "closed"}, 404, "bucket_deleting"),
         ({"op": "rename", "from": "e", "to": "dir/b"}, 409, "object_exists"),
     ],
 )
 def test_a_refusal_tells_its_operation(
     api: APIClient, filled: Lab, operation: dict[str, Any], status: int, code: str
 ) -> None:
+    create_bucket(name="closed")
+    Bucket.objects.filter(name="closed").update(deleting_at=timezone.now())
     answer = api.post(f"{BASE}/commits", {"operations": [{"op": "delete", "key": "a"}, operation]})
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert code == "bucket_unknown" or answer.json()["index"] == 1
+    assert (answer.status_code, answer.json()["code"], answer.json()["index"]) == (status, code, 1)
     assert keys() == ["a", "dir/b", "dir/c", "e"]
     assert not Outbox.objects.exists()
 

@@ -176,6 +176,19 @@ def test_meta_changes_make_a_new_version(api: APIClient, filled: Lab) -> None:
     assert api.patch("/api/v1/buckets/photos/objects/none", {}).status_code == 404
 
 
+def test_what_was_got_of_an_object_can_be_sent_back(api: APIClient, filled: Lab) -> None:
+    path = "/api/v1/buckets/photos/objects/dir/b"
+    before = api.get(path).json()
+    same = api.patch(path, before)
+    assert (same.status_code, same.json()) == (200, before)
+    changed = api.patch(path, before | {"content_type": "text/plain"}).json()
+    assert changed["content_type"] == "text/plain"
+    for wrong in ({"key": "other"}, {"size": 11}, {"size": "10"}, {"etag": before["etag"]}, {"created_at": None}):
+        refused = api.patch(path, {"metadata": {"a": "b"}, **wrong})
+        assert (refused.status_code, list(refused.json()["errors"])) == (400, list(wrong)), wrong
+    assert api.get(path).json() == changed
+
+
 def test_a_change_of_nothing_changes_nothing(api: APIClient, filled: Lab) -> None:
     path = "/api/v1/buckets/photos/objects/dir/b"
     before = api.get(path).json()
@@ -219,6 +232,35 @@ def test_what_was_got_of_a_bucket_can_be_sent_back(api: APIClient, lab: Lab) -> 
     bucket = api.get("/api/v1/buckets/photos").json()
     answer = api.patch("/api/v1/buckets/photos", bucket)
     assert (answer.status_code, answer.json()) == (200, bucket)
+    lab.put("k")  # a count that was got before is no wish
+    assert api.patch("/api/v1/buckets/photos", {**bucket, "quota_objects": 9}).json()["object_count"] == 1
+    bucket = api.patch("/api/v1/buckets/photos", {"quota_objects": None}).json()
+    for wrong in ({"name": "other"}, {"deleting": True}, {"deleting": 0}, {"created_at": "now"}):
+        refused = api.patch("/api/v1/buckets/photos", {"quota_objects": 5, **wrong})
+        assert (refused.status_code, list(refused.json()["errors"])) == (400, list(wrong)), wrong
+    assert api.get("/api/v1/buckets/photos").json() == bucket
+    made = api.post("/api/v1/buckets", {"name": "other", "object_count": 0})
+    assert (made.status_code, list(made.json()["errors"])) == (400, ["object_count"])
+
+
+@pytest.mark.parametrize("method", ["patch", "delete"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("If-Match", ""),
+        ("If-Match", "  "),
+        ("If-None-Match", "*"),
+        ("If-None-Match", '"other"'),
+        ("If-Unmodified-Since", "Thu, 01 Jan 1970 00:00:00 GMT"),
+        ("If-Modified-Since", "Thu, 01 Jan 2970 00:00:00 GMT"),
+    ],
+)
+def test_no_condition_is_passed_over(api: APIClient, filled: Lab, method: str, name: str, value: str) -> None:
+    before = list(Object.objects.values())
+    body = {"content_type": "text/plain"} if method == "patch" else None
+    answer = getattr(api, method)("/api/v1/buckets/photos/objects/a", body, headers={name: value})
+    assert (answer.status_code, list(answer.json()["errors"])) == (400, [name])
+    assert list(Object.objects.values()) == before
 
 
 def test_delete_one(api: APIClient, filled: Lab) -> None:
@@ -376,6 +418,8 @@ def test_an_upload(api: APIClient, lab: Lab, settings: Any) -> None:
         ({"key": "k", "size": 1, "metadata": []}, "metadata"),
         ({"key": "k", "size": 1, "if_none_match": "abc"}, "if_none_match"),
         ({"key": "k", "size": 1, "if_match": '"'}, "if_match"),
+        ({"key": "k", "size": 1, "if_match": ""}, "if_match"),
+        ({"key": "k", "size": 1, "if_match": " "}, "if_match"),
     ):
         refused = api.post("/api/v1/buckets/photos/uploads", wrong)
         assert (refused.status_code, list(refused.json()["errors"])) == (400, [field]), wrong

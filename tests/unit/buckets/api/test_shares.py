@@ -16,7 +16,7 @@ from keys.permissions import Permission
 from keys.rights import GrantRow
 from tests.unit.buckets.api.conftest import client_of
 from tests.unit.buckets.lab import Lab, make_key
-from tests.unit.buckets.sharing import SHARING, make_maker
+from tests.unit.buckets.sharing import ENDINGS, SHARING, end, make_maker
 
 PATH = "/api/v1/shares"
 BODY = {"bucket": "photos", "key": "dir/b"}
@@ -179,17 +179,38 @@ def test_each_sees_its_own_and_admin_sees_all(mine: APIClient, api: APIClient, f
     assert api.delete(f"{PATH}/{third}").status_code == 204
 
 
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_has_ended_is_not_shown_as_live(
+    mine: APIClient, api: APIClient, filled: Lab, ending: str, django_assert_num_queries: Any
+) -> None:
+    made = [mine.post(PATH, BODY).json() for _ in range(3)]
+    living = client_of(make_maker()).post(PATH, BODY).json()["id"]
+    for one in made:
+        end(Share.objects.get(pk=one["id"]), ending, at=timezone.now())
+    state = ending.replace(" ", "_") if ending in ("revoked", "expired", "used up") else "denied"
+    with django_assert_num_queries(4):  # who asks, and its grants; the shares; their makers
+        shown = api.get(PATH).json()["results"]
+    assert {one["id"]: one["state"] for one in shown} == {**{one["id"]: state for one in made}, living: "live"}
+    assert api.get(f"{PATH}/{made[0]['id']}").json()["state"] == state
+    if state == "denied":
+        assert api.patch(f"{PATH}/{made[0]['id']}", {"description": "d"}).json()["state"] == state
+
+
 def test_changing(mine: APIClient, maker: ApiKey, filled: Lab) -> None:
     made = mine.post(PATH, BODY).json()
     path = f"{PATH}/{made['id']}"
     changed = mine.patch(path, {"max_downloads": 5, "password": "p", "description": "d"}).json()
     assert (changed["max_downloads"], changed["has_password"], changed["description"]) == (5, True, "d")
-    # What was got can be sent back; where it leads does not change by that.
-    again = mine.patch(path, changed | {"bucket": "other", "key": "a", "inline": True, "password": None}).json()
+    again = mine.patch(path, changed | {"password": None}).json()  # what was got can be sent back
     assert again == changed | {"has_password": False}
+    for wrong in ({"bucket": "other"}, {"key": "a"}, {"inline": True}, {"id": 0}, {"api_key": 7}):
+        refused = mine.patch(path, {"description": "e", **wrong})
+        assert (refused.status_code, list(refused.json()["errors"])) == (400, list(wrong)), wrong
+    assert mine.get(path).json() == again
     assert mine.patch(path, {"expires_at": "2001-01-01T00:00:00Z"}).status_code == 400
     assert mine.patch(path, {"nonsense": 1}).status_code == 400
     Share.objects.update(download_count=4)
+    assert mine.patch(path, again).json()["download_count"] == 4  # a count that was got before is no wish
     refused = mine.patch(path, {"one_time": True})
     assert (refused.status_code, list(refused.json()["errors"])) == (400, ["max_downloads"])
     ApiKey.objects.filter(pk=maker.pk).update(permissions=int(Permission.SHARE))

@@ -66,7 +66,21 @@ def test_rights_are_given_by_name_or_number(admin: NewKey, client_of: Callable[[
     shown.pop("key")
     again = client.patch(f"/api/v1/keys/{shown['id']}", shown)  # what was got can be sent back
     assert (again.status_code, again.json()) == (200, shown)
+    for wrong in ({"id": 1}, {"created_by": None}, {"permission_names": []}):
+        refused = client.patch(f"/api/v1/keys/{shown['id']}", {"name": "other", **wrong})
+        assert list(problem(refused, 400, "invalid")["errors"]) == list(wrong)
+    assert client.get(f"/api/v1/keys/{shown['id']}").json() == shown
     assert client.patch(f"/api/v1/keys/{shown['id']}", {"permissions": []}).json()["permissions"] == 0
+
+
+@pytest.mark.parametrize("permissions", ["OBJECTS_READ", [1], True, {}, "٣"])
+def test_what_permissions_are_is_told(
+    admin: NewKey, client_of: Callable[[NewKey], APIClient], permissions: Any
+) -> None:
+    answer = problem(client_of(admin).post("/api/v1/keys", {"name": "k", "permissions": permissions}), 400, "invalid")
+    [told] = answer["errors"]["permissions"]
+    assert "list of names" in told
+    assert "number" in told
 
 
 def test_a_change_leaves_what_it_does_not_name(admin: NewKey, client_of: Callable[[NewKey], APIClient]) -> None:
@@ -91,6 +105,14 @@ def test_a_change_leaves_what_it_does_not_name(admin: NewKey, client_of: Callabl
         ({"name": "k", "permissions": ["FLY"]}, "permissions"),
         ({"name": "k", "permissions": [1]}, "permissions"),
         ({"name": "k", "premissions": 1}, "premissions"),
+        ({"name": "k", "id": 77}, "id"),
+        ({"name": "k", "created_at": "2026-01-01T00:00:00Z"}, "created_at"),
+        ({"name": "k", "permissions": 1, "permission_names": ["OBJECTS_READ"]}, "permission_names"),
+        (
+            {"name": "k", "grants": [{"bucket": "b", "permissions": 1, "permission_names": ["SHARE"]}]},
+            "grants.0.permission_names",
+        ),
+        ({"name": "k", "grants": [{"bucket": "b", "permission_names": ["SHARE"]}]}, "grants.0.permissions"),
         ({"name": "k", "grants": [{"bucket": "b", "permissions": 1, "perfix": "a"}]}, "grants.0.perfix"),
         ({"name": "k", "grants": [{"bucket": "b", "permissions": ["ADMIN"]}]}, "grants.0.permissions"),
         ({"name": "k", "grants": [{"bucket": "b", "permissions": []}]}, "grants.0.permissions"),

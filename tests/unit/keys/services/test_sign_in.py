@@ -51,7 +51,7 @@ def test_only_failures_are_throttled(new_key: Callable[..., NewKey], settings: S
     for _ in range(10):
         sign_in(key_text=new.text, address="a")
     outcomes: list[type[WarehouseError]] = []
-    for _ in range(8):  # two windows of a minute at most: one of them has four
+    for _ in range(8):
         try:
             sign_in(key_text="wrong", address="a")
         except WarehouseError as error:
