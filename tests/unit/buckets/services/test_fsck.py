@@ -1,6 +1,7 @@
 """Every kind of finding, made for real against a real volume server; and what must never be one."""
 
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,13 +11,13 @@ import pytest
 from django.conf import LazySettings
 from django.utils import timezone
 
-from buckets.models import Bucket, Chunk, Object, Outbox
+from buckets.models import Bucket, Chunk, JournalNeedle, Object, Outbox
 from buckets.services import fsck, needle_rows
 from buckets.services.fsck import Checked, Finding, check_counts, check_volume
 from buckets.services.objects import delete_objects
 from buckets.services.recount import mend_counts
 from keys.models import AuditEntry
-from tests.unit.buckets.house import DAY_MS, House, running_house
+from tests.unit.buckets.house import DAY_MS, House, body_of, running_house
 from volume_server.errors import Damaged
 from volumes import client
 from volumes.models import Replica, Server, Volume
@@ -170,6 +171,27 @@ def test_a_deleted_needle_that_lives_again_is_divergent(house: House) -> None:
     Outbox.objects.filter(needle=needle).update(tombstoned_at=timezone.now())
     finding = only(house)
     assert (finding.kind, finding.needle) == ("divergent", needle)
+
+
+def test_parts_of_the_journal_are_rows_as_well(house: House) -> None:
+    """Those on their way are neither missing nor orphans."""
+
+    def journal(*, stored: bool, durable: bool) -> int:
+        needle = house.orphan(age_ms=DAY_MS) if stored else house.lab.lease(count=1).first
+        data = body_of(needle)
+        JournalNeedle.objects.create(
+            needle=needle, volume=house.volume, kind="entry", entry=str(needle), part=0, to_sequence=1,
+            size=len(data), crc32=zlib.crc32(data), created_at=timezone.now(), is_durable=durable,
+        )  # fmt: skip
+        return needle
+
+    journal(stored=True, durable=True)
+    journal(stored=True, durable=False)
+    journal(stored=False, durable=False)
+    assert check(house).is_sound
+    lost = journal(stored=False, durable=True)
+    finding = only(house)
+    assert (finding.kind, finding.needle) == ("missing", lost)
 
 
 # -- unknown -----------------------------------------------------------------------------------------------------
