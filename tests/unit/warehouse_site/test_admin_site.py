@@ -18,6 +18,7 @@ from buckets.admin import OBJECTS_SEARCHED
 from buckets.models import Bucket, Chunk, Object, Outbox, Upload
 from buckets.services.objects import delete_objects
 from buckets.services.uploads import create_upload
+from buckets.services.usage import take_sample
 from keys.admin_pages import COUNTED, BoundedPaginator
 from keys.models import ApiKey, RefreshFamily
 from keys.permissions import Permission
@@ -27,6 +28,7 @@ from keys.services.sign_in import issue_tokens
 from tests.unit.buckets.lab import Lab, chunk_put, forget_caches, make_key, require_sound
 from tests.unit.volumes.factories import make_server, make_volume
 from volumes.models import Server
+from volumes.services.background import begin_run, end_run, pulse_worker
 
 pytestmark = pytest.mark.django_db
 
@@ -73,6 +75,10 @@ def fill(lab: Lab, turn: int) -> None:
         delete_key(actor=None, key_id=gone.key.pk)
         make_volume(make_server(admin_state="draining"))  # nothing is put there: the lab speaks for one server
         Bucket.objects.create(name=f"more-{turn}-{n}")
+        begin_run(name=f"a.task.{turn}.{n}", run_id="1", limit_s=9, is_scheduled=False)
+        end_run(name=f"a.task.{turn}.{n}", run_id="1", error=ValueError("<script>alert(3)</script>"))
+        pulse_worker(name=f"celery@host/{turn}{n}", started_at=timezone.now())
+        take_sample(now=timezone.now() - timedelta(minutes=3 * turn + n))
 
 
 def models() -> list[type[Model]]:
