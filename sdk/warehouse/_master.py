@@ -22,6 +22,8 @@ _FIRST_TRIES = 3
 _MARGIN_S = 30.0
 """A token is renewed this long before it ends, or after four fifths of its life where that is shorter."""
 
+NO_CONTENT = 204
+
 
 class _Bearer(AuthBase):
     """Sets the token itself, so that requests does not put a password from ~/.netrc in its place."""
@@ -171,6 +173,9 @@ class Master:
             raise
         self._idle.append(session)
         self._reached = True
+        if response.ok and not response.content and response.status_code != NO_CONTENT:
+            # A connection that ends within the head of an answer takes its length along: requests sees an empty body.
+            raise requests.ConnectionError("the answer broke off")
         try:
             answer = response.json() if response.content else None
         except requests.JSONDecodeError:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -229,6 +230,17 @@ class Cluster:
     def wait_for_master(self) -> None:
         api = self.api()
         wait_until(api.answers, what="the master")
+
+    def wait_for(self, name: str) -> None:
+        """Waits until a process that was started again takes work; of worker and beat nobody knows."""
+        if name == "master":
+            self.wait_for_master()
+        elif name in self.ports:
+            wait_until(partial(self._listens, name), what=f"{name} to listen")
+
+    def _listens(self, name: str) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.ports[name])) == 0
 
     def servers(self) -> dict[str, dict[str, Any]]:
         """What the master shows of each volume server, by our names for them."""

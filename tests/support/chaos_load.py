@@ -443,7 +443,10 @@ class LoadClient:
         if answer.status >= 400:
             reason = _code(answer)
             raise Refused(reason) if answer.status < 500 or answer.status == 507 else Unanswered(reason)
-        return answer.json
+        try:
+            return answer.json
+        except ValueError as error:  # its head ended early, and so its length was lost
+            raise Unanswered("cut off") from error
 
 
 def _no(error: Exception, changes: Mapping[str, Identity | None]) -> str:

@@ -58,6 +58,7 @@ KINDS = (
 _REST_S = (0.2, 3.0)
 """Pause between the beginnings of two faults. They last longer, so several go on at the same time."""
 _CALM_S = 2.0
+_START_S = 10.0
 _MOST_SERVERS = 2
 """So many servers at a time are dead, paused or full: of four, so that something is left to do."""
 
@@ -108,8 +109,9 @@ def make_plan(
         if kind.target == SERVERS:
             busy = {step.name for step in steps if step.target == SERVERS and step.at_s + step.lasts_s + 1 > at_s}
             names = [name for name in names if name not in busy] if len(busy) < _MOST_SERVERS else []
-        else:  # one fault at a time on each link and each of the others
-            busy = {step.name for step in steps if step.lasts_s and step.at_s + step.lasts_s + 1 > at_s}
+        else:  # one fault at a time on each link and each of the others; these take long to start
+            rest_s = 1 if kind.target == LINK else _START_S
+            busy = {step.name for step in steps if step.lasts_s and step.at_s + step.lasts_s + rest_s > at_s}
             names = [name for name in names if name not in busy]
         if names:
             steps.append(

@@ -227,6 +227,8 @@ class Run:
     def _play(self, step: Step, log: Log) -> None:
         """One fault from its beginning to its end."""
         with self._hit[step.name]:  # a clean stop may take longer than was planned
+            if time.time() - self._began > self.options.storm_s:
+                return
             log.write(do="begins", fault=str(step), kind=step.kind)
             try:
                 undo = self._begin(step)
@@ -267,7 +269,13 @@ class Run:
                 process.kill(family=step.detail["family"] or step.target != chaos_plan.SERVERS)
             elif (code := process.stop()) not in _CLEAN:
                 self._fail(f"{process.name} was stopped and ended with {code}")
-        return partial(_each, processes, Process.start)
+        return partial(self._start_again, processes)
+
+    def _start_again(self, processes: Iterable[Process]) -> None:
+        """Until they take connections, so that the next fault of the same kind meets them at work."""
+        for process in processes:
+            process.start()
+            self.cluster.wait_for(process.name)
 
     def _clear(self, name: str) -> None:
         link = self.cluster.links[name]
@@ -352,11 +360,10 @@ class Run:
         ill = [
             f"{name} is {row['status']}" for name, row in self.cluster.servers().items() if row["status"] != "online"
         ]
-        ill += [
-            f"volume {volume['id']} is {volume['redundancy']}"
-            for volume in self._volumes()
-            if volume.get("redundancy", "whole") != "whole"
-        ]
+        for volume in self._volumes():
+            copies, wanted = len(volume["replicas"]), volume.get("replication", 1)
+            if volume.get("redundancy", "whole") != "whole" or copies != wanted:
+                ill.append(f"volume {volume['id']} is {volume['redundancy']} with {copies} of {wanted} copies")
         return ill
 
     def _verify(self, buckets: list[str]) -> None:

@@ -30,6 +30,8 @@ class Refusal(Exception):
 
 CUT = "cut"
 """A fault: do what was asked, and close the connection instead of answering."""
+BEHEAD = "behead"
+"""A fault: do what was asked, and close the connection within the head of the answer."""
 HANG_UP = "hang up"
 """A fault: close the connection before the body is read."""
 Fault = Refusal | str | Callable[[bytes], bytes]
@@ -585,6 +587,11 @@ def _handler(store: FakeStore) -> type[BaseHTTPRequestHandler]:
                     self.refuse(refusal)
                     return
             if fault == CUT:
+                self.cut()
+                return
+            if fault == BEHEAD:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nServer: x\r\n")
+                self.wfile.flush()
                 self.cut()
                 return
             self.send(status, b"" if answer is None else json.dumps(answer).encode())

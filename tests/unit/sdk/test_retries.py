@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.unit.sdk.conftest import QUICK
-from tests.unit.sdk.fake_store import CHUNK_SIZE, CUT, HANG_UP, KEY, FakeStore, Refusal
+from tests.unit.sdk.fake_store import BEHEAD, CHUNK_SIZE, CUT, HANG_UP, KEY, FakeStore, Refusal
 from warehouse import (
     ChecksumMismatch,
     Client,
@@ -420,6 +420,16 @@ def test_what_cannot_be_repeated_is_not(fake: FakeStore, client: Client) -> None
     with pytest.raises(OutcomeUnknown):
         client.create_bucket("other")
     assert fake.calls["POST buckets"] == 1
+
+
+def test_an_answer_that_ends_within_its_head_is_none(fake: FakeStore, client: Client) -> None:
+    client.put("b", "k", b"x")
+    fake.fail("POST delete", BEHEAD)
+    assert client.delete("b", "k") is False  # the first call has deleted it, and its answer was lost
+    assert fake.calls["POST delete"] == 2
+    fake.fail("POST buckets", BEHEAD)
+    with pytest.raises(OutcomeUnknown):
+        client.create_bucket("other")
 
 
 # Gets
