@@ -29,11 +29,12 @@ REDIS, FILESYSTEM = BROKERS = ("redis", "filesystem")
 SETTINGS = {
     "WAREHOUSE_CHUNK_SIZE": "256KiB",
     "WAREHOUSE_VOLUME_SIZE": "16MiB",
-    "WAREHOUSE_LEASE_SECONDS": "20",
-    "WAREHOUSE_CHUNK_URL_SECONDS": "30",
+    "WAREHOUSE_LEASE_SECONDS": "12",
+    "WAREHOUSE_CHUNK_URL_SECONDS": "15",
     "WAREHOUSE_UPLOAD_SECONDS": "60",
     "WAREHOUSE_GET_SECONDS": "20",
-    "WAREHOUSE_CONFIRM_GRACE_SECONDS": "20",
+    "WAREHOUSE_CONFIRM_GRACE_SECONDS": "10",
+    "WAREHOUSE_SWEEP_SECONDS": "3",
     "WAREHOUSE_LOG": "text",
 }
 """Small volumes and short lives, so that minutes show what else takes days."""
@@ -222,10 +223,6 @@ class Cluster:
             [sys.executable, str(ROOT / "manage.py"), *words],
             cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
-
-    def commands(self) -> set[str]:
-        """The management commands that there are."""
-        return set(self.manage("help", "--commands").stdout.split())
 
     def wait_for_master(self) -> None:
         api = self.api()
