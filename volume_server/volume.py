@@ -17,7 +17,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
@@ -507,9 +507,15 @@ class Volume:
         """
         with self._writing(claim):
             offset = claim.data_offset + at
-            self.files.write_at(self.fd, [data], offset)
-            self.files.start_writeback(self.fd, offset, len(data))
             ship = self.ship_piece
+            try:
+                self.files.write_at(self.fd, [data], offset)
+            except OSError:
+                if ship is not None:  # part of it may be written: peers have the same in their filler
+                    with suppress(OSError):
+                        ship(offset, self.files.read_at(self.fd, len(data), offset))
+                raise
+            self.files.start_writeback(self.fd, offset, len(data))
             if ship is not None:
                 ship(offset, data)
 
@@ -517,14 +523,15 @@ class Volume:
         """The body is there: write the padding and meta, and last the live header. Raises as `write_data`."""
         with self._writing(claim):
             padding = record.padding_of(claim.stored_bytes)
-            if padding:
-                self.files.write_at(self.fd, [padding], claim.offset + claim.stored_bytes)
-            self.files.write_at(self.fd, [claim.meta], claim.offset + HEADER_BYTES)
-            self.files.write_at(self.fd, [self._live_header(claim, claim.data_bytes, data_crc)], claim.offset)
-            if self.unshipped is not None:
+            try:
                 if padding:
+                    self.files.write_at(self.fd, [padding], claim.offset + claim.stored_bytes)
+                self.files.write_at(self.fd, [claim.meta], claim.offset + HEADER_BYTES)
+                self.files.write_at(self.fd, [self._live_header(claim, claim.data_bytes, data_crc)], claim.offset)
+            finally:
+                if self.unshipped is not None:
                     self.unshipped.append((claim.offset + claim.stored_bytes, claim.offset + claim.record_bytes))
-                self.unshipped.append((claim.offset, claim.offset + HEADER_BYTES + len(claim.meta)))
+                    self.unshipped.append((claim.offset, claim.offset + HEADER_BYTES + len(claim.meta)))
             claim.is_finished = True
 
     @contextmanager

@@ -232,6 +232,19 @@ def test_an_upload_that_is_under_way_ends_with_the_epoch(tmp_path: Path) -> None
         require_equal(primary, peer)
 
 
+def test_a_full_disk_under_an_upload_leaves_the_copies_equal(tmp_path: Path) -> None:
+    with servers(tmp_path) as (primary, peer):
+        open_with(primary, [peer], 2)
+        body = bytes(range(256)) * (LARGE // 256)
+        for number in range(6):  # header, three pieces, padding or meta, live header
+            primary.files.fail("write_at", errno.ENOSPC, after=number, part_bytes=20)
+            assert primary.put(FIRST + number, body).code == (507, "disk_full")
+            primary.files.heal()
+            fill(primary, [20 + number])
+            require_equal_bytes(primary, peer)
+        assert replication_of(primary)["state"] == "open"
+
+
 def test_an_upload_that_its_client_gives_up_leaves_the_copies_equal(tmp_path: Path) -> None:
     with servers(tmp_path) as (primary, peer):
         open_with(primary, [peer], 2)
