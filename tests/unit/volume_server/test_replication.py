@@ -397,25 +397,42 @@ def test_a_copy_that_was_half_replaced_may_open_as_primary(tmp_path: Path) -> No
     with servers(tmp_path) as (former, left):
         open_with(former, [left], 2)
         fill(former, range(5))
-        former.stop()
+        left.stop()
+        assert former.put(FIRST + 7, b"here alone").code == (503, "volume_degraded")
+        left.start()
         order_open(left, [], 3)
         wait_state(left, "open")
         fill(left, range(10, 20))
-        former.start()
-        former.files.fail("open", after=3)  # when the file that was made equal is opened anew
+        former.files.fail("open", after=5)  # when the file that was made equal is opened anew
         order_open(left, [former], 4)
         wait_state(left, "degraded")
         assert former.call(lambda: former.volume.is_being_replaced)
         former.files.heal()
         order_open(former, [], 5)
         wait_state(former, "open")
-        for number in range(5):
+        for number in (*range(5), *range(10, 20)):
             assert former.get(FIRST + number).body == body_of(number)
+        assert former.get(FIRST + 7).code == (404, "needle_unknown")
         fill(former, range(50, 55))
         before = known_to(former)
+        former.ends_clean = False
         former.stop()
         former.start()
         assert known_to(former) == before
+
+
+def test_a_copy_joins_no_epoch_that_is_older_than_its_own(tmp_path: Path) -> None:
+    with servers(tmp_path, 3) as (late, primary, peer):
+        open_with(late, [peer], 2)
+        open_with(primary, [peer], 5)
+        order_open(late, [peer], 4)
+        assert "epoch_old" in wait_state(late, "degraded")["detail"]
+        fill(primary, range(3))
+        require_equal(primary, peer)
+        peer.stop()
+        peer.start()  # it has been written down
+        order_open(late, [peer], 5)
+        assert "epoch_old" in wait_state(late, "degraded")["detail"]
 
 
 def test_records_that_came_and_were_never_named_are_known_after_the_next_opening(tmp_path: Path) -> None:
