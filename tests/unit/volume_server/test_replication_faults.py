@@ -12,6 +12,7 @@ other one, and each of these must hold:
 
 import errno
 import os
+import random
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pairs import order_open, replication_of, require_equal, state_of, usage_of
-from tests.unit.volume_server.faults import ANY
+from tests.unit.volume_server.faults import ANY, FaultyDisk
 from tests.unit.volume_server.serving import FIRST, Server, admin, get_url, put_url, request
 
 PRIMARY, PEER = 0, 1
@@ -90,11 +91,11 @@ class Life:
     def delete(self, number: int) -> None:
         if number not in self.acknowledged:
             return
+        self.in_doubt.add(number)
         answer = admin(self.primary, "/admin/delete", {"volume": 1, "needles": [f"{FIRST + number:016x}"]})
         if answer.status == 200:
             self.acknowledged[number] = None
-        else:
-            self.in_doubt.add(number)
+            self.in_doubt.discard(number)
 
     def checkpoint(self) -> None:
         for server in self.servers:
@@ -108,6 +109,9 @@ class Life:
             server.files.heal()
             server.stop()
             server.start()
+        self.require_kept()
+
+    def require_kept(self) -> None:
         if not self.opened_epoch:
             return
         having = [server for server in self.servers if self._has_everything(server)]
@@ -167,3 +171,54 @@ def test_any_file_operation_fails_on_either_side(tmp_path: Path, side: int) -> N
     while live(tmp_path / str(lives), side, side + lives * STRIDE, (errno.EIO, errno.ENOSPC)[lives % 2]):
         lives += 1
     assert lives * STRIDE > 50
+
+
+class PowerCut:
+    """At the n-th file operation of one side the power of both goes: what disks may then hold, and who knew what."""
+
+    def __init__(self, life: Life, disks: list[FaultyDisk], images: list[Path], *, nth: int, seed: int) -> None:
+        self.life = life
+        self.disks = disks
+        self.images = images
+        self.left = nth
+        self.chance = random.Random(seed)
+        self.known: tuple[int, dict[int, bytes | None], set[int]] | None = None
+
+    def before(self, _: str) -> None:
+        self.left -= 1
+        if self.left or self.known is not None:
+            return
+        life = self.life
+        self.known = life.opened_epoch, dict(life.acknowledged), set(life.in_doubt)
+        for disk, image in zip(self.disks, self.images, strict=True):
+            image.mkdir(parents=True)
+            disk.crash_image(image, self.chance.randrange)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_power_goes_on_both_sides(tmp_path: Path, seed: int) -> None:
+    disks, images = [], [tmp_path / "image-a", tmp_path / "image-b"]
+    with ExitStack() as stack:
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            disks.append(FaultyDisk(tmp_path / name))
+            stack.callback(disks[-1].release)
+        servers = [Server(disk.directory, files=disk) for disk in disks]
+        for server in servers:
+            server.start()
+            stack.callback(server.stop)
+        life = Life(servers)
+        cut = PowerCut(life, disks, images, nth=random.Random(seed).randrange(1, 160), seed=seed)
+        disks[seed % 2].before = cut.before
+        life.run()
+        assert life.acknowledged[7] == b"behind the checkpoint", "no fault was there"
+    if cut.known is None:
+        return
+    with ExitStack() as stack:
+        revived = [Server(image) for image in images]
+        for server in revived:
+            server.start()
+            stack.callback(server.stop)
+        after = Life(revived)
+        after.opened_epoch, after.acknowledged, after.in_doubt = cut.known
+        after.require_kept()
