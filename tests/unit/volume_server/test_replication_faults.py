@@ -35,6 +35,7 @@ class Life:
     servers: list[Server]
     epoch: int = 1
     opened_epoch: int = 0
+    prefer: int = PRIMARY
     acknowledged: dict[int, bytes | None] = field(default_factory=dict)
     in_doubt: set[int] = field(default_factory=set)
 
@@ -120,7 +121,8 @@ class Life:
         if not whole:  # the only copy at that moment; it is sealed, and readable
             self._require_held(having[0])
             return
-        first, others = whole[0], [server for server in self.servers if server is not whole[0]]
+        first = whole[self.prefer % len(whole)]  # any that has everything may be the next primary
+        others = [server for server in self.servers if server is not first]
         for other in others:
             if usage_of(other)["state"] == "sealed":
                 admin(other, "/admin/drop", {"volume": 1})
@@ -156,7 +158,7 @@ def live(directory: Path, side: int, nth: int, error: int) -> bool:
             server.start()
             stack.callback(server.stop)
         servers[side].files.fail(ANY, error, after=nth)
-        life = Life(servers)
+        life = Life(servers, prefer=nth)
         life.run()
         struck = bool(servers[side].files.struck)
         for server in servers:
@@ -219,6 +221,6 @@ def test_power_goes_on_both_sides(tmp_path: Path, seed: int) -> None:
         for server in revived:
             server.start()
             stack.callback(server.stop)
-        after = Life(revived)
+        after = Life(revived, prefer=PEER)
         after.opened_epoch, after.acknowledged, after.in_doubt = cut.known
         after.require_kept()
