@@ -101,7 +101,7 @@ def test_a_store_under_load_is_sound_and_what_is_wrong_is_told(store: Store, man
     for number in range(10):
         api.put(bucket, f"small/{number}", os.urandom(300))
     with Load(api, bucket) as load:
-        for _ in range(3):
+        for _ in range(2):
             before = load.rounds
             assert manage("fsck")[-1] == SOUND
             manage("shell", "--verbosity", "0", "--command", SETTLE)
