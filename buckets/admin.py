@@ -17,7 +17,21 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 
-from buckets.models import Bucket, Chunk, Journal, Object, Orphan, Outbox, Proof, Share, Sweep, Upload, UsageSample
+from buckets.models import (
+    Bucket,
+    Chunk,
+    Journal,
+    JournalNeedle,
+    Object,
+    Orphan,
+    Outbox,
+    Proof,
+    Removed,
+    Share,
+    Sweep,
+    Upload,
+    UsageSample,
+)
 from buckets.names import successor
 from buckets.selectors import STATES_BY_TERMS, Counts, ask_makers, journal_status, shares_in, wrong_counts
 from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, delete_buckets, update_bucket
@@ -747,6 +761,55 @@ class JournalAdmin(ShownOnly):
     @admin.display(description="entries since")
     def entries_size(self, journal: Journal) -> str:
         return filesizeformat(journal.entry_bytes)
+
+
+@admin.register(JournalNeedle)
+class JournalNeedleAdmin(ShownOnly):
+    help_text = "The needles in which the journal lies: snapshots of the database, and entries with every commit since."
+    list_display = ("needle_hex", "in_volume", "kind", "part", "to_sequence", "human_size", "written", "is_durable")
+    list_filter = ("kind", "is_durable")
+    list_select_related = ("volume",)
+    ordering = ("-pk",)
+    sortable_by = ()
+    search_fields = ("needle",)
+    search_help_text = "A needle's 16 hex digits."
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
+        if not search_term:
+            return queryset, False
+        return queryset.filter(needle=_needle(search_term) or 0), False
+
+    @admin.display(description="needle")
+    def needle_hex(self, row: JournalNeedle) -> str:
+        return f"{row.needle:016x}"
+
+    @admin.display(description="volume")
+    def in_volume(self, row: JournalNeedle) -> SafeString:
+        return link_to(row.volume)
+
+    @admin.display(description="size")
+    def human_size(self, row: JournalNeedle) -> str:
+        return filesizeformat(row.size)
+
+    @admin.display(description="written")
+    def written(self, row: JournalNeedle) -> str:
+        return when(row.created_at)
+
+
+@admin.register(Removed)
+class RemovedAdmin(ShownOnly):
+    help_text = "Keys that were removed lately, as the journal tells it. They are forgotten by themselves."
+    list_display = ("shown_key", "bucket", "sequence", "removed")
+    ordering = ("-pk",)
+    sortable_by = ()
+
+    @admin.display(description="key")
+    def shown_key(self, row: Removed) -> str:
+        return printable(row.key)
+
+    @admin.display(description="removed")
+    def removed(self, row: Removed) -> str:
+        return when(row.removed_at)
 
 
 @admin.register(Outbox)

@@ -275,7 +275,7 @@ def test_delete_one(api: APIClient, filled: Lab) -> None:
 def test_delete_many(api: APIClient, filled: Lab, django_assert_max_num_queries: Any) -> None:
     lab = filled
     lab.put_many(*[f"n{at}" for at in range(200)])
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(15):
         answer = api.post(
             "/api/v1/buckets/photos/delete", {"keys": ["e", "no", "a", "e", *[f"n{at}" for at in range(200)]]}
         )
