@@ -216,13 +216,16 @@ def tidy_fetched(files: FileSystem, directory: Path) -> None:
 
 
 def remove_volume(files: FileSystem, path: Path) -> None:
-    """Remove a volume's files, the log first. Raises OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        files.remove(path)
+    """Remove a volume's files, the log before all that is of no use without it. Raises OSError.
+
+    But first the index: left over, it would be taken for that of the file that is fetched next.
+    """
+    for found in (path.with_suffix(".idx"), path):
+        with contextlib.suppress(FileNotFoundError):
+            files.remove(found)
     files.sync_directory(path.parent)
     discard_fetched(files, path)
     for found in (
-        path.with_suffix(".idx"),
         path.with_suffix(".state"),
         *path.parent.glob(f"{path.stem}{ASIDE_INFIX}*"),
     ):

@@ -97,18 +97,25 @@ class Receiver:
         if verb == "ship":
             self._ship(self._membership(number, epoch, primary, is_member=True), number, body, done)
             return
+        membership: Membership | None = None
         if verb == "join":
             work = self._join(number, epoch, primary, _json(body))
         elif verb == "piece" and at is not None:
-            work = self._piece(self._membership(number, epoch, primary, is_member=True), number, at, body)
+            membership = self._membership(number, epoch, primary, is_member=True)
+            work = self._piece(membership, number, at, body)
         elif verb == "replace" and at is not None:
-            work = self._replace(self._membership(number, epoch, primary), at, body)
+            membership = self._membership(number, epoch, primary)
+            work = self._replace(membership, at, body)
         elif verb == "digests":
-            work = self._digests(self._membership(number, epoch, primary), _json(body))
+            membership, order = self._membership(number, epoch, primary), _json(body)
+            work = self._digests(membership, order)
         elif verb == "finish":
-            work = self._finish(self._membership(number, epoch, primary, is_member=None), number, _json(body))
+            membership, order = self._membership(number, epoch, primary, is_member=None), _json(body)
+            work = self._finish(membership, number, order)
         else:
             raise HttpError(404, "not_found", "nothing is here")
+        if membership is not None:
+            work = self._counted(membership, work)
         task = self._begin(work)
 
         def ended(task: "asyncio.Task[Answer]") -> None:
@@ -116,6 +123,18 @@ class Receiver:
             done(task.result() if error is None else _as_answer(error))
 
         task.add_done_callback(ended)
+
+    def _counted(self, membership: Membership, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """The same work, counted from now on and not from its first step: the end of the epoch waits for it."""
+        membership.busy_count += 1
+
+        async def counted() -> T:
+            try:
+                return await work
+            finally:
+                membership.busy_count -= 1
+
+        return counted()
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         task = self.replication.loop.create_task(work)
@@ -158,7 +177,10 @@ class Receiver:
     async def _join(self, number: int, epoch: int, primary: str, order: dict[str, Any]) -> Answer:
         wanted, size_bytes = _superblock(order, number), whole_number(order, "size")
         part = self.replication.parts.setdefault(number, Part())
-        volume = self.replication.store.volumes.get(number) or await self._found(number)
+        volume = self.replication.store.volumes.get(number)
+        if volume is None:
+            async with part.lock:  # a drop may be removing it
+                volume = self.replication.store.volumes.get(number) or await self._found(number)
         self._require_joinable(number, volume, part, epoch, wanted)
         self.replication.end_all(part, f"epoch {epoch} begins")
         part.ordered_epoch = epoch
@@ -168,7 +190,7 @@ class Receiver:
                 return await self._join_anew(part, membership, wanted, size_bytes)
             volume.hold_back("it is being made whole")
             self.replication.upkeep.give_way(volume)
-            async with self.replication.settled(volume, part, epoch):
+            async with self.replication.settled(volume, part, epoch, membership):
                 history = history_of(volume)
                 replica = Replica("secondary", SHARED, volume.superblock.revision, history)
                 await self.replication.in_thread(volume.save_replica, epoch, replica)
@@ -202,7 +224,7 @@ class Receiver:
 
     async def _join_anew(self, part: Part, membership: Membership, wanted: Superblock, size_bytes: int) -> Answer:
         """There is no such volume here, or one of another revision. Raises DiskFull, OSError."""
-        await self.replication.retire(part)
+        await self.replication.retire(part, membership)
         store = self.replication.store
         path = volume_path(store.directory, wanted.volume)
         new = await self.replication.in_thread(NewFile, store.files, path, wanted)
@@ -257,6 +279,8 @@ class Receiver:
         target = membership.target
         if target is None or membership.finishing is not None:
             raise HttpError(400, "bad_request", "nothing is taken now")
+        if at + len(body) > target.size_bytes:
+            self.replication.store.room.require(len(body))  # several may be fetched at once
         await self._at_work(membership, target.replace, at, memoryview(body))
         return {}
 
@@ -420,7 +444,7 @@ class Receiver:
             else:
                 written()
 
-        self._begin(write())
+        self._begin(self._counted(membership, write()))
 
     def _settle(self, volume: Volume, found: Shipment, done: Callable[[StoreError | None], None]) -> None:
         """Call ``done`` once the records are durable and in the index."""

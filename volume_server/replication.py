@@ -37,6 +37,7 @@ from volume_server.errors import (
     VolumeBusy,
     VolumeDegraded,
     VolumeSealed,
+    VolumeUnknown,
 )
 from volume_server.http1 import HttpError
 from volume_server.joining import Target, opened_anew, remove_volume
@@ -351,7 +352,7 @@ class Replication:
                 log.error("volume %d could not be removed: %s", number, error)
             else:
                 log.info("volume %d is dropped", number)
-            self.parts.pop(number, None)
+            part.opening, part.ordered_epoch = None, 0  # the part stays: its lock may be waited for
 
     @contextmanager
     def _told(self, volume: Volume, part: Part, epoch: int) -> Iterator[None]:
@@ -376,10 +377,17 @@ class Replication:
         log.error("volume %d is not open in epoch %d: %s", volume.number, epoch, reason)
 
     @asynccontextmanager
-    async def settled(self, volume: Volume, part: Part, epoch: int) -> AsyncIterator[None]:
-        """Alone with the volume, nothing on its way into it. Raises EpochOld where another epoch was ordered."""
-        await self.retire(part)  # before the lock, which these may want
+    async def settled(
+        self, volume: Volume, part: Part, epoch: int, own: Membership | None = None
+    ) -> AsyncIterator[None]:  # fmt: skip
+        """Alone with the volume, nothing on its way into it. ``own``: whose request this is.
+
+        Raises EpochOld where another epoch was ordered, VolumeUnknown where the volume was dropped meanwhile.
+        """
+        await self.retire(part, own)  # before the lock, which these may want
         async with part.lock:
+            if self.store.volumes.get(volume.number) is not volume:
+                raise VolumeUnknown(f"volume {volume.number} is not here any more")  # its descriptor is another file's
             volume.hold_checkpoints(held=False)
             await self._quiesce(volume)
             if part.ordered_epoch != epoch:
@@ -397,17 +405,18 @@ class Replication:
             part.ended.append(part.membership)
             part.membership = None
 
-    async def retire(self, part: Part) -> None:
-        """Wait until nothing of an epoch that is over is at work here."""
-        while any(membership.busy_count for membership in part.ended):
+    async def retire(self, part: Part, own: Membership | None = None) -> None:
+        """Wait until nothing of an epoch that is over is at work here, but for ``own``, whose request waits here."""
+        while any(membership.busy_count for membership in part.ended if membership is not own):
             await asyncio.sleep(POLL_S)
-        self._give_up(part)
+        self._give_up(part, own)
 
-    def _give_up(self, part: Part) -> None:
-        while part.ended:
-            target = part.ended.pop().target
-            if target is not None:
-                target.give_up()
+    def _give_up(self, part: Part, own: Membership | None = None) -> None:
+        over = [membership for membership in part.ended if membership is not own]
+        part.ended[:] = [membership for membership in part.ended if membership is own]
+        for membership in over:
+            if membership.target is not None:
+                membership.target.give_up()
 
     def _shipping_failed(self, part: Part, shipper: Shipper, peer: str, reason: str) -> None:
         self.degraded_count += 1
@@ -498,7 +507,8 @@ def history_of(volume: Volume) -> History:
     replica = volume.replica
     if replica is None or replica.revision != volume.superblock.revision:
         return ()
-    return replica.history
+    # Where the log became shorter than it was (its end was damaged, an old file was put back), what lies behind is new.
+    return tuple(pair for pair in replica.history if pair[1] <= volume.tail)
 
 
 def whole_number(order: dict[str, Any], name: str) -> int:

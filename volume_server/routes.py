@@ -350,6 +350,8 @@ class RepeatSink:
         put.volume.hold_count += 1  # until the end the needle lies where it was found
 
     def write(self, data: memoryview, at: int) -> None:
+        if self.put.volume.held_back is not None:
+            raise self.put.volume.degraded()  # its file may be about to be another one, which waits for this
         if not self.put.volume.same_data(self.needle, data, at):
             raise NeedleTaken(f"needle {self.put.needle:016x} holds other bytes")
 

@@ -27,6 +27,7 @@ MAX_SHIPMENT_BYTES = 8 << 20
 _HEAD = struct.Struct("<QQQQII")
 _EXTENT = struct.Struct("<QQ")
 _RECORD = struct.Struct("<QQII")
+RECORD_BYTES = _RECORD.size
 _KINDS = frozenset({record.LIVE, record.TOMBSTONE})
 assert (_HEAD.size, _EXTENT.size, _RECORD.size) == (40, 16, 24)
 

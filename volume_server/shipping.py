@@ -85,7 +85,7 @@ class Shipper:
     def _parts(self, batch: Waiting) -> list[Shipment]:
         """The group as shipments; the last one has the records. Raises OSError."""
         volume = self.volume
-        written, volume.unshipped = volume.unshipped or [], []
+        written = volume.take_unshipped()
         mine = {id(claim) for claim, _ in batch}
         floor = min(
             (claim.offset for claim in volume.reservations.values() if id(claim) not in mine), default=volume.tail
@@ -105,6 +105,8 @@ class Shipper:
                 if held_bytes >= MAX_PART_BYTES or len(groups[-1]) >= MAX_PART_RECORDS:
                     groups.append([])
                     held_bytes = 0
+        if held_bytes + len(records) * shipment.RECORD_BYTES > MAX_PART_BYTES:
+            groups.append([])  # a peer takes no larger request
         first = min([floor, *(claim.offset for claim, _ in batch)])
         return [
             *(Shipment(0, volume.tail, first, 0, group, []) for group in groups[:-1]),
@@ -178,8 +180,7 @@ class Shipper:
         volume = self.volume
         volume.hold_back(reason)
         self.failure = volume.degraded()
-        volume.unshipped = None
-        volume.ship_piece = None
+        volume.stop_shipping()
 
 
 class ShippedSyncs:

@@ -529,9 +529,10 @@ class Volume:
                 self.files.write_at(self.fd, [claim.meta], claim.offset + HEADER_BYTES)
                 self.files.write_at(self.fd, [self._live_header(claim, claim.data_bytes, data_crc)], claim.offset)
             finally:
-                if self.unshipped is not None:
-                    self.unshipped.append((claim.offset + claim.stored_bytes, claim.offset + claim.record_bytes))
-                    self.unshipped.append((claim.offset, claim.offset + HEADER_BYTES + len(claim.meta)))
+                self._note_unshipped(
+                    (claim.offset + claim.stored_bytes, claim.offset + claim.record_bytes),
+                    (claim.offset, claim.offset + HEADER_BYTES + len(claim.meta)),
+                )
             claim.is_finished = True
 
     @contextmanager
@@ -546,6 +547,23 @@ class Volume:
         finally:
             with self._writer_lock:
                 self._writer_count -= 1
+
+    def _note_unshipped(self, *extents: tuple[int, int]) -> None:
+        """In a thread; the loop may take the list away at any moment."""
+        with self._writer_lock:
+            if self.unshipped is not None:
+                self.unshipped += extents
+
+    def take_unshipped(self) -> list[tuple[int, int]]:
+        """What is to be shipped now; from here on it is collected anew."""
+        with self._writer_lock:
+            taken, self.unshipped = self.unshipped or [], []
+        return taken
+
+    def stop_shipping(self) -> None:
+        """There is nobody any more to ship anything to."""
+        with self._writer_lock:
+            self.unshipped = self.ship_piece = None
 
     @property
     def has_writers(self) -> bool:
