@@ -487,6 +487,45 @@ class JournalNeedle(models.Model):
         return f"{self.needle:016x}"
 
 
+class Survey(models.Model):
+    """The one row that says how far it has been looked which volumes hold chunks of which buckets.
+
+    Asked for when a bucket's replication changes: the volumes that hold its chunks are to have as many copies.
+    """
+
+    ONLY_ID = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=ONLY_ID, editable=False)
+    asked_at = models.DateTimeField(null=True, blank=True, help_text="Since when volumes may have the wrong number.")
+    again_at = models.DateTimeField(
+        null=True, blank=True, help_text="When the last lease from before it was asked for has ended."
+    )
+    started_at = models.DateTimeField(null=True, blank=True, help_text="Empty: none is under way.")
+    ended_at = models.DateTimeField(null=True, blank=True)
+    generation = models.BigIntegerField(default=0)
+    cursor = models.BigIntegerField(default=0, help_text="The last chunk row that was looked at.")
+    last_row = models.BigIntegerField(default=0, help_text="The last chunk row there was when it began.")
+    raised_volumes = models.BigIntegerField(default=0)
+    lowered_volumes = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="survey_is_single")]
+
+    def __str__(self) -> str:
+        return f"survey {self.generation}"
+
+
+class SurveyedVolume(models.Model):
+    """The most copies that any bucket asks for of which a survey found chunks in a volume."""
+
+    volume = models.OneToOneField("volumes.Volume", on_delete=models.CASCADE, primary_key=True, related_name="+")
+    generation = models.BigIntegerField(db_index=True, help_text="Of the survey that found them.")
+    replication = models.PositiveSmallIntegerField()
+
+    def __str__(self) -> str:
+        return f"volume {self.volume_id}"
+
+
 class Share(models.Model):
     """A link by which whoever has it reads what a key holds at that time, by the rights of the API key that made it."""
 

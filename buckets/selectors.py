@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from buckets.errors import BucketDeleting, BucketUnknown, ObjectUnknown, ShareUnknown, UploadUnknown
 from buckets.filters import NO_FILTERS, Filters, starts_with
-from buckets.models import IN_PROGRESS, Bucket, Chunk, Journal, JournalNeedle, Object, Share, Upload
+from buckets.models import IN_PROGRESS, Bucket, Chunk, Journal, JournalNeedle, Object, Share, Survey, Upload
 from buckets.names import successor
 from buckets.services.bulk import MAX_PARAMETERS, Row, as_datetime, run_in
 from keys import secret_text
@@ -116,6 +116,7 @@ class OpenBucket(NamedTuple):
     id: int
     name: str
     chunk_size: int | None
+    replication: int
 
 
 _open_buckets: dict[str, tuple[float, OpenBucket]] = {}
@@ -127,13 +128,14 @@ def open_bucket(name: str) -> OpenBucket:
     """A fifth of the time of `get_bucket`. Raises BucketUnknown, BucketDeleting."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id, name, chunk_size FROM buckets_bucket WHERE name = %s AND deleting_at IS NULL", [name]
+            "SELECT id, name, chunk_size, replication FROM buckets_bucket WHERE name = %s AND deleting_at IS NULL",
+            [name],
         )
         row = cursor.fetchone()
     if row is not None:
         return OpenBucket(*row)
     other = get_bucket(name)  # says why not
-    return OpenBucket(other.pk, other.name, other.chunk_size)
+    return OpenBucket(other.pk, other.name, other.chunk_size, other.replication)
 
 
 def lately_open_bucket(name: str) -> OpenBucket:
@@ -245,6 +247,26 @@ def missing_chunks(upload: Upload) -> list[int]:
         return []
     stored = set(Chunk.objects.filter(upload=upload).values_list("index", flat=True))
     return [index for index in range(upload.chunk_count) if index not in stored]
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyProgress:
+    """How far the walk over all chunks is that a change of a bucket's replication asked for."""
+
+    done_rows: int
+    total_rows: int
+    raised_volumes: int
+
+
+def survey_progress() -> SurveyProgress | None:
+    """None: no survey is under way, or asked for and not begun. One query."""
+    survey = Survey.objects.filter(pk=Survey.ONLY_ID).first()
+    if survey is None:
+        return None
+    if survey.started_at is None:
+        is_asked = survey.asked_at is not None and (survey.ended_at is None or survey.asked_at > survey.ended_at)
+        return SurveyProgress(0, survey.last_row, 0) if is_asked else None
+    return SurveyProgress(min(survey.cursor, survey.last_row), survey.last_row, survey.raised_volumes)
 
 
 def awaited_bytes() -> int:

@@ -6,7 +6,7 @@ from typing import Any
 from celery import shared_task
 from django.db import transaction
 
-from buckets.services import deletion, journal, outbox, proofs, shares, uploads, usage
+from buckets.services import deletion, journal, outbox, proofs, replication, shares, uploads, usage
 from buckets.services import sweep as sweeps
 
 SLICE_S = 240.0
@@ -79,3 +79,9 @@ def wake_deletion() -> None:
     A broker that can't be reached is logged and no more: beat asks again.
     """
     transaction.on_commit(delete_buckets.delay, robust=True)
+
+
+@shared_task(name="buckets.tasks.apply_replication", soft_time_limit=120, time_limit=150, ignore_result=True)
+def apply_replication() -> dict[str, object]:
+    """Gives volumes as many copies as the buckets want whose chunks they hold."""
+    return asdict(replication.apply_replication())

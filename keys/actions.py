@@ -41,6 +41,7 @@ class Action(StrEnum):
     VOLUME_SCRUB = "volume.scrub"
     VOLUME_SWEEP = "volume.sweep"
     STORE_CHECK = "store.check"
+    VOLUME_PLACE = "volume.place"
     STORE_ACCEPT = "store.accept"
     TASK_RUN = "task.run"
     STORE_REBUILD = "store.rebuild"

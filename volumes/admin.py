@@ -23,6 +23,7 @@ from volumes.owners import owner_text, owners_of
 from volumes.services import placement
 from volumes.services.background import run_now
 from volumes.services.checks import check_servers
+from volumes.services.redundancy import mend_volumes
 from volumes.services.servers import set_admin_state
 from volumes.services.states import seal_volume
 from volumes.services.store import accept_store
@@ -153,7 +154,8 @@ class ServerForm(ServiceForm):
         fields = ("admin_state",)
         help_texts = {
             "admin_state": "Draining and maintenance: no new needle goes there, what is there can be read. "
-            "Maintenance announces silence too: the server is not asked how it is."
+            "Draining: its volumes move to other servers, then it may be switched off. "
+            "Maintenance announces silence: the server is not asked how it is, and nothing is copied meanwhile."
         }
 
 
@@ -166,6 +168,7 @@ class ServerAdmin(ServicesAdmin):
         "state",
         "public_url",
         "volumes",
+        "drain",
         "used",
         "free",
         "damaged",
@@ -182,6 +185,7 @@ class ServerAdmin(ServicesAdmin):
         "public_url",
         "internal_url",
         "volumes",
+        "drain",
         "version",
         "instance",
         "kid",
@@ -194,11 +198,12 @@ class ServerAdmin(ServicesAdmin):
         "registered_at",
         "last_seen_at",
         "stopped_at",
+        "silent_seconds",
         "last_checked_at",
         "check_error",
     )
     fields = ("admin_state", *readonly_fields)
-    actions = ("ask_all",)
+    actions = ("drain_all", "keep", "maintain", "ask_all")
     unselected_actions = ("ask_all",)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -221,6 +226,15 @@ class ServerAdmin(ServicesAdmin):
     def volumes(self, server: Any) -> SafeString:
         return link_to_list(Replica, server.volume_count, server__id__exact=server.pk)
 
+    @admin.display(description="emptying")
+    def drain(self, server: Any) -> str:
+        if server.admin_state != Server.AdminState.DRAINING:
+            return "-"
+        if not server.volume_count:
+            return "its last files are being removed" if server.stray_volumes else "empty: it may be switched off"
+        left = f"{server.volume_count:,} volumes left, {filesizeformat(server.held_bytes)}"
+        return f"{left}; {server.waiting_count:,} can't be moved now" if server.waiting_count else left
+
     @admin.display(description="used", ordering="used_bytes")
     def used(self, server: Server) -> str:
         return filesizeformat(server.used_bytes)
@@ -242,6 +256,23 @@ class ServerAdmin(ServicesAdmin):
     def seen(self, server: Server) -> str:
         return when(server.last_seen_at)
 
+    @admin.action(description="Drain: move their volumes to other servers", permissions=["operate"])
+    def drain_all(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
+        self._want(request, queryset, Server.AdminState.DRAINING, "its volumes move to other servers.")
+
+    @admin.action(description="Active: end draining and maintenance", permissions=["operate"])
+    def keep(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
+        self._want(request, queryset, Server.AdminState.ACTIVE, "it takes needles.")
+
+    @admin.action(description="Maintenance: they will be silent for a while", permissions=["operate"])
+    def maintain(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
+        self._want(request, queryset, Server.AdminState.MAINTENANCE, "nothing is copied for its being away.")
+
+    def _want(self, request: HttpRequest, queryset: QuerySet[Server], admin_state: str, success: str) -> None:
+        for server in queryset:
+            set_admin_state(server_id=server.pk, admin_state=admin_state)
+            self.message_user(request, f"Server {server}: {success}")
+
     @admin.action(description="Ask all of them how they are now, as the worker does", permissions=["operate"])
     def ask_all(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:
         result = check_servers()
@@ -254,6 +285,7 @@ class VolumeAdmin(ShownOnly):
     list_display = (
         "id",
         "state",
+        "copies",
         "size",
         "garbage",
         "needles",
@@ -264,18 +296,36 @@ class VolumeAdmin(ShownOnly):
         "figures_of",
     )
     help_text = "The logs that needles lie in: their size, their garbage, their damage, and what runs on them."
-    list_filter = ("state",)
+    list_filter = ("state", "redundancy", "replication")
     search_fields = ("=id",)
     search_help_text = "A volume's number."
-    readonly_fields = ("id", "state", "epoch", "made", "state_changed_at", "damage")
+    readonly_fields = (
+        "id",
+        "state",
+        "replication",
+        "redundancy",
+        "redundancy_note",
+        "redundancy_changed_at",
+        "epoch",
+        "opened_epoch",
+        "made",
+        "state_changed_at",
+        "damage",
+    )
     inlines = (ReplicaInline,)
-    actions = ("compact", "scrub", "seal")
+    actions = ("compact", "scrub", "seal", "mend")
+    unselected_actions = ("mend",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Volume]:
         return selectors.list_volumes()
 
     def _primary(self, volume: Volume) -> Replica | None:
         return next((one for one in volume.replicas.all() if one.role == Replica.Role.PRIMARY), None)
+
+    @admin.display(description="copies")
+    def copies(self, volume: Volume) -> SafeString:
+        dot = {"whole": "online", "degraded": "offline"}.get(volume.redundancy, "draining")
+        return with_dot(dot, f"{len(volume.replicas.all())} of {volume.replication}, {volume.redundancy}")
 
     @admin.display(description="made")
     def made(self, volume: Volume) -> str:
@@ -372,6 +422,12 @@ class VolumeAdmin(ShownOnly):
             return page
         self._each(request, queryset, seal_volume, "it is sealed.")
         return None
+
+    @admin.action(description="See to the copies of all now, as the worker does", permissions=["operate"])
+    def mend(self, request: HttpRequest, queryset: QuerySet[Volume]) -> None:
+        result = mend_volumes()
+        told = f"{result.looked_at} looked at, {result.changed} brought further, {result.waiting} wait."
+        self.message_user(request, told, messages.WARNING if result.waiting else messages.SUCCESS)
 
     def _each(
         self, request: HttpRequest, queryset: QuerySet[Volume], service: Callable[..., object], success: str

@@ -112,6 +112,14 @@ def compact(
     return figures
 
 
+def close(server: Server, volume_id: int, *, epoch: int) -> Figures:
+    """Has a copy of a volume take no record any more, under an epoch of its own; gives its figures."""
+    figures = _checked(parse_figures, _call(server, "POST", "/admin/close", {"volume": volume_id, "epoch": epoch}))
+    if figures.volume != volume_id or figures.epoch < epoch:
+        raise ServerAnswerInvalid(f"POST /admin/close of volume {volume_id} was answered with {figures}.")
+    return figures
+
+
 def scrub(server: Server, volume_id: int) -> Figures:
     """Has a scrub of the volume started or put in line, or finds it so; gives the figures with its ``scrub``."""
     figures = _checked(parse_figures, _call(server, "POST", "/admin/scrub", {"volume": volume_id}))

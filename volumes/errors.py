@@ -5,7 +5,7 @@ WarehouseError
 ├── PermissionDenied ── JoinRefused
 ├── NotFound ── VolumeNotFound, ServerNotFound, TaskUnknown
 ├── Conflict ── WrongStore, MasterBehind, ServerKnown, ServerRunning, Superseded, IllegalTransition,
-│              VolumeBusy, VolumeSealed
+│              VolumeBusy, VolumeSealed, VolumeDegraded
 ├── NoSpace ── NoRoom, CompactionNeedsSpace
 └── Unavailable ── NoServers, LeasesHalted, ServerOffline, TaskNotQueued
     └── VolumeServerError ── ServerUnreachable, ServerRefused, ServerAnswerInvalid
@@ -111,6 +111,13 @@ class VolumeSealed(Conflict):
 
     code = "volume_sealed"
     title = "The volume is sealed"
+
+
+class VolumeDegraded(Conflict):
+    """Not all copies of the volume are there and equal, so nothing can be done that all of them must take part in."""
+
+    code = "volume_degraded"
+    title = "Not all copies of the volume are there"
 
 
 class NoRoom(NoSpace):

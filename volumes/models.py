@@ -18,6 +18,8 @@ SALT_BYTES = 16
 OFFLINE_AFTER = timedelta(seconds=10)
 """A server that has not been heard for this long is offline; it speaks every 2 s."""
 RESERVE_MAX_BYTES = 1 << 30
+MAX_REPLICATION = 8
+"""More copies than that make no store safer, and every write waits for all of them."""
 
 
 class Store(models.Model):
@@ -41,6 +43,9 @@ class Store(models.Model):
     )
     intent_secret_id = models.PositiveSmallIntegerField(
         default=1, editable=False, help_text="Which secret signs leases; raised when this database is put in place."
+    )
+    replications = models.JSONField(
+        default=list, blank=True, help_text="Copies that buckets ask for, besides 1: volumes are made for each."
     )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
@@ -98,6 +103,11 @@ class Server(models.Model):
     compaction_asked_at = models.DateTimeField(
         null=True, blank=True, help_text="When the worker last asked for a compaction: one at a time."
     )
+    silent_seconds = models.FloatField(
+        default=0,
+        help_text="How long it has been listened for in vain; a time in which nobody listened is not counted.",
+    )
+    silence_checked_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["node", "registered_at", "id"]
@@ -111,6 +121,7 @@ class Server(models.Model):
             ),
             models.CheckConstraint(condition=Q(used_bytes__gte=0), name="server_used_not_negative"),
             models.CheckConstraint(condition=Q(kid__gte=1), name="server_kid_positive"),
+            models.CheckConstraint(condition=Q(silent_seconds__gte=0), name="server_silence_not_negative"),
             models.CheckConstraint(
                 condition=~Q(node="") & ~Q(public_url="") & ~Q(internal_url="") & ~Q(instance=""),
                 name="server_is_described",
@@ -167,12 +178,39 @@ class Volume(models.Model):
     """From where to where a volume may go. Full is a matter of size and may pass; sealed (by an operator,
     or by the server after a failed fsync) takes no record again."""
 
+    class Redundancy(models.TextChoices):
+        """Whether its copies are all there and equal: only then does it take records, tombstones included."""
+
+        MAKING = "making"
+        OPENING = "opening"
+        WHOLE = "whole"
+        DEGRADED = "degraded"
+        CLOSED = "closed"
+
+    REDUNDANCY_TRANSITIONS: ClassVar[dict[str, frozenset[str]]] = {
+        Redundancy.MAKING: frozenset({Redundancy.OPENING, Redundancy.DEGRADED}),
+        Redundancy.OPENING: frozenset({Redundancy.OPENING, Redundancy.WHOLE, Redundancy.DEGRADED}),
+        Redundancy.WHOLE: frozenset({Redundancy.OPENING, Redundancy.DEGRADED, Redundancy.CLOSED}),
+        Redundancy.DEGRADED: frozenset({Redundancy.OPENING, Redundancy.DEGRADED}),
+        Redundancy.CLOSED: frozenset({Redundancy.OPENING, Redundancy.DEGRADED}),
+    }
+    """Making: its first copies are not all there yet. Opening: its primary was told to bring the copies into line under
+    a new epoch. Whole: it has said that they are. Degraded: a copy is away. Closed: for a compaction."""
+
     id = models.PositiveBigIntegerField(primary_key=True, editable=False)
     salt = models.BinaryField(max_length=SALT_BYTES, editable=False)
     created_ms = models.BigIntegerField(editable=False)
-    epoch = models.PositiveBigIntegerField(default=1)
+    epoch = models.PositiveBigIntegerField(default=1, help_text="The last one that was given out.")
+    opened_epoch = models.PositiveBigIntegerField(
+        default=1, help_text="The last one under which all copies were whole, and records could be acknowledged."
+    )
     state = models.CharField(max_length=16, choices=State.choices, default=State.CREATING)
     state_changed_at = models.DateTimeField(default=timezone.now)
+    replication = models.PositiveSmallIntegerField(default=1, help_text="How many copies it is to have.")
+    redundancy = models.CharField(max_length=16, choices=Redundancy.choices, default=Redundancy.WHOLE)
+    redundancy_changed_at = models.DateTimeField(default=timezone.now)
+    redundancy_note = models.CharField(max_length=300, blank=True, help_text="What it waits for.")
+    unsettled = models.BooleanField(default=False, help_text="Its copies are to be looked at, although it is whole.")
 
     class Meta:
         ordering = ["id"]
@@ -183,8 +221,21 @@ class Volume(models.Model):
             models.CheckConstraint(
                 condition=Q(state__in=["creating", "writable", "full", "sealed"]), name="volume_state_known"
             ),
+            models.CheckConstraint(
+                condition=Q(redundancy__in=["making", "opening", "whole", "degraded", "closed"]),
+                name="volume_redundancy_known",
+            ),
+            models.CheckConstraint(
+                condition=Q(replication__gte=1, replication__lte=MAX_REPLICATION), name="volume_replication_in_bounds"
+            ),
+            models.CheckConstraint(
+                condition=Q(opened_epoch__lte=models.F("epoch"))
+                & (~Q(redundancy="whole") | Q(opened_epoch=models.F("epoch"))),
+                name="volume_whole_under_its_epoch",
+            ),
         ]
         indexes = [
+            models.Index(fields=["id"], condition=~Q(redundancy="whole") | Q(unsettled=True), name="volume_to_mend"),
             models.Index(fields=["id"], condition=Q(state__in=["creating", "writable"]), name="volume_open"),
         ]
 
@@ -227,6 +278,13 @@ class Replica(models.Model):
         help_text="Expected: not made yet. Missing: the server had it and no longer lists it.",
     )
     epoch = models.PositiveBigIntegerField(default=0)
+    whole_epoch = models.PositiveBigIntegerField(
+        default=0, help_text="The last one under which it was known to be equal to the others."
+    )
+    member_epoch = models.PositiveBigIntegerField(default=0, help_text="The last opening that it was part of.")
+    replication = models.JSONField(
+        null=True, blank=True, help_text="What its server tells of its part in the replication; null: none."
+    )
     revision = models.PositiveBigIntegerField(default=0, help_text="Goes up by one at each compaction.")
     size_bytes = models.BigIntegerField(default=0)
     garbage_bytes = models.BigIntegerField(default=0)
@@ -276,6 +334,18 @@ class Replica(models.Model):
 
     def __str__(self) -> str:
         return f"volume {self.volume_id} on {self.server_id}"
+
+    def has_all_of(self, volume: Volume) -> bool:
+        """Whether it is known to hold every record of the volume that was ever acknowledged.
+
+        Records are acknowledged only under an epoch that was found open, and are then durable on all copies of it.
+        What the server reports must fit: a data directory that was put back from a backup knows older epochs.
+        """
+        return (
+            self.whole_epoch == volume.opened_epoch
+            and self.epoch >= volume.opened_epoch
+            and self.state in {self.State.OPEN, self.State.SEALED}
+        )
 
     @property
     def garbage_ratio(self) -> float:

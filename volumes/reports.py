@@ -16,6 +16,7 @@ from volumes.models import MAX_VOLUME, JobState
 MAX_BYTES = (1 << 53) - 1
 """Sizes and counts stay below this, the largest integer that every JSON reader keeps exact."""
 MAX_VOLUMES = 100_000
+MAX_PEERS = 100
 MAX_DAMAGED = 1000
 """So many damaged records of a volume are told one by one; their count goes on."""
 MAX_MS = 253_402_300_799_999
@@ -52,6 +53,33 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """How far a primary has brought another copy into line; ``state`` is whole, copying or lost."""
+
+    server: UUID
+    state: str
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """A server's part in a volume that has copies elsewhere. ``peers`` are known to the primary only."""
+
+    role: str
+    """``primary`` or ``secondary``, as its server was told last."""
+    epoch: int
+    state: str
+    """``open``, ``opening``, ``degraded`` or ``closed``; only an open one takes records."""
+    peers: tuple[Peer, ...]
+    detail: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that it was read from."""
+        return {**asdict(self), "peers": [{**asdict(peer), "server": str(peer.server)} for peer in self.peers]}
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """One volume as a server sees it."""
 
@@ -70,6 +98,8 @@ class Figures:
     scrub: Job | None = None
     scrubbed_ms: int | None = None
     """When the last full pass ended; None: never."""
+    replication: Replication | None = None
+    """None: it was never replicated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +226,7 @@ def parse_figures(body: object) -> Figures:
         compaction=fields.take("compaction", _compaction, default=None),
         scrub=fields.take("scrub", _scrub, default=None),
         scrubbed_ms=fields.take("scrubbed_ms", _integer(0, MAX_MS), default=None),
+        replication=fields.take("replication", _replication, default=None),
     )
     fields.done()
     if figures.garbage_bytes > figures.size_bytes:
@@ -372,6 +403,46 @@ def _traffic(value: object) -> Traffic:
     )
     fields.done()
     return traffic
+
+
+def _replication(value: object) -> Replication:
+    fields = _Fields(value)
+    replication = Replication(
+        role=fields.take("role", _one_of("primary", "secondary")),
+        epoch=fields.take("epoch", _integer(0, U32)),
+        state=fields.take("state", _one_of("open", "opening", "degraded", "closed")),
+        peers=fields.take("peers", _peers, default=()),
+        detail=fields.take("detail", _detail, default=""),
+    )
+    fields.done()
+    return replication
+
+
+def _peers(value: object) -> tuple[Peer, ...]:
+    if not isinstance(value, list) or len(value) > MAX_PEERS:
+        raise ValueError(f"must be a list of at most {MAX_PEERS} peers")
+    return tuple(map(_peer, value))
+
+
+def _peer(value: object) -> Peer:
+    fields = _Fields(value)
+    peer = Peer(
+        server=fields.take("server", _uuid),
+        state=fields.take("state", _one_of("whole", "copying", "lost")),
+        done_bytes=fields.take("done_bytes", _integer(0, MAX_BYTES), default=0),
+        total_bytes=fields.take("total_bytes", _integer(0, MAX_BYTES), default=0),
+    )
+    fields.done()
+    return peer
+
+
+def _one_of(*known: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if not isinstance(value, str) or value not in known:
+            raise ValueError(f"must be one of {', '.join(known)}")
+        return value
+
+    return read
 
 
 def _job_state(value: object) -> str:

@@ -71,11 +71,28 @@ def primaries_of(volume_ids: Iterable[int]) -> dict[int, Server]:
     return servers
 
 
+def open_primaries_of(volume_ids: Iterable[int]) -> dict[int, Server]:
+    """As `primaries_of`, of those volumes alone whose copies are all there and equal: only these take tombstones."""
+    found = primaries_of(volume_ids)
+    wanted = sorted(found)
+    whole: set[int] = set()
+    for start in range(0, len(wanted), _PARAMETERS):
+        part = wanted[start : start + _PARAMETERS]
+        whole.update(
+            Volume.objects.filter(pk__in=part, redundancy=Volume.Redundancy.WHOLE).values_list("pk", flat=True)
+        )
+    return {volume_id: server for volume_id, server in found.items() if volume_id in whole}
+
+
 def list_servers() -> QuerySet[Server]:
-    """All servers by node, each with ``volume_count``, and with ``damaged_count`` over all of its volumes."""
+    """All servers by node, each with ``volume_count``, and over all of its volumes ``damaged_count``, ``held_bytes``
+    and ``waiting_count``: of how many it is known why nothing can be done about their copies now."""
     # A grouped query does not take the order of the model over.
     return Server.objects.annotate(
-        volume_count=Count("replicas"), damaged_count=Sum("replicas__damaged_count", default=0)
+        volume_count=Count("replicas"),
+        damaged_count=Sum("replicas__damaged_count", default=0),
+        held_bytes=Sum("replicas__size_bytes", default=0),
+        waiting_count=Count("replicas", filter=~Q(replicas__volume__redundancy_note="")),
     ).order_by("node", "registered_at", "pk")
 
 
@@ -105,6 +122,29 @@ def list_primaries(volume_ids: Iterable[int] | None = None) -> list[Replica]:
         for start in range(0, len(wanted), _PARAMETERS)
         for replica in replicas.filter(volume__in=wanted[start : start + _PARAMETERS])
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class RedundancyCounts:
+    """Volumes that are not as they should be; all others are whole."""
+
+    degraded: int
+    """A copy is away; they are read, and take no record."""
+    copying: int
+    """Their copies are being made, or brought into line."""
+    waiting: int
+    """They would have other copies, on other servers, if there were room."""
+
+
+def redundancy_counts() -> RedundancyCounts:
+    """One query, whose cost grows with the volumes that are not as they should be, not with all."""
+    kind = Volume.Redundancy
+    counts = Volume.objects.filter(~Q(redundancy=kind.WHOLE) | Q(unsettled=True)).aggregate(
+        degraded=Count("pk", filter=Q(redundancy=kind.DEGRADED)),
+        copying=Count("pk", filter=Q(redundancy__in=[kind.MAKING, kind.OPENING, kind.CLOSED])),
+        waiting=Count("pk", filter=Q(redundancy=kind.WHOLE, unsettled=True)),
+    )
+    return RedundancyCounts(**counts)
 
 
 def totals(*, now: datetime | None = None) -> Totals:

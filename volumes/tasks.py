@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import shared_task
 
-from volumes.services import checks, housekeeping
+from volumes.services import checks, housekeeping, redundancy
 
 
 @shared_task(name="volumes.tasks.check_servers", soft_time_limit=60, time_limit=90, ignore_result=True)
@@ -24,3 +24,9 @@ def compact_garbage() -> dict[str, Any]:
 def watch_scrubs() -> dict[str, Any]:
     """Sees to it that no copy of a volume stays unchecked for longer than is promised."""
     return asdict(housekeeping.watch_scrubs())
+
+
+@shared_task(name="volumes.tasks.mend_volumes", soft_time_limit=120, time_limit=150, ignore_result=True)
+def mend_volumes() -> dict[str, int]:
+    """Brings volumes whose copies are not all there, or not where they should be, a step further."""
+    return asdict(redundancy.mend_volumes())

@@ -74,7 +74,18 @@ WAREHOUSE_VOLUME_SIZE: Final = _env.size(
     "WAREHOUSE_VOLUME_SIZE", "16GiB", "Size at which a volume counts as full.", least=64 * KIB, most=512 * GIB
 )
 WAREHOUSE_WRITABLE_VOLUMES: Final = _env.number(
-    "WAREHOUSE_WRITABLE_VOLUMES", "2", "Writable volumes made ahead of need on each server.", least=1, most=64
+    "WAREHOUSE_WRITABLE_VOLUMES",
+    "2",
+    "Writable volumes made ahead of need on each server, for each number of copies.",
+    least=1,
+    most=64,
+)
+WAREHOUSE_REREPLICATE_SECONDS: Final = _env.number(
+    "WAREHOUSE_REREPLICATE_SECONDS",
+    "600",
+    "How long a server may be silent before its copies are made anew on others.",
+    least=1,
+    most=30 * DAY_SECONDS,
 )
 WAREHOUSE_LEASE_SECONDS: Final = _env.number(
     "WAREHOUSE_LEASE_SECONDS", "900", "How long a lease for small puts is good.", least=1, most=DAY_SECONDS
@@ -468,6 +479,8 @@ else:
 # A message only wakes a task up; its work stands in the database. One that waited past its period is dropped.
 CELERY_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     "check-servers": {"task": "volumes.tasks.check_servers", "schedule": 5.0, "options": {"expires": 5}},
+    "apply-replication": {"task": "buckets.tasks.apply_replication", "schedule": 5.0, "options": {"expires": 5}},
+    "mend-volumes": {"task": "volumes.tasks.mend_volumes", "schedule": 2.0, "options": {"expires": 2}},
     "prune-audit": {"task": "keys.tasks.prune_audit", "schedule": 3600.0, "options": {"expires": 3600}},
     "collect-outbox": {"task": "buckets.tasks.collect_outbox", "schedule": 10.0, "options": {"expires": 10}},
     "compact-garbage": {"task": "volumes.tasks.compact_garbage", "schedule": 60.0, "options": {"expires": 60}},

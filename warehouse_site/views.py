@@ -1,5 +1,7 @@
 """The landing page, the root of the API, and the store's health."""
 
+from dataclasses import asdict
+
 from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -11,12 +13,12 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
-from buckets.selectors import JournalStatus, journal_status
+from buckets.selectors import JournalStatus, SurveyProgress, journal_status, survey_progress
 from keys.api.bodies import NoQuery
 from keys.api.schema import raises
 from keys.errors import Invalid
 from volumes.background import UNKNOWN, BackgroundHealth, background_health
-from volumes.selectors import count_online_servers
+from volumes.selectors import RedundancyCounts, count_online_servers, redundancy_counts
 from warehouse_site import openapi
 
 
@@ -58,6 +60,14 @@ class JournalSerializer(serializers.Serializer[dict[str, object]]):
     lag_seconds = serializers.FloatField(allow_null=True, help_text="How long ago everything was written.")
 
 
+class SurveySerializer(serializers.Serializer[dict[str, object]]):
+    """A walk over all chunks, to see which volumes are to have how many copies."""
+
+    done_rows = serializers.IntegerField(help_text="Chunks that were looked at.")
+    total_rows = serializers.IntegerField(help_text="Chunks that there are, about.")
+    raised_volumes = serializers.IntegerField()
+
+
 class HealthSerializer(serializers.Serializer[dict[str, object]]):
     status = serializers.CharField(help_text="`ok` or `unavailable`")
     database = serializers.CharField(help_text="`ok` or `unavailable`")
@@ -74,6 +84,12 @@ class HealthSerializer(serializers.Serializer[dict[str, object]]):
     )
     journal = JournalSerializer(
         allow_null=True, help_text="How far the volumes alone could rebuild the database; null: nobody can say."
+    )
+    degraded_volumes = serializers.IntegerField(help_text="With a copy away: they are read, and take no record.")
+    copying_volumes = serializers.IntegerField(help_text="Whose copies are being made or brought into line.")
+    waiting_volumes = serializers.IntegerField(help_text="Whose copies would be elsewhere if there were room.")
+    survey = SurveySerializer(
+        allow_null=True, help_text="How far a change of a bucket's replication is in being applied; null: it is."
     )
 
 
@@ -95,12 +111,21 @@ class Health(APIView):
             online = count_online_servers()
             background = background_health()
             journal = journal_status()
+            counts = redundancy_counts()
+            survey = survey_progress()
         except DatabaseError:
-            return Response(_health("unavailable", 0, UNKNOWN, None), status=503)
-        return Response(_health("ok", online, background, journal))
+            return Response(_health("unavailable", 0, UNKNOWN, None, RedundancyCounts(0, 0, 0), None), status=503)
+        return Response(_health("ok", online, background, journal, counts, survey))
 
 
-def _health(status: str, online: int, background: BackgroundHealth, journal: JournalStatus | None) -> dict[str, object]:
+def _health(
+    status: str,
+    online: int,
+    background: BackgroundHealth,
+    journal: JournalStatus | None,
+    counts: RedundancyCounts,
+    survey: SurveyProgress | None,
+) -> dict[str, object]:
     return {
         "status": status,
         "database": status,
@@ -116,4 +141,8 @@ def _health(status: str, online: int, background: BackgroundHealth, journal: Jou
             "commits_behind": journal.commits_behind,
             "lag_seconds": journal.lag_seconds,
         },
+        "degraded_volumes": counts.degraded,
+        "copying_volumes": counts.copying,
+        "waiting_volumes": counts.waiting,
+        "survey": None if survey is None else asdict(survey),
     }

@@ -59,7 +59,7 @@ class BucketSerializer(Body, serializers.ModelSerializer[Bucket]):
         required=False,
         help_text="`public-read`: anybody may GET `content/{key}`, without a token; all else stays closed.",
     )
-    replication = NumberField(required=False, help_text="Copies of each needle; 1 is all there is yet.")
+    replication = NumberField(required=False, help_text="Copies of each needle, on different nodes; from 1 to 8.")
     chunk_size = NumberField(
         required=False,
         allow_null=True,

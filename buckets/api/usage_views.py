@@ -17,6 +17,7 @@ from volumes import selectors
 from volumes.api.serializers import UsageSerializer
 from volumes.api.views import ReadersView
 from volumes.models import Server
+from volumes.selectors import redundancy_counts
 
 _EACH = "Requests that it has answered in all its lives, and so on for the others."
 
@@ -151,8 +152,12 @@ class Usage(ReadersView):
         limit = query.validated_data["limit"]
         names = rights(request).buckets(Permission.BUCKETS_READ)
         page = list(list_buckets(names=names, after=query.validated_data["after"], limit=limit + 1))
+        counts = redundancy_counts()
         told = {
             **current_figures(),
+            "degraded_volumes": counts.degraded,
+            "copying_volumes": counts.copying,
+            "waiting_volumes": counts.waiting,
             "by_server": selectors.list_servers(),
             "by_bucket": page[:limit],
             "next_after": page[limit - 1].name if len(page) > limit else None,

@@ -15,16 +15,16 @@ from buckets.selectors import forget_open_buckets, require_bucket
 from buckets.services.bulk import database_uuid
 from buckets.services.chunks import take_chunks_of_uploads
 from buckets.services.outbox import bury
+from buckets.services.replication import ask_survey
 from buckets.sizes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from keys.actions import Action
 from keys.errors import Invalid
 from keys.services.audit import record
 from keys.services.keys import delete_bucket_grants
-from volumes.services.store import next_sequence, set_cors_origins
+from volumes.models import MAX_REPLICATION
+from volumes.services.store import next_sequence, set_cors_origins, set_replications
 
 MAX_CORS_ORIGINS = 100
-MAX_REPLICATION = 1
-"""More copies are not made yet."""
 MAX_QUOTA = (1 << 63) - 1
 
 
@@ -57,6 +57,7 @@ def create_bucket(*, name: str, settings: BucketSettings | None = None) -> Bucke
         with transaction.atomic():
             bucket.save(force_insert=True)
             _tell_volume_servers(changed=bool(bucket.cors_origins))
+            _have_volumes_made(changed=bucket.replication != 1)
             record(Action.BUCKET_CREATE, bucket=name, settings=_given(settings))
             next_sequence()
     except IntegrityError:
@@ -72,11 +73,14 @@ def create_bucket(*, name: str, settings: BucketSettings | None = None) -> Bucke
 def update_bucket(*, name: str, settings: BucketSettings) -> Bucket:
     """Changes what is given and leaves the rest. Raises BucketUnknown, BucketDeleting, Invalid."""
     bucket = lock_bucket_row(name)
-    origins = bucket.cors_origins
+    origins, replication = bucket.cors_origins, bucket.replication
     apply_settings(bucket, settings)
     bucket.save(update_fields=[setting.name for setting in fields(BucketSettings)])
     forget_cached()
     _tell_volume_servers(changed=bucket.cors_origins != origins)
+    if bucket.replication != replication:
+        _have_volumes_made(changed=True)
+        ask_survey()
     record(Action.BUCKET_UPDATE, bucket=name, settings=_given(settings))
     next_sequence()
     return bucket
@@ -131,6 +135,7 @@ def remove_bucket(bucket: Bucket, *, sequence: int) -> None:
     grants = delete_bucket_grants(bucket=bucket.name)
     record(Action.BUCKET_DELETE, bucket=bucket.name, grants=grants, uploads=gone)
     _tell_volume_servers(changed=bool(bucket.cors_origins))
+    _have_volumes_made(changed=bucket.replication != 1)
 
 
 def forget_cached() -> None:
@@ -161,7 +166,7 @@ def apply_settings(bucket: Bucket, settings: BucketSettings) -> None:
     if not isinstance(settings.replication, Unset):
         bucket.replication = settings.replication
         if not 1 <= bucket.replication <= MAX_REPLICATION:
-            errors["replication"] = [f"Only {MAX_REPLICATION} copy of each needle can be kept yet."]
+            errors["replication"] = [f"A number from 1 to {MAX_REPLICATION}."]
     if not isinstance(settings.chunk_size, Unset):
         bucket.chunk_size = settings.chunk_size
         if bucket.chunk_size is not None and not MIN_CHUNK_BYTES <= bucket.chunk_size <= MAX_CHUNK_BYTES:
@@ -203,3 +208,9 @@ def _tell_volume_servers(*, changed: bool) -> None:
     if changed:
         lists = Bucket.objects.exclude(cors_origins=[]).values_list("cors_origins", flat=True)
         set_cors_origins(origins={origin for origins in lists for origin in origins})
+
+
+def _have_volumes_made(*, changed: bool) -> None:
+    """Volumes are made ahead of need for each number of copies that some bucket asks for."""
+    if changed:
+        set_replications(replications=Bucket.objects.values_list("replication", flat=True).distinct())

@@ -46,6 +46,7 @@ from buckets.services.moves import (
 )
 from buckets.services.outbox import DeadNeedle, bury
 from buckets.services.removals import note_removed
+from buckets.services.replication import ask_survey
 from keys.actions import Action
 from keys.errors import Invalid, WarehouseError
 from keys.services.audit import common_target, record
@@ -481,6 +482,8 @@ class _Judge:
         ]
         copy_chunks_of_objects(of_objects)
         copy_chunks_of_uploads(of_uploads)
+        if made and len({bucket.replication for bucket in self.buckets.values()}) > 1:
+            ask_survey()  # needles may now be named by a bucket that wants more copies of them
         completed = [
             (object_id, database_uuid(version.bytes_of))
             for object_id, version in made.items()

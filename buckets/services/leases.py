@@ -50,7 +50,7 @@ def issue_lease(*, bucket: str, holder: KeyRights, count: int, max_bytes: int, p
     if prefix and (problem := key_error(prefix)) is not None:
         raise KeyInvalid(errors={"prefix": [problem]})
     row = lately_open_bucket(bucket)
-    (target,) = pick(needed_bytes=max_bytes)
+    (target,) = pick(needed_bytes=max_bytes, replication=row.replication)
     first = reserve_lease_number() << SLOT_BITS
     expires_at = int(time.time()) + settings.WAREHOUSE_LEASE_SECONDS
     intent = Intent(

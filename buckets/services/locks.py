@@ -38,6 +38,7 @@ class LockedBucket(NamedTuple):
     reserved_bytes: int
     deleting_at: object
     """None while it is open."""
+    replication: int
 
 
 def lock_buckets(bucket_ids: Iterable[int]) -> list[LockedBucket]:

@@ -18,7 +18,7 @@ from buckets.verdicts import Verdict
 from volumes import client
 from volumes.errors import LeasesHalted, VolumeServerError
 from volumes.models import Server
-from volumes.selectors import primaries_of
+from volumes.selectors import open_primaries_of
 from volumes.services.store import require_not_behind
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,8 @@ def collect_outbox() -> Collected:
 
     A needle waits until the journal tells of its death: else a database that is rebuilt from the volumes would know
     an object whose bytes are gone.
+    A volume that lost a copy gets none until all of its copies are equal again: else the needle could rise from the
+    copy that was away, which has no tombstone to say that it is dead.
     """
     now = timezone.now()
     tombstoned = 0
@@ -104,7 +106,7 @@ def collect_outbox() -> Collected:
     if journalled is not None:
         waiting = waiting.filter(sequence__lte=journalled)
     volume_ids = list(waiting.order_by("volume_id").values_list("volume_id", flat=True).distinct())
-    for volume_id, server in sorted(primaries_of(volume_ids).items()):
+    for volume_id, server in sorted(open_primaries_of(volume_ids).items()):
         if not server.is_alive():
             continue  # asked again when it is back
         try:

@@ -78,7 +78,7 @@ def create_upload(
     _require_valid(key=key, size=size, content_type=content_type, metadata=metadata or {}, if_match=if_match)
     row = get_bucket(bucket)
     chunk_size = _chunk_size(size, row)
-    require_room(needed_bytes=size + awaited_bytes())
+    require_room(needed_bytes=size * row.replication + awaited_bytes())
     upload = Upload(
         id=uuid.uuid4(),
         bucket=row,
@@ -180,7 +180,11 @@ def _sign(upload: Upload, indexes: Iterable[int], holder: KeyRights) -> list[Chu
     indexes = list(indexes)
     if not indexes:
         return []
-    targets = pick(needed_bytes=min(upload.chunk_size, max(1, upload.size)), count=len(indexes))
+    targets = pick(
+        needed_bytes=min(upload.chunk_size, max(1, upload.size)),
+        count=len(indexes),
+        replication=upload.bucket.replication,
+    )
     expires_at = min(int(time.time()) + settings.WAREHOUSE_CHUNK_URL_SECONDS, int(upload.expires_at.timestamp()))
     slots = []
     for index, target in zip(indexes, targets, strict=True):

@@ -38,6 +38,7 @@ NOTHING_KEPT = frozenset(
         "needle_outside_lease",
         "needle_taken",
         "signature_invalid",
+        "volume_degraded",
         "volume_full",
         "volume_sealed",
         "volume_unknown",
@@ -49,6 +50,9 @@ NOTHING_KEPT = frozenset(
 """Refusals after which the same bytes may be put under a needle of a new lease."""
 
 
+DEGRADED = "volume_degraded"
+"""The volume lost a copy and takes nothing until it has it again, most likely in seconds: other volumes take what is
+put. But a needle whose answer was lost may be in it, and is judged when it is put again."""
 DAMAGED = "needle_damaged"
 """The refusal of a volume server whose copy of a needle is no longer what was written."""
 _NO_ANSWER = frozenset({500, 502, 503, 504})
@@ -110,7 +114,7 @@ def put_needle(
                 damaged, crc = True, body.crc32()
             elif refusal.status in _NO_ANSWER and refusal.code not in NOTHING_KEPT:
                 uncertain = True
-            elif refusal.status not in _LATER:
+            elif refusal.status not in _LATER and not (uncertain and refusal.code == DEGRADED):
                 counter.undo()
                 raise _final(refusal, uncertain=uncertain) from None
         counter.undo()

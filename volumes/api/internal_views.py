@@ -78,14 +78,5 @@ def _orders(orders: Orders) -> dict[str, Any]:
         "now_ms": orders.now_ms,
         "settings": {"cors_origins": list(orders.cors_origins), "volume_size": settings.WAREHOUSE_VOLUME_SIZE},
         "revoked": {str(key): generation for key, generation in orders.revoked.items()},
-        "instructions": [
-            {
-                "do": "create",
-                "volume": one.volume,
-                "salt": one.salt.hex(),
-                "created_ms": one.created_ms,
-                "epoch": one.epoch,
-            }
-            for one in orders.instructions
-        ],
+        "instructions": [one.as_json() for one in orders.instructions],
     }

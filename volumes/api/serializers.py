@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from keys.api.bodies import MAX_NUMBER, Body, FlagField, NumberField, Query
@@ -12,11 +13,36 @@ from volumes.reports import MAX_BYTES
 MAX_PAGE = 1000
 
 
+class DrainSerializer(serializers.Serializer[Any]):
+    """How far a server is that is being emptied."""
+
+    volumes = serializers.IntegerField(source="volume_count", help_text="Copies that are still assigned to it.")
+    bytes = serializers.IntegerField(source="held_bytes", help_text="What these hold.")
+    waiting = serializers.IntegerField(
+        source="waiting_count", help_text="Of these, how many can't be moved now; their `redundancy_note` says why."
+    )
+    is_empty = serializers.SerializerMethodField(help_text="It holds nothing that is needed, and may be switched off.")
+
+    def get_is_empty(self, server: Any) -> bool:
+        return not server.volume_count and not server.stray_volumes
+
+
+class ServerUpdateSerializer(Body):
+    """What an operator wants of a server."""
+
+    admin_state = serializers.ChoiceField(
+        choices=Server.AdminState.choices,
+        help_text="`draining`: its volumes move elsewhere. `maintenance`: it will be silent for a while, and nothing "
+        "is copied for that.",
+    )
+
+
 class ServerSerializer(serializers.ModelSerializer[Server]):
     url = serializers.URLField(source="public_url", help_text="Where clients reach it.")
     status = serializers.ChoiceField(choices=["online", "offline", "draining", "maintenance"])
     volumes = serializers.IntegerField(source="volume_count", help_text="Replicas that are assigned to it.")
     damaged_count = serializers.IntegerField(help_text="Damaged records known of now, over all of its volumes.")
+    drain = serializers.SerializerMethodField(help_text="How far its emptying is; null unless it is draining.")
 
     class Meta:
         model = Server
@@ -25,6 +51,8 @@ class ServerSerializer(serializers.ModelSerializer[Server]):
             "node",
             "url",
             "status",
+            "admin_state",
+            "drain",
             "volumes",
             "capacity_bytes",
             "used_bytes",
@@ -38,6 +66,12 @@ class ServerSerializer(serializers.ModelSerializer[Server]):
             "stray_volumes",
         )
         read_only_fields = fields
+
+    @extend_schema_field(DrainSerializer(allow_null=True))
+    def get_drain(self, server: Server) -> dict[str, Any] | None:
+        if server.admin_state != Server.AdminState.DRAINING:
+            return None
+        return dict(DrainSerializer(server).data)
 
 
 class MomentField(serializers.DateTimeField):
@@ -73,6 +107,25 @@ class CompactSerializer(Body):
     )
 
 
+class PeerSerializer(serializers.Serializer[Any]):
+    """How far a primary has brought another copy into line."""
+
+    server = serializers.UUIDField()
+    state = serializers.ChoiceField(choices=["whole", "copying", "lost"])
+    done_bytes = serializers.IntegerField()
+    total_bytes = serializers.IntegerField()
+
+
+class ReplicationSerializer(serializers.Serializer[Any]):
+    """What a server tells of its part in a volume of several copies."""
+
+    role = serializers.ChoiceField(choices=Replica.Role.choices)
+    epoch = serializers.IntegerField()
+    state = serializers.ChoiceField(choices=["open", "opening", "degraded", "closed"])
+    peers = PeerSerializer(many=True, help_text="Told by the primary alone.")
+    detail = serializers.CharField()
+
+
 class ReplicaSerializer(serializers.ModelSerializer[Replica]):
     server = serializers.UUIDField(source="server_id")
     server_status = serializers.CharField(source="server.status")
@@ -82,6 +135,7 @@ class ReplicaSerializer(serializers.ModelSerializer[Replica]):
         allow_null=True, help_text="Of now, or the last one since the server was started; else null."
     )
     scrub = JobSerializer(allow_null=True, help_text="Of now, or the last one since the server was started; else null.")
+    replication = ReplicationSerializer(allow_null=True, help_text="Null where the volume never had another copy.")
 
     class Meta:
         model = Replica
@@ -92,6 +146,8 @@ class ReplicaSerializer(serializers.ModelSerializer[Replica]):
             "role",
             "state",
             "epoch",
+            "whole_epoch",
+            "replication",
             "revision",
             "size_bytes",
             "garbage_bytes",
@@ -113,7 +169,18 @@ class VolumeSerializer(serializers.ModelSerializer[Volume]):
 
     class Meta:
         model = Volume
-        fields = ("id", "state", "epoch", "created_at", "state_changed_at", "replicas")
+        fields = (
+            "id",
+            "state",
+            "epoch",
+            "replication",
+            "redundancy",
+            "redundancy_changed_at",
+            "redundancy_note",
+            "created_at",
+            "state_changed_at",
+            "replicas",
+        )
         read_only_fields = fields
 
 
@@ -130,6 +197,7 @@ class VolumeQuerySerializer(Query):
     after = NumberField(default=0, min_value=0, max_value=MAX_NUMBER, help_text="Volumes with a higher number.")
     limit = NumberField(default=100, min_value=1, max_value=MAX_PAGE)
     state = serializers.ChoiceField(choices=Volume.State.choices, required=False)
+    redundancy = serializers.ChoiceField(choices=Volume.Redundancy.choices, required=False)
     server = serializers.UUIDField(required=False, help_text="With a replica on this server.")
 
 
@@ -143,3 +211,6 @@ class UsageSerializer(serializers.Serializer[Any]):
     garbage_bytes = serializers.IntegerField(help_text="The part of it that compaction would give back.")
     live_count = serializers.IntegerField(help_text="Live needles, replicas not counted.")
     damaged_count = serializers.IntegerField(help_text="Damaged records known of now, all replicas counted.")
+    degraded_volumes = serializers.IntegerField(help_text="With a copy away: they are read, and take no record.")
+    copying_volumes = serializers.IntegerField(help_text="Whose copies are being made or brought into line.")
+    waiting_volumes = serializers.IntegerField(help_text="Whose copies would be elsewhere if there were room.")

@@ -17,6 +17,7 @@ from volumes.api.serializers import (
     CompactSerializer,
     ServerListSerializer,
     ServerSerializer,
+    ServerUpdateSerializer,
     VolumeListSerializer,
     VolumeQuerySerializer,
     VolumeSerializer,
@@ -26,9 +27,11 @@ from volumes.errors import (
     CompactionNeedsSpace,
     LeasesHalted,
     ServerNotFound,
+    VolumeDegraded,
     VolumeNotFound,
     VolumeSealed,
 )
+from volumes.services.servers import set_admin_state
 from volumes.services.upkeep import start_compaction, start_scrub
 
 
@@ -58,16 +61,27 @@ class ServerList(ReadersView):
         return Response({"results": ServerSerializer(selectors.list_servers(), many=True).data})
 
 
-class ServerDetail(ReadersView):
+class ServerDetail(APIView):
     """One volume server."""
 
     @extend_schema(responses=ServerSerializer)
     @raises(ServerNotFound)
     def get(self, request: Request, server_id: UUID) -> Response:
+        rights(request).require(Permission.VOLUMES_READ)
         server = selectors.list_servers().filter(pk=server_id).first()
         if server is None:
             raise ServerNotFound(f"There is no server {server_id}.")
         return Response(ServerSerializer(server).data)
+
+    @extend_schema(request=ServerUpdateSerializer, responses=ServerSerializer)
+    @raises(ServerNotFound)
+    def patch(self, request: Request, server_id: UUID) -> Response:
+        """Have a server emptied (`draining`), say that it will be silent (`maintenance`), or put it back (`active`)."""
+        rights(request).require(Permission.VOLUMES_MANAGE)
+        given = ServerUpdateSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        set_admin_state(server_id=server_id, admin_state=given.validated_data["admin_state"])
+        return Response(ServerSerializer(selectors.list_servers().get(pk=server_id)).data)
 
 
 class VolumeList(ReadersView):
@@ -81,6 +95,8 @@ class VolumeList(ReadersView):
         volumes = selectors.list_volumes().filter(pk__gt=wanted["after"])
         if "state" in wanted:
             volumes = volumes.filter(state=wanted["state"])
+        if "redundancy" in wanted:
+            volumes = volumes.filter(redundancy=wanted["redundancy"])
         if "server" in wanted:
             volumes = volumes.filter(replicas__server=wanted["server"])
         page = list(volumes[: wanted["limit"] + 1])
@@ -105,10 +121,11 @@ class VolumeCompact(ManagersView):
 
     Reads, writes and deletes go on meanwhile. The answer comes at once; how far it is stands in the replica's
     `compaction`. Refused with 507 `disk_full` where the new file would not fit beside the old one.
+    A volume of several copies takes no record meanwhile, and is refused with 409 `volume_degraded` while one is away.
     """
 
     @extend_schema(request=CompactSerializer, responses={202: VolumeSerializer})
-    @raises(VolumeNotFound, *SERVER_TROUBLE, VolumeSealed, CompactionNeedsSpace, LeasesHalted)
+    @raises(VolumeNotFound, *SERVER_TROUBLE, VolumeSealed, VolumeDegraded, CompactionNeedsSpace, LeasesHalted)
     def post(self, request: Request, volume_id: int) -> Response:
         given = CompactSerializer(data=request.data)
         given.is_valid(raise_exception=True)

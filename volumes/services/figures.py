@@ -1,9 +1,7 @@
-"""What servers report becomes rows: replicas' figures, volumes' states, and the volumes made ahead of need."""
+"""What servers report becomes rows: replicas' figures and volumes' states."""
 
 import logging
-import os
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,10 +10,10 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 
-from volumes.models import SALT_BYTES, JobState, Replica, Server, Volume
+from volumes.models import JobState, Replica, Server, Volume
 from volumes.reports import Figures, Job
+from volumes.services import placement
 from volumes.services.states import move_volume
-from volumes.services.store import raise_number
 
 log = logging.getLogger(__name__)
 
@@ -29,28 +27,22 @@ _FIGURES = (
     "damaged_count",
 )
 """What is called alike in a report and in a row."""
-_KEPT = (*_FIGURES, "compaction", "scrub", "scrubbed_at", "compacted_at", "kept_garbage_bytes")
+_KEPT = (*_FIGURES, "compaction", "scrub", "scrubbed_at", "compacted_at", "kept_garbage_bytes", "replication")
 _BATCH = 100
 FULL_PER_MILLE = 999
 """Of WAREHOUSE_VOLUME_SIZE; what is left would be tried in vain for most needles."""
 
 
 @dataclass(frozen=True, slots=True)
-class CreateVolume:
-    """The instruction to make a volume file; repeated until the server lists the volume."""
-
-    volume: int
-    salt: bytes
-    created_ms: int
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
 class Recorded:
-    """The replicas that are a server's own, and the numbers of volumes that it holds without being meant to."""
+    """The replicas that are a server's own, and the volumes that it holds without being meant to.
+
+    ``to_mend``: numbers of volumes about whose copies the report says something new.
+    """
 
     replicas: tuple[Replica, ...]
-    strays: tuple[int, ...]
+    strays: tuple[Figures, ...]
+    to_mend: tuple[int, ...]
 
 
 def record_figures(*, server: Server, volumes: Sequence[Figures], now: datetime) -> Recorded:
@@ -60,15 +52,20 @@ def record_figures(*, server: Server, volumes: Sequence[Figures], now: datetime)
     never made anew: unknown is not absent. Rows whose figures stay the same are not written.
     """
     told = {figures.volume: figures for figures in volumes}
-    replicas = tuple(Replica.objects.filter(server=server).select_related("volume"))
+    replicas = tuple(Replica.objects.filter(server=server).select_related("volume").order_by("volume"))
     changed = [replica for replica in replicas if _take_over(replica, told.get(replica.volume_id), now)]
     if changed:
         Replica.objects.bulk_update(changed, ["state", "reported_at", *_KEPT], batch_size=_BATCH)
     for replica in replicas:
         if replica.role == Replica.Role.PRIMARY:
             _move_by_figures(replica)
+    _degrade([replica.volume for replica in changed if _is_out_of_line(replica)], now)
     own = {replica.volume_id for replica in replicas}
-    return Recorded(replicas=replicas, strays=tuple(sorted(told.keys() - own)))
+    return Recorded(
+        replicas=replicas,
+        strays=tuple(told[volume_id] for volume_id in sorted(told.keys() - own)),
+        to_mend=tuple(one.volume_id for one in changed if one.volume.redundancy != Volume.Redundancy.WHOLE),
+    )
 
 
 @transaction.atomic
@@ -86,6 +83,33 @@ def record_volume(*, server_id: UUID, figures: Figures, now: datetime) -> None:
         replica.save(update_fields=["state", "reported_at", *_KEPT])
     if replica.role == Replica.Role.PRIMARY:
         _move_by_figures(replica)
+    if _is_out_of_line(replica):
+        _degrade([replica.volume], now)
+
+
+def _is_out_of_line(replica: Replica) -> bool:
+    """Whether a copy of a volume that is whole by its row says that it is not."""
+    volume = replica.volume
+    if volume.redundancy != Volume.Redundancy.WHOLE or (volume.replication == 1 and replica.replication is None):
+        return False
+    if replica.state != Replica.State.OPEN:
+        return True
+    told = replica.replication
+    return told is not None and told["state"] != "open" and told["epoch"] >= volume.epoch
+
+
+def _degrade(volumes: Sequence[Volume], now: datetime) -> None:
+    """No lease and no tombstone for these from here on; `volumes.services.redundancy` sees to the rest."""
+    wanted = [volume.pk for volume in volumes]
+    if not wanted:
+        return
+    whole = Volume.objects.filter(pk__in=wanted, redundancy=Volume.Redundancy.WHOLE)
+    locked = list(whole.select_for_update().order_by("pk").values_list("pk", flat=True))
+    Volume.objects.filter(pk__in=locked).update(redundancy=Volume.Redundancy.DEGRADED, redundancy_changed_at=now)
+    log.warning("volumes %s take no record: a copy is out of line", locked)
+    for volume in volumes:
+        volume.redundancy = Volume.Redundancy.DEGRADED
+    transaction.on_commit(placement.forget_table)
 
 
 def _take_over(replica: Replica, figures: Figures | None, now: datetime) -> bool:
@@ -101,6 +125,7 @@ def _take_over(replica: Replica, figures: Figures | None, now: datetime) -> bool
         "state": Replica.State.SEALED if figures.is_sealed else Replica.State.OPEN,
         "compaction": figures.compaction and figures.compaction.as_json(),
         "scrub": figures.scrub and figures.scrub.as_json(),
+        "replication": figures.replication and figures.replication.as_json(),
         "scrubbed_at": None if figures.scrubbed_ms is None else datetime.fromtimestamp(figures.scrubbed_ms / 1000, UTC),
     }
     told |= {name: getattr(figures, name) for name in _FIGURES}
@@ -159,6 +184,8 @@ def _move_by_figures(replica: Replica) -> None:
         return
     volume = replica.volume
     if replica.state == Replica.State.SEALED:
+        if volume.replication > 1 or replica.replication is not None:
+            return  # this copy's disk has failed; the volume goes on with others
         wanted = Volume.State.SEALED
     elif replica.size_bytes >= settings.WAREHOUSE_VOLUME_SIZE * FULL_PER_MILLE // 1000:
         wanted = Volume.State.FULL
@@ -167,45 +194,3 @@ def _move_by_figures(replica: Replica) -> None:
     if wanted in Volume.TRANSITIONS[volume.state]:
         move_volume(volume_id=volume.pk, to=wanted)
         volume.state = wanted
-
-
-def volumes_to_make(*, server: Server, replicas: Iterable[Replica]) -> tuple[CreateVolume, ...]:
-    """Keeps ``WAREHOUSE_WRITABLE_VOLUMES`` volumes open on a server that has room; inside the caller's transaction.
-
-    The caller holds the server's row locked, so that two reports at once do not both make volumes. Gives the
-    instructions for all that the server has not listed yet, made now or earlier.
-    """
-    expected = [replica.volume for replica in replicas if replica.volume.state == Volume.State.CREATING]
-    usable = sum(
-        1
-        for replica in replicas
-        if replica.role == Replica.Role.PRIMARY
-        and replica.state == Replica.State.OPEN
-        and replica.volume.state == Volume.State.WRITABLE
-        and settings.WAREHOUSE_VOLUME_SIZE - replica.size_bytes >= _comfortable_bytes()
-    )
-    wanted = settings.WAREHOUSE_WRITABLE_VOLUMES - usable - len(expected)
-    if wanted > 0 and server.admin_state == Server.AdminState.ACTIVE and server.usable_bytes > 0:
-        expected += _make_volumes(server=server, count=wanted)
-    return tuple(
-        CreateVolume(volume=volume.pk, salt=bytes(volume.salt), created_ms=volume.created_ms, epoch=volume.epoch)
-        for volume in expected
-    )
-
-
-def _comfortable_bytes() -> int:
-    """A volume with less room than this still takes small needles, but another one is made beside it."""
-    return min(2 * settings.WAREHOUSE_CHUNK_SIZE, settings.WAREHOUSE_VOLUME_SIZE // 2)
-
-
-def _make_volumes(*, server: Server, count: int) -> list[Volume]:
-    high = raise_number("volume_high", by=count)
-    now_ms = int(time.time() * 1000)
-    volumes = [
-        Volume(pk=number, salt=os.urandom(SALT_BYTES), created_ms=now_ms)
-        for number in range(high - count + 1, high + 1)
-    ]
-    Volume.objects.bulk_create(volumes)
-    Replica.objects.bulk_create([Replica(volume=volume, server=server) for volume in volumes])
-    log.info("volumes %s are to be made on server %s", [volume.pk for volume in volumes], server.pk)
-    return volumes

@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from django.conf import settings
-from django.db.models import Count, F, Q, QuerySet, Value
+from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
@@ -118,21 +118,18 @@ def watch_scrubs(*, now: datetime | None = None) -> Scrubs:
 
 
 def _worth_compacting(now: datetime) -> Iterator[Replica]:
-    """Primary replicas of unreplicated volumes that can be compacted now, and are worth it.
-
-    A volume of several copies is not compacted by itself alone: its copies must stay the same byte for byte.
-    """
+    """Primary replicas of volumes whose copies are all there that can be compacted now, and are worth it."""
     candidates: QuerySet[Replica] = Replica.objects.filter(
         role=Replica.Role.PRIMARY,
         state=Replica.State.OPEN,
         volume__state__in=[Volume.State.WRITABLE, Volume.State.FULL],
+        volume__redundancy=Volume.Redundancy.WHOLE,
         server__admin_state=Server.AdminState.ACTIVE,
         garbage_bytes__gte=Greatest(
             Value(MIN_RECLAIMED_BYTES), F("size_bytes") * settings.WAREHOUSE_COMPACT_GARBAGE / 100
         ),
     )
-    single = candidates.annotate(copies=Count("volume__replicas")).filter(copies=1)
-    for replica in single.select_related("server"):
+    for replica in candidates.select_related("server"):
         reclaimable = _reclaimable_bytes(replica, now)
         if (
             reclaimable >= MIN_RECLAIMED_BYTES

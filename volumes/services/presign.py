@@ -45,6 +45,8 @@ class _Place:
     secret: bytes = field(repr=False)
     good_until: float
     """Unix seconds; 0 when it is not to be expected there."""
+    is_whole: bool = True
+    """Whether it is known to have everything; one that was away may lack what came meanwhile."""
 
 
 _lock = threading.Lock()
@@ -101,12 +103,13 @@ def sign_gets(items: Iterable[GetItem], *, api_key: int, generation: int, expire
 
 
 def _in_order(places: Sequence[_Place], needle: int, now: float) -> list[_Place]:
-    """Online ones first, beginning with another one for each needle, so that replicas share the reads."""
+    """Online ones first, of these the whole ones, beginning with another one for each needle, so that replicas share
+    the reads."""
     if len(places) < 2:
         return list(places)
     turn = (needle ^ (needle >> 16)) % len(places)
     turned = [*places[turn:], *places[:turn]]
-    return sorted(turned, key=lambda place: now >= place.good_until)
+    return sorted(turned, key=lambda place: (now >= place.good_until, not place.is_whole))
 
 
 def _places_of(volume_ids: Iterable[int]) -> dict[int, tuple[_Place, ...]]:
@@ -132,7 +135,7 @@ def _places_of(volume_ids: Iterable[int]) -> dict[int, tuple[_Place, ...]]:
 
 def _read_places(volume_ids: Sequence[int]) -> dict[int, tuple[_Place, ...]]:
     """Plain values instead of model instances: a batch may touch a thousand volumes."""
-    places: dict[int, list[_Place]] = {volume_id: [] for volume_id in volume_ids}
+    places: dict[int, list[tuple[int, _Place]]] = {volume_id: [] for volume_id in volume_ids}
     secrets: dict[UUID, bytes] = {}
     for start in range(0, len(volume_ids), _PARAMETERS):
         rows = (
@@ -141,7 +144,11 @@ def _read_places(volume_ids: Sequence[int]) -> dict[int, tuple[_Place, ...]]:
             .order_by("volume", "role", "server")
             .values_list(
                 "volume_id",
+                "volume__opened_epoch",
                 "state",
+                "epoch",
+                "whole_epoch",
+                "revision",
                 "server_id",
                 "server__public_url",
                 "server__kid",
@@ -149,16 +156,32 @@ def _read_places(volume_ids: Sequence[int]) -> dict[int, tuple[_Place, ...]]:
                 "server__stopped_at",
             )
         )
-        for volume_id, state, server_id, public_url, kid, last_seen_at, stopped_at in rows:
+        for row in rows:
+            volume_id, opened_epoch, state, epoch, whole_epoch, revision = row[:6]
+            server_id, public_url, kid, last_seen_at, stopped_at = row[6:]
             if server_id not in secrets:
                 secrets[server_id] = server_secret(server_id, kid)
             good_until = 0.0
             if last_seen_at is not None and stopped_at is None and state != Replica.State.MISSING:
                 good_until = (last_seen_at + OFFLINE_AFTER).timestamp()
-            places[volume_id].append(
-                _Place(public_url=public_url, kid=kid, secret=secrets[server_id], good_until=good_until)
+            place = _Place(
+                public_url=public_url,
+                kid=kid,
+                secret=secrets[server_id],
+                good_until=good_until,
+                is_whole=whole_epoch == opened_epoch <= epoch,
             )
-    return {volume_id: tuple(found) for volume_id, found in places.items()}
+            places[volume_id].append((revision, place))
+    return {volume_id: tuple(_of_highest_revision(found)) for volume_id, found in places.items()}
+
+
+def _of_highest_revision(found: Sequence[tuple[int, _Place]]) -> list[_Place]:
+    """A copy of before a compaction is about to be replaced; it is asked only while no other is there."""
+    highest = max((revision for revision, _ in found), default=0)
+    newest = [place for revision, place in found if revision == highest]
+    if any(place.good_until > 0 for place in newest):
+        return newest
+    return [place for _, place in found]
 
 
 def forget_places() -> None:

@@ -28,15 +28,20 @@ from volumes.errors import (
     Superseded,
     WrongStore,
 )
-from volumes.models import Server, Store
+from volumes.models import Server, Store, Volume
 from volumes.reports import Registration, ServerReport
 from volumes.services import placement
-from volumes.services.figures import CreateVolume, record_figures, volumes_to_make
+from volumes.services.figures import Recorded, record_figures
+from volumes.services.instructions import Instruction, instructions_for, is_unfinished
+from volumes.services.making import make_volumes
+from volumes.services.redundancy import mend_volume
 from volumes.services.store import current_store, note_behind
 from volumes.traffic import add_traffic
 
 log = logging.getLogger(__name__)
 
+MENDED_A_REPORT = 20
+"""So many volumes are seen to in answer to a report; the others wait for the worker."""
 REVOKED_MARGIN = timedelta(minutes=5)
 """How much longer than any URL lives the revoked keys are told."""
 
@@ -56,7 +61,7 @@ class Orders:
     now_ms: int
     cors_origins: tuple[str, ...]
     revoked: dict[int, int]
-    instructions: tuple[CreateVolume, ...]
+    instructions: tuple[Instruction, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +117,17 @@ def register_server(*, registration: Registration, is_proven: bool) -> Welcome:
             if taken != 1:
                 raise ServerRunning(f"Another process has just registered as server {report.server}.")
             server = Server.objects.get(pk=report.server)
-        orders = _take_report(server=server, report=report, store=store, now=now)
+        recorded, has_work = _take_report(server=server, report=report, store=store, now=now)
         server.save(update_fields=_REPORTED)
+        if known is not None and known.node != server.node:
+            # Copies that were on different nodes may not be any more.
+            Volume.objects.filter(replicas__server=server).update(unsettled=True)
         record(
             Action.SERVER_REGISTER, target=str(server.pk), node=server.node, url=server.public_url, new=known is None
         )
         transaction.on_commit(placement.forget_table)
     log.info("server %s has joined from %s (node %s)", server.pk, server.internal_url, server.node)
+    orders = _orders(server=server, recorded=recorded, has_work=has_work, store=store, now=now)
     return Welcome(kid=server.kid, secret=server_secret(server.pk, server.kid), orders=orders)
 
 
@@ -141,11 +150,11 @@ def record_heartbeat(*, report: ServerReport) -> Orders:
         server.used_bytes = _used_bytes(report)
         server.last_seen_at = now
         server.proven = True
-        orders = _take_report(server=server, report=report, store=store, now=now)
+        recorded, has_work = _take_report(server=server, report=report, store=store, now=now)
         server.save(update_fields=_REPORTED)
         if not was_alive:
             transaction.on_commit(placement.forget_table)
-    return orders
+    return _orders(server=server, recorded=recorded, has_work=has_work, store=store, now=now)
 
 
 def deregister_server(*, server_id: UUID, instance: str) -> None:
@@ -172,23 +181,34 @@ def set_admin_state(*, server_id: UUID, admin_state: str) -> None:
     transaction.on_commit(placement.forget_table)
 
 
-def _take_report(*, server: Server, report: ServerReport, store: Store, now: datetime) -> Orders:
-    """Records the volumes and gives the orders; ``server`` is changed and left to the caller to save."""
+def _take_report(*, server: Server, report: ServerReport, store: Store, now: datetime) -> tuple[Recorded, bool]:
+    """Records the volumes and makes new ones; ``server`` is changed and left to the caller to save.
+
+    Also says whether there can be something for the server to do with its own volumes.
+    """
     recorded = record_figures(server=server, volumes=report.volumes, now=now)
     if report.traffic is not None:
         server.traffic = add_traffic(server.traffic, instance=report.instance, told=report.traffic)
-    strays = list(recorded.strays)
+    strays = [figures.volume for figures in recorded.strays]
     if strays and strays != server.stray_volumes:
-        log.error("server %s holds volumes that are not assigned to it, they are not used: %s", server.pk, strays)
+        log.warning("server %s holds volumes that are not assigned to it, they are not used: %s", server.pk, strays)
     server.stray_volumes = strays
-    instructions = volumes_to_make(server=server, replicas=recorded.replicas)
+    made = make_volumes(server=server, replicas=recorded.replicas, replications=store.replications, now=now)
+    return recorded, made > 0 or any(map(is_unfinished, recorded.replicas))
+
+
+def _orders(*, server: Server, recorded: Recorded, has_work: bool, store: Store, now: datetime) -> Orders:
+    """What a server is told after its report was committed: what it said may have brought volumes a step further."""
+    if store.behind_of is None:
+        for volume_id in recorded.to_mend[:MENDED_A_REPORT]:
+            mend_volume(volume_id=volume_id, now=now)
     return Orders(
         store=str(store.uuid),
         sequence=store.sequence,
         now_ms=int(time.time() * 1000),
         cors_origins=_cors_origins(store),
         revoked=revoked_generations(now - _longest_url_life()),
-        instructions=instructions,
+        instructions=instructions_for(server=server, has_work=has_work, strays=recorded.strays),
     )
 
 

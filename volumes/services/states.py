@@ -11,6 +11,7 @@ from volumes import client
 from volumes.errors import IllegalTransition, VolumeNotFound, VolumeServerError
 from volumes.models import Replica, Volume
 from volumes.services import placement
+from volumes.services.redundancy import end_epoch
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,14 @@ def seal_volume(*, volume_id: int) -> None:
     )
     if replica is None:
         raise VolumeNotFound(f"There is no volume {volume_id}.")
+    if replica.volume.redundancy != Volume.Redundancy.WHOLE or replica.volume.replicas.count() > 1:
+        # Its copies may have to be made elsewhere later, which a sealed file does not take part in. So it is sealed
+        # by there being no lease on it any more: those that there are end with its epoch.
+        with transaction.atomic():
+            move_volume(volume_id=volume_id, to=Volume.State.SEALED)
+            end_epoch(volume_id=volume_id)
+            record(Action.VOLUME_SEAL, target=str(volume_id))
+        return
     if Volume.State.SEALED not in Volume.TRANSITIONS[replica.volume.state]:
         raise IllegalTransition(f"Volume {volume_id} is {replica.volume.state}.")
     try:

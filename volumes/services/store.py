@@ -119,3 +119,9 @@ def set_cors_origins(*, origins: Iterable[str]) -> None:
     """The origins, besides the master's own, that volume servers allow from their next heartbeat on."""
     current_store()
     Store.objects.filter(pk=Store.ONLY_ID).update(cors_origins=sorted(set(origins)))
+
+
+def set_replications(*, replications: Iterable[int]) -> None:
+    """The numbers of copies, besides 1, that buckets ask for: volumes are made for each from the next heartbeats on."""
+    current_store()
+    Store.objects.filter(pk=Store.ONLY_ID).update(replications=sorted(set(replications) - {1}))

@@ -26,6 +26,7 @@ from volumes.errors import (
 from volumes.models import Replica, Server
 from volumes.reports import DamageReport, Figures
 from volumes.services.figures import record_volume
+from volumes.services.redundancy import close_volume, reopen_volume
 from volumes.services.store import require_not_behind
 
 _REFUSALS: Mapping[str, type[WarehouseError]] = {
@@ -41,24 +42,42 @@ def start_compaction(*, volume_id: int, rate_bytes: int = 0, drop_damage: bool =
     knows is left behind; without it all damage is copied as it is. One that runs already is left running, as it was
     asked for. Gives the volume's figures, and records them. Raises VolumeNotFound, ServerOffline, VolumeServerError,
     LeasesHalted (an old database is no reason to let anything go), and what the server refuses with:
-    CompactionNeedsSpace, VolumeSealed, VolumeBusy.
+    CompactionNeedsSpace, VolumeSealed, VolumeBusy; and VolumeDegraded for a volume of several copies that are not all
+    there and equal. Such a volume takes no record from here on until its other copies have fetched the new file.
     """
     replica = _primary(volume_id)
     require_not_behind()
-    drop_before_ms = None
-    if not Replica.objects.filter(volume=volume_id).exclude(pk=replica.pk).exists():
-        # Else a replica that was away could bring the needle back, with no tombstone to say that it is dead.
-        drop_before_ms = int((timezone.now() - tombstones_kept_for()).timestamp() * 1000)
+    # Of copies of before the compaction none is ever a source again, so none brings the needle back.
+    drop_before_ms = int((timezone.now() - tombstones_kept_for()).timestamp() * 1000)
+    _close_copies(replica)
     try:
         figures = client.compact(
             replica.server, volume_id, rate_bytes=rate_bytes, drop_before_ms=drop_before_ms, drop_damage=drop_damage
         )
     except VolumeServerError as error:
+        reopen_volume(volume_id=volume_id)
         _fail(Action.VOLUME_COMPACT, volume_id, error)
     with transaction.atomic():
         record_volume(server_id=replica.server_id, figures=figures, now=timezone.now())
         record(Action.VOLUME_COMPACT, target=str(volume_id), rate_bytes=rate_bytes, drop_damage=drop_damage)
     return figures
+
+
+def _close_copies(primary: Replica) -> None:
+    """Ends the epoch of a volume of several copies, so that they lie still while one of them is compacted.
+
+    The row comes first: whatever becomes of the calls, no lease is given out any more, and after a while the volume is
+    opened again. A volume that is being compacted stays as it is. Raises VolumeDegraded, VolumeServerError.
+    """
+    epoch = close_volume(volume_id=primary.volume_id)
+    if epoch is None:
+        return
+    try:
+        for copy in Replica.objects.filter(volume=primary.volume_id).select_related("server"):
+            client.close(copy.server, primary.volume_id, epoch=epoch)
+    except VolumeServerError as error:
+        reopen_volume(volume_id=primary.volume_id)
+        _fail(Action.VOLUME_COMPACT, primary.volume_id, error)
 
 
 def start_scrub(*, volume_id: int, server_id: UUID | None = None) -> Figures:

@@ -38,7 +38,7 @@ from volume_server.salvage import (
     read_contents,
 )
 from volumes.derived_secrets import journal_secret
-from volumes.models import MAX_LEASE, MAX_VOLUME, Replica, Server, Store, Volume
+from volumes.models import MAX_LEASE, MAX_REPLICATION, MAX_VOLUME, Replica, Server, Store, Volume
 from volumes.services.store import LEASE_JUMP, VOLUME_JUMP, current_store
 
 log = logging.getLogger(__name__)
@@ -270,6 +270,7 @@ class _Rebuild:
             if volume.state == Volume.State.CREATING:
                 volume.state = Volume.State.WRITABLE
             self._place(number, copies, held_by.setdefault(number, []))
+            _judge_copies(volume, held_by[number], copies, now=self.now)
         Server.objects.bulk_create(servers.values())
         Volume.objects.bulk_create(volumes.values(), batch_size=500)
         known = {id(replica) for replica in replicas}
@@ -442,6 +443,7 @@ class _Rebuild:
         # As when an older database is taken as the truth (`volumes.services.store.accept_store`).
         store.lease_high = min(max(store.lease_high, highest_needle >> _SLOT_BITS) + LEASE_JUMP, MAX_LEASE)
         store.volume_high = min(volume_high + VOLUME_JUMP, MAX_VOLUME)
+        store.replications = sorted(set(Bucket.objects.values_list("replication", flat=True)) - {1})
         store.intent_secret_id += 1
         store.behind_of = None
         store.save(force_insert=True)
@@ -472,3 +474,22 @@ class _Rebuild:
 
 def _being_made(volumes: dict[int, Volume]) -> set[int]:
     return {number for number, volume in volumes.items() if volume.state == Volume.State.CREATING}
+
+
+def _judge_copies(volume: Volume, replicas: Sequence[Replica], copies: Sequence[Copy], *, now: datetime) -> None:
+    """Which copies hold all that was acknowledged: those of the highest epoch and revision that was found.
+
+    A single one goes on as it is. Several are compared by an opening under a new epoch, before they take a record.
+    """
+    epoch, revision = copies[0].rank[:2]
+    found = 0
+    for replica in replicas:
+        is_best = (replica.epoch, replica.revision) == (epoch, revision)
+        replica.whole_epoch = epoch if is_best else 0
+        replica.member_epoch, replica.replication = 0, None
+        found += is_best
+    volume.opened_epoch = epoch
+    is_alone = len(replicas) == 1 and volume.epoch == epoch
+    volume.redundancy = Volume.Redundancy.WHOLE if is_alone else Volume.Redundancy.DEGRADED
+    volume.redundancy_changed_at, volume.redundancy_note = now, ""
+    volume.replication = max(volume.replication, min(found, MAX_REPLICATION))

@@ -84,7 +84,7 @@ def test_buckets_are_made_changed_and_deleted(site: Client) -> None:
     for wrong in (
         {"visibility": "open"},
         {"chunk_size": 1},
-        {"replication": 2},
+        {"replication": 9},
         {"cors_origins": '["x"]'},
         {"cors_origins": "5"},
         {"quota_bytes": -1},

@@ -39,8 +39,14 @@ def make_volume(server: Server, **fields: Any) -> Volume:
         "created_ms": int(time.time() * 1000),
         "state": Volume.State.WRITABLE,
     }
+    row["opened_epoch"] = fields.get("epoch", 1)
     volume = Volume.objects.create(**(row | fields))
-    known = {"state": Replica.State.OPEN, "epoch": volume.epoch, "reported_at": timezone.now()}
+    known = {
+        "state": Replica.State.OPEN,
+        "epoch": volume.epoch,
+        "whole_epoch": volume.epoch,
+        "reported_at": timezone.now(),
+    }
     Replica.objects.create(volume=volume, server=server, **(known | replica))
     return volume
 

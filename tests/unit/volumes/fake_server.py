@@ -90,6 +90,12 @@ class FakeVolumeServer:
         self.volumes[volume]["state"] = "sealed"
         return self.volumes[volume]
 
+    def close(self, volume: int, epoch: int) -> dict[str, Any]:
+        figures = self.volumes[volume]
+        figures["epoch"] = epoch
+        figures["replication"] = {"role": "secondary", "epoch": epoch, "state": "closed", "detail": ""}
+        return figures
+
     def compact(self, volume: int) -> dict[str, Any]:
         figures = self.volumes[volume]
         if not _is_running(figures["compaction"]):
@@ -176,6 +182,7 @@ def _handler(fake: FakeVolumeServer) -> type[BaseHTTPRequestHandler]:
             answers: dict[str, Callable[[], dict[str, Any]]] = {
                 "/admin/delete": lambda: fake.delete(volume, asked["needles"]),
                 "/admin/seal": lambda: fake.seal(volume),
+                "/admin/close": lambda: fake.close(volume, asked["epoch"]),
                 "/admin/compact": lambda: fake.compact(volume),
                 "/admin/scrub": lambda: fake.scrub(volume),
                 "/admin/damaged": lambda: fake.damaged(volume),

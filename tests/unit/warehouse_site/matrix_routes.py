@@ -160,6 +160,7 @@ ROUTES = (
     # --- servers and volumes ---
     Route("servers", "GET", in_store(Permission.VOLUMES_READ)),
     Route("server", "GET", in_store(Permission.VOLUMES_READ)),
+    Route("server", "PATCH", in_store(Permission.VOLUMES_MANAGE), body={"admin_state": "maintenance"}),
     Route("volumes", "GET", in_store(Permission.VOLUMES_READ)),
     Route("volume", "GET", in_store(Permission.VOLUMES_READ)),
     Route("volume-compact", "POST", in_store(Permission.VOLUMES_MANAGE), status=202, body={}),

@@ -330,9 +330,9 @@ def test_what_a_service_refuses_is_an_error_of_the_form(site: Client, full: Lab)
     page = site.post(url(Bucket, "add"), form)
     assert page.status_code == 200
     assert "errorlist" in page.content.decode()
-    page = site.post(url(Bucket, "change", full.bucket.pk), form | {"replication": 7, "quota_bytes": 5})
+    page = site.post(url(Bucket, "change", full.bucket.pk), form | {"replication": 70, "quota_bytes": 5})
     text = page.content.decode()
-    assert "copy of each needle" in text
+    assert "A number from 1 to 8" in text
     assert 'name="quota_bytes" value="5"' in text  # nothing has to be typed again
     full.bucket.refresh_from_db()
     assert full.bucket.quota_bytes is None

@@ -28,6 +28,9 @@ def test_pages_load_nothing_from_elsewhere(client: Client, db: None, page: str) 
     assert "<html lang" in html or page == "/api/docs"
 
 
+NO_VOLUMES = {"degraded_volumes": 0, "copying_volumes": 0, "waiting_volumes": 0}
+
+
 def test_health(client: Client, db: None) -> None:
     response = client.get("/api/v1/health")
     assert response.status_code == 200  # a store works without a worker
@@ -40,6 +43,8 @@ def test_health(client: Client, db: None) -> None:
         "tasks_failed": [],
         "scrubs_overdue": None,
         "journal": {"state": "off", "commits_behind": 0, "lag_seconds": None},
+        "survey": None,
+        **NO_VOLUMES,
     }
 
 

@@ -275,7 +275,7 @@ def test_only_the_primary_speaks_for_a_volume(lab: Lab) -> None:
 
 def test_a_lease_of_an_older_epoch(lab: Lab) -> None:
     lease = lab.lease()
-    Volume.objects.filter(pk=lab.volume.pk).update(epoch=2)
+    Volume.objects.filter(pk=lab.volume.pk).update(epoch=2, opened_epoch=2)
     assert code(lab.confirm(Put(lease.url, lease.first, 1, "k"))[0]) == "epoch_stale"
 
 

@@ -352,7 +352,7 @@ class TestHeartbeat:
     def test_volumes_of_others_are_told_and_not_used(self, joined: Joiner, caplog: pytest.LogCaptureFixture) -> None:
         foreign = make_volume(make_server())
         unknown = 4_000_000_000
-        with caplog.at_level(logging.ERROR):
+        with caplog.at_level(logging.WARNING):
             joined.beat(volumes=[figures(foreign.pk, live_count=99), figures(unknown)])
         server = Server.objects.get(pk=joined.id)
         assert server.stray_volumes == [foreign.pk, unknown]

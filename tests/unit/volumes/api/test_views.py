@@ -59,7 +59,7 @@ def test_a_grant_on_a_bucket_shows_no_servers(route: Callable[[str], str]) -> No
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_reading_only(path: str, route: Callable[[str], str]) -> None:
-    for method in ("post", "put", "patch", "delete"):
+    for method in {"post", "put", "patch", "delete"} - ({"patch"} if path == "servers/{server}" else set()):
         response = getattr(client_of(Permission.ADMIN), method)(route(path), {})
         assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
 
@@ -160,6 +160,40 @@ def test_a_volume_with_its_replicas(reader: APIClient) -> None:
     primary, secondary = body["replicas"]
     assert (primary["server"], primary["role"], primary["size_bytes"]) == (str(server.pk), "primary", 100)
     assert (secondary["node"], secondary["server_status"], secondary["state"]) == ("b", "offline", "expected")
+
+
+def test_volumes_that_are_not_whole_are_counted_and_listed(reader: APIClient) -> None:
+    server = make_server()
+    make_volume(server)
+    states = {"degraded": 2, "making": 1, "opening": 1, "closed": 1}
+    found = {name: [make_volume(server, redundancy=name).pk for _ in range(count)] for name, count in states.items()}
+    make_volume(server, unsettled=True, redundancy_note="There is no other node.")
+    usage = reader.get("/api/v1/usage").json()
+    assert (usage["degraded_volumes"], usage["copying_volumes"], usage["waiting_volumes"]) == (2, 3, 1)
+    health = reader.get("/api/v1/health").json()
+    assert (health["degraded_volumes"], health["copying_volumes"], health["waiting_volumes"]) == (2, 3, 1)
+    listed = reader.get("/api/v1/volumes?redundancy=degraded").json()["results"]
+    assert [one["id"] for one in listed] == found["degraded"]
+
+
+def test_a_server_is_drained_and_kept() -> None:
+    manager = client_of(Permission.VOLUMES_MANAGE | Permission.VOLUMES_READ)
+    server = make_server()
+    make_volume(server, replica={"size_bytes": 100}, redundancy_note="There is no other node.")
+    path = f"/api/v1/servers/{server.pk}"
+    assert manager.get(path).json()["drain"] is None
+    answer = manager.patch(path, {"admin_state": "draining"}, format="json")
+    assert (answer.status_code, answer.json()["status"]) == (200, "draining")
+    assert answer.json()["drain"] == {"volumes": 1, "bytes": 100, "waiting": 1, "is_empty": False}
+    Replica.objects.all().delete()
+    assert manager.get(path).json()["drain"]["is_empty"] is True
+    Server.objects.filter(pk=server.pk).update(stray_volumes=[7])
+    assert manager.get(path).json()["drain"]["is_empty"] is False
+    assert manager.patch(path, {"admin_state": "active"}, format="json").json()["drain"] is None
+    for wrong in ({"admin_state": "off"}, {}, {"admin_state": "active", "node": "x"}):
+        assert manager.patch(path, wrong, format="json").status_code == 400
+    assert client_of(Permission.VOLUMES_READ).patch(path, {"admin_state": "active"}, format="json").status_code == 403
+    assert manager.patch(f"/api/v1/servers/{uuid4()}", {"admin_state": "active"}, format="json").status_code == 404
 
 
 @pytest.fixture

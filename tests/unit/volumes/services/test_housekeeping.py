@@ -143,11 +143,8 @@ class TestCompaction:
         add_volume(server, fake_server, garbage_mib=60, state="full")
         assert compact_garbage().started == 1
 
-    def test_a_volume_of_several_copies_is_not_compacted_by_itself(
-        self, server: Server, fake_server: FakeVolumeServer
-    ) -> None:
-        volume = add_volume(server, fake_server, garbage_mib=60)
-        Replica.objects.create(volume=volume, server=make_server(), role="secondary", state="expected")
+    def test_a_volume_that_lost_a_copy_is_left_alone(self, server: Server, fake_server: FakeVolumeServer) -> None:
+        add_volume(server, fake_server, garbage_mib=60, redundancy="degraded")
         assert compact_garbage().due == 0
 
     def test_a_refusal_is_not_asked_for_again_each_minute_and_holds_no_other_up(

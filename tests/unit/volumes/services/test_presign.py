@@ -12,9 +12,9 @@ from tests.unit.volumes.factories import make_server, make_volume
 from volume_server.intent import Intent, from_text, is_genuine, unpack
 from volume_server.signing import GET_LABEL, PUT_LABEL, SIGNATURE_PARAM, text_signature
 from volumes.derived_secrets import server_secret
-from volumes.models import Replica, Server
+from volumes.models import Replica, Server, Volume
 from volumes.services.placement import Target, pick
-from volumes.services.presign import GetItem, intent_secret, put_url, sign_gets
+from volumes.services.presign import GetItem, forget_places, intent_secret, put_url, sign_gets
 
 pytestmark = pytest.mark.django_db
 
@@ -124,7 +124,10 @@ def test_all_replicas_are_given_and_those_offline_last() -> None:
     }
     for name, server in others.items():
         state = name if name in {"missing", "expected"} else "open"
-        Replica.objects.create(volume=volume, server=server, role="secondary", state=state, reported_at=timezone.now())
+        Replica.objects.create(
+            volume=volume, server=server, role="secondary", state=state, epoch=1, whole_epoch=1,
+            reported_at=timezone.now(),
+        )  # fmt: skip
     first = set()
     for needle in range(1, 30):
         [urls] = sign_gets(
@@ -136,3 +139,32 @@ def test_all_replicas_are_given_and_those_offline_last() -> None:
         assert set(origins[2:]) == {others[name].public_url for name in ("stopped", "silent", "missing")}
         first.add(origins[0])
     assert first == {online.public_url, others["online"].public_url}  # replicas share the reads
+
+
+def urls_of(volume: Volume) -> list[str]:
+    forget_places()
+    [urls] = sign_gets([GetItem(volume_id=volume.pk, needle=7, etag="e")], api_key=0, generation=0, expires_at=1)
+    return [f"http://{urlsplit(url).netloc}" for url in urls]
+
+
+def test_a_copy_that_may_lack_something_comes_after_those_that_have_everything() -> None:
+    whole, late, away = make_server(), make_server(), make_server(last_seen_at=None)
+    volume = make_volume(whole, epoch=4)
+    for server, whole_epoch in ((late, 3), (away, 4)):
+        Replica.objects.create(
+            volume=volume, server=server, role="secondary", state="open", epoch=whole_epoch, whole_epoch=whole_epoch,
+            reported_at=timezone.now(),
+        )  # fmt: skip
+    assert urls_of(volume) == [whole.public_url, late.public_url, away.public_url]
+
+
+def test_a_copy_of_before_a_compaction_is_asked_only_while_no_other_is_there() -> None:
+    compacted, old = make_server(), make_server()
+    volume = make_volume(compacted, replica={"revision": 2})
+    Replica.objects.create(
+        volume=volume, server=old, role="secondary", state="open", epoch=1, whole_epoch=1, revision=1,
+        reported_at=timezone.now(),
+    )  # fmt: skip
+    assert urls_of(volume) == [compacted.public_url]
+    Server.objects.filter(pk=compacted.pk).update(last_seen_at=None)
+    assert set(urls_of(volume)) == {compacted.public_url, old.public_url}

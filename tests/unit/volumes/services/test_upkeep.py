@@ -18,6 +18,7 @@ from volumes.errors import (
     ServerRefused,
     ServerUnreachable,
     VolumeBusy,
+    VolumeDegraded,
     VolumeNotFound,
     VolumeSealed,
 )
@@ -74,19 +75,43 @@ class TestStart:
         start_compaction(volume_id=volume.pk, rate_bytes=5_000)
         assert fake_server.asked[0][1]["rate_bytes"] == 5_000
 
-    def test_tombstones_go_only_where_no_other_replica_can_bring_the_needle_back(
+    def test_a_volume_of_several_copies_is_closed_before(self, volume: Volume, fake_server: FakeVolumeServer) -> None:
+        with FakeVolumeServer() as other:
+            other.volumes[volume.pk] = figures(volume.pk)
+            Replica.objects.create(
+                volume=volume,
+                server=make_server(id=other.id, internal_url=other.url),
+                role="secondary",
+                state="open",
+                reported_at=timezone.now(),
+            )
+            start_compaction(volume_id=volume.pk)
+            volume.refresh_from_db()
+            assert (volume.redundancy, volume.epoch, volume.opened_epoch) == ("closed", 2, 1)
+            assert [path for path, _ in fake_server.asked] == ["/admin/close", "/admin/compact"]
+            assert other.asked == [("/admin/close", {"volume": volume.pk, "epoch": 2})]
+            expected_ms = (timezone.now() - tombstones_kept_for()).timestamp() * 1000
+            assert abs(fake_server.asked[1][1]["drop_before_ms"] - expected_ms) < 60_000
+            start_compaction(volume_id=volume.pk)  # it runs: nothing is closed again
+            assert len(other.asked) == 1
+
+    def test_a_volume_that_lost_a_copy_is_not_compacted(self, volume: Volume, fake_server: FakeVolumeServer) -> None:
+        Replica.objects.create(volume=volume, server=make_server(last_seen_at=None), role="secondary")
+        with pytest.raises(VolumeDegraded):
+            start_compaction(volume_id=volume.pk)
+        assert fake_server.asked == []
+
+    def test_a_volume_that_was_closed_for_nothing_is_opened_again(
         self, volume: Volume, fake_server: FakeVolumeServer
     ) -> None:
-        start_compaction(volume_id=volume.pk)
-        other = Replica.objects.create(volume=volume, server=make_server(), role="secondary", state="expected")
-        start_compaction(volume_id=volume.pk)
-        other.delete()
-        start_compaction(volume_id=volume.pk)
-        alone, together, alone_again = (body for _, body in fake_server.asked)
-        assert "drop_before_ms" not in together
-        expected_ms = (timezone.now() - tombstones_kept_for()).timestamp() * 1000
-        assert abs(alone["drop_before_ms"] - expected_ms) < 60_000
-        assert alone_again["drop_before_ms"] >= alone["drop_before_ms"]
+        Replica.objects.create(
+            volume=volume, server=make_server(internal_url="http://127.0.0.1:9"), role="secondary", state="expected"
+        )
+        with pytest.raises(ServerUnreachable):
+            start_compaction(volume_id=volume.pk)
+        volume.refresh_from_db()
+        assert volume.redundancy == "degraded"
+        assert "/admin/compact" not in {path for path, _ in fake_server.asked}
 
     def test_tombstones_outlive_every_lease_that_settings_may_ever_have_given(self, settings: Settings) -> None:
         longest = timedelta(days=1)  # the most that either life may be set to

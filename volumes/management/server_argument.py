@@ -1,0 +1,26 @@
+"""A server as an operator names it: its id, the beginning of it, its node, or a part of its address."""
+
+from django.core.management.base import CommandError
+
+from volumes.models import Server
+
+
+def find_server(text: str) -> Server:
+    """The one server that ``text`` names. Raises CommandError, which lists what there is instead."""
+    servers = list(Server.objects.all())
+    wanted = text.strip().lower()
+    for names in (
+        lambda one: {str(one.pk), one.node.lower()},
+        lambda one: {one.public_url.lower(), one.internal_url.lower()},
+        lambda one: {str(one.pk)[: len(wanted)]} if len(wanted) >= 4 else set(),
+    ):
+        found = [one for one in servers if wanted in names(one)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise CommandError(f"{text!r} names {len(found)} servers:\n{_listed(found)}")
+    raise CommandError(f"There is no server {text!r}. There are:\n{_listed(servers)}")
+
+
+def _listed(servers: list[Server]) -> str:
+    return "\n".join(f"  {one.pk}  {one.node}  {one.public_url}  {one.status}" for one in servers) or "  none"
