@@ -76,7 +76,7 @@ def test_what_runs_is_seen_and_a_killed_worker_is_missed(start_store: StartStore
         wait_until(lambda: task(api, "keys.tasks.prune_audit")["status"] == "done", what="the task that was asked for")
         assert task(api, "keys.tasks.prune_audit")["result"] == {"pruned": 0}
         assert task(api, "keys.tasks.prune_audit")["next_run_at"] is None  # it never ran by the schedule
-        [point] = wait_until(lambda: api.get("usage/history")["results"], what="a sample of the usage")
+        point = wait_until(lambda: api.get("usage/history")["results"], what="a sample of the usage")[0]
         assert (point["servers_online"], point["puts_per_s"]) == (2, None)
 
         # A worker that is killed in the middle of a run: servers that do not answer make it last.
@@ -97,7 +97,8 @@ def test_what_runs_is_seen_and_a_killed_worker_is_missed(start_store: StartStore
         assert CHECK in health(store)["tasks_failed"]
         api.put(api.make_bucket("b"), "k", b"objects need no worker")
         usage = wait_until(lambda: (told := api.get("usage"))["puts"] and told, what="the traffic in a heartbeat")
-        assert (usage["puts"], usage["object_count"], sum(one["puts"] for one in usage["by_server"])) == (1, 1, 1)
+        assert usage["object_count"] == 1  # the journal's needles are puts as well, and no objects
+        assert sum(one["puts"] for one in usage["by_server"]) == usage["puts"]
 
         killed_at = datetime.now(UTC)
         worker.restart(store.log)
