@@ -188,7 +188,10 @@ class _VolumeCheck:
         with ThreadPoolExecutor(max(1, len(replicas)), thread_name_prefix="list-needles") as threads:
             try:
                 for replica in replicas:
-                    self._begin(replica, threads)
+                    if len(replicas) > 1 and not replica.has_all_of(volume):
+                        self._unknown(replica.server, "this copy is still to be brought into line with the others")
+                    else:
+                        self._begin(replica, threads)
                 self._drop_old_revisions()
                 if self.listings:
                     self._check_known_damage()
@@ -416,7 +419,7 @@ class _VolumeCheck:
 
 def is_whole(volume: Volume) -> bool:
     """Whether all copies of a volume are to be equal now."""
-    return volume.state != Volume.State.CREATING
+    return volume.redundancy == Volume.Redundancy.WHOLE
 
 
 def _is_to_be_made(volume: Volume, replica: Replica) -> bool:

@@ -163,6 +163,8 @@ def _place(volume_id: int) -> tuple[Server, int]:
     volume = replica.volume
     if volume.state not in {Volume.State.WRITABLE, Volume.State.FULL} or replica.state != Replica.State.OPEN:
         raise NotSwept(f"it takes no tombstones now (it is {volume.state})")
+    if volume.redundancy != Volume.Redundancy.WHOLE:
+        raise NotSwept(f"its copies are not all there and equal (it is {volume.redundancy})")
     if not replica.server.is_alive():
         raise NotSwept(f"its server {replica.server} is offline")
     return replica.server, volume.epoch

@@ -107,7 +107,7 @@ def running_house(directory: Path, *, copies: int = 1) -> Iterator[House]:
         for row in rows[1:]:
             Replica.objects.create(
                 volume=volume, server=row, role=Replica.Role.SECONDARY, state=Replica.State.OPEN, epoch=1, revision=1,
-                reported_at=timezone.now(),
+                reported_at=timezone.now(), whole_epoch=1,
             )  # fmt: skip
         for server in servers:
             made = server.store.create_volume(number=volume.pk, salt=bytes(16), created_ms=5, epoch=volume.epoch)

@@ -392,6 +392,21 @@ def test_a_copy_of_an_older_revision_is_unknown(pair: House) -> None:
     assert checked.findings[0].server == str(pair.rows[1])
 
 
+def test_a_copy_that_is_not_in_line_yet_is_unknown_and_lacks_nothing(pair: House) -> None:
+    needle = pair.put("k", stored=False)
+    pair.store(needle, on=0)
+    Replica.objects.filter(server=pair.rows[1]).update(whole_epoch=0)
+    checked = check(pair)
+    assert checked.verdict == f"{SOUND}, 1 unknown"
+    assert checked.findings[0].server == str(pair.rows[1])
+
+
+def test_copies_of_a_degraded_volume_may_differ_in_what_nobody_names(pair: House) -> None:
+    pair.bury(pair.orphan(), on=0)
+    Volume.objects.update(redundancy="degraded")
+    assert "divergent" not in {one.kind for one in check(pair).findings}
+
+
 # -- many --------------------------------------------------------------------------------------------------------
 
 

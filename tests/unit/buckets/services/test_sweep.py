@@ -174,8 +174,14 @@ def test_volumes_that_take_no_tombstones_are_not_swept(house: House, ripe: int, 
     assert volumes_to_sweep() == []
 
 
+@pytest.mark.parametrize("redundancy", ["making", "opening", "degraded", "closed"])
+def test_volumes_whose_copies_are_not_all_there_are_not_swept(house: House, ripe: int, redundancy: str) -> None:
+    Volume.objects.update(redundancy=redundancy)
+    unchanged(house, ripe)
+
+
 def test_another_epoch_ends_a_sweep(house: House, ripe: int) -> None:
-    Volume.objects.update(epoch=5)
+    Volume.objects.update(epoch=5, opened_epoch=5)
     assert "epoch" in unchanged(house, ripe).problem
 
 
