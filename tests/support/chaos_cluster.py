@@ -35,6 +35,7 @@ SETTINGS = {
     "WAREHOUSE_GET_SECONDS": "20",
     "WAREHOUSE_CONFIRM_GRACE_SECONDS": "10",
     "WAREHOUSE_SWEEP_SECONDS": "3",
+    "WAREHOUSE_REREPLICATE_SECONDS": "15",
     "WAREHOUSE_LOG": "text",
 }
 """Small volumes and short lives, so that minutes show what else takes days."""
