@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--broker", choices=BROKERS, default=REDIS, help="(default %(default)s)")
     parser.add_argument("--seed", type=int, metavar="N", help="play this storm (default: a new one)")
     parser.add_argument(
-        "--replication", type=int, default=1, metavar="N", help="copies in two of three buckets (default %(default)s)"
+        "--replication", type=int, default=2, metavar="N", help="copies in two of three buckets (default %(default)s)"
     )
     parser.add_argument(
         "--disk-mib", type=int, default=768, metavar="MIB", help="of each volume server (default %(default)s)"
