@@ -20,6 +20,7 @@ from tests.support.waiting import wait_until
 SOUND = "0 missing, 0 orphaned, 0 divergent"
 SETTLE = (
     "from django.utils import timezone; from buckets.models import Outbox; from buckets.tasks import collect_outbox; "
+    "from buckets.services.journal import write_journal; write_journal(seconds=60, force=True); "
     "Outbox.objects.update(not_before=timezone.now()); collect_outbox()"
 )
 """Has the tombstones written now that a worker writes when every signed URL has expired."""

@@ -24,6 +24,7 @@ SMALL = 3_000
 """Bytes of a small object: most of what its record takes."""
 SETTLE = (
     "from django.utils import timezone; from buckets.models import Outbox; from buckets.tasks import collect_outbox; "
+    "from buckets.services.journal import write_journal; write_journal(seconds=60, force=True); "
     "Outbox.objects.update(not_before=timezone.now()); collect_outbox()"
 )
 """Has the tombstones written now that a worker writes when every signed URL has expired."""
