@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MASTER_TESTS := $(wildcard tests/unit/keys tests/unit/volumes tests/unit/buckets tests/unit/warehouse_site)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-postgres crash chaos fuzz check lint format types imports bench bench-engine bench-compare bench-master bench-proof docs lock clean
+.PHONY: help setup up demo test test-postgres crash chaos fuzz check lint format types imports bench bench-engine bench-compare bench-master bench-proof bench-cluster docs lock clean
 
 help: ## Show what there is
 	@echo 'Warehouse, a self-hosted object store. make TARGET, and TARGET is one of:'
@@ -118,6 +118,9 @@ bench-master: $(DEV) ## The master's figures on SQLite and PostgreSQL, at 10 tho
 
 bench-proof: $(DEV) ## Seconds that fsck and the sweep take for a million needles
 	@$(BIN)/python -m bench proof $(ARGS)
+
+bench-cluster: $(DEV) ## What a lease costs with ten servers and with a thousand
+	@$(BIN)/python -m bench cluster $(ARGS)
 
 # SeaweedFS is measured beside ours and is no part of it: it gets an environment of its own.
 SEAWEEDFS := build/seaweedfs

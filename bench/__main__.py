@@ -1,6 +1,6 @@
 """`make bench`, `make bench-engine`, `-compare`, `-master`, `-proof`: prints tables of figures.
 
-python -m bench [store|engine|compare|master|proof] [--rounds N] [--seconds S] [--large-bytes B] [--objects N]
+python -m bench [store|engine|compare|master|proof|cluster] [--rounds N] [--seconds S] [--large-bytes B] [--objects N]
                 [--only NAME] [--directory DIR]
 
 Everything happens in a temporary directory, on free ports of the loopback interface.
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import compare, engine, figures, index, machine, master, proof, replication, servers
+from bench import cluster, compare, engine, figures, index, machine, master, proof, replication, servers
 from bench.table import HEADER, Effort, Figure
 
 Rows = Callable[[Path, Effort], list[Figure]]
@@ -40,6 +40,9 @@ TABLES: dict[str, dict[str, Rows]] = {
     "compare": {
         "small": compare.small,
         "large": compare.large,
+    },
+    "cluster": {
+        "placement": cluster.placement,
     },
     "master": {
         "sqlite": master.on_sqlite,
