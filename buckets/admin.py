@@ -28,6 +28,8 @@ from buckets.models import (
     Proof,
     Removed,
     Share,
+    Survey,
+    SurveyedVolume,
     Sweep,
     Upload,
     UsageSample,
@@ -810,6 +812,45 @@ class RemovedAdmin(ShownOnly):
     @admin.display(description="removed")
     def removed(self, row: Removed) -> str:
         return when(row.removed_at)
+
+
+@admin.register(Survey)
+class SurveyAdmin(ShownOnly):
+    help_text = "How far it has been looked which volumes hold what of which bucket, after a bucket's copies changed."
+    list_display = ("progress", "asked", "started", "ended", "raised_volumes", "lowered_volumes")
+    sortable_by = ()
+    fields = ("progress", "asked", "started", "ended", "raised_volumes", "lowered_volumes")
+
+    @admin.display(description="progress")
+    def progress(self, survey: Survey) -> str:
+        if survey.started_at is None or survey.ended_at is not None:
+            return "waits for its turn" if survey.asked_at is not None else "nothing to do"
+        return f"chunk row {survey.cursor} of {survey.last_row}"
+
+    @admin.display(description="asked for")
+    def asked(self, survey: Survey) -> str:
+        return when(survey.asked_at)
+
+    @admin.display(description="begun")
+    def started(self, survey: Survey) -> str:
+        return when(survey.started_at)
+
+    @admin.display(description="ended")
+    def ended(self, survey: Survey) -> str:
+        return when(survey.ended_at)
+
+
+@admin.register(SurveyedVolume)
+class SurveyedVolumeAdmin(ShownOnly):
+    help_text = "The most copies that any bucket with chunks in a volume asks for, as the latest survey found."
+    list_display = ("in_volume", "replication", "generation")
+    list_select_related = ("volume",)
+    ordering = ("pk",)
+    sortable_by = ()
+
+    @admin.display(description="volume")
+    def in_volume(self, row: SurveyedVolume) -> SafeString:
+        return link_to(row.volume)
 
 
 @admin.register(Outbox)

@@ -165,10 +165,9 @@ class ServerAdmin(ServicesAdmin):
     form = ServerForm
     list_display = (
         "__str__",
-        "state",
+        "standing",
         "public_url",
         "volumes",
-        "drain",
         "used",
         "free",
         "damaged",
@@ -221,6 +220,12 @@ class ServerAdmin(ServicesAdmin):
     @admin.display(description="status")
     def state(self, server: Server) -> SafeString:
         return with_dot(server.status, server.status)
+
+    @admin.display(description="status")
+    def standing(self, server: Any) -> SafeString:
+        """In a list there is no column for what concerns so few of them."""
+        is_emptied = server.admin_state == Server.AdminState.DRAINING
+        return with_dot(server.status, f"{server.status}: {self.drain(server)}" if is_emptied else server.status)
 
     @admin.display(description="volumes", ordering="volume_count")
     def volumes(self, server: Any) -> SafeString:

@@ -42,6 +42,7 @@ def channel(folder: str | Path) -> Iterator[Channel]:
         "polling_interval": 0.01,
     }
     with Connection("filesystem://localhost//", transport=Transport, transport_options=options) as connection:
+        connection.transport.state.clear()  # of all connections of this process: another folder knows of no bindings
         made = connection.default_channel
         assert isinstance(made, Channel)
         yield made
