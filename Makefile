@@ -49,9 +49,10 @@ up: $(RUN) ## Start the whole store on this machine (data in ./data, port 8000)
 demo: $(RUN) ## Put and get a real tree and a 1 GiB file, compare every byte
 	@$(BIN)/python bench/demo.py $(ARGS)
 
-# Three at a time, since each alone leaves a core idle; what two of them said comes when they are over, and last all
+# Four at a time, since each alone leaves a core idle; what the others said comes when they are over, and last all
 # closing lines. With ARGS, which name or choose tests, those alone.
-PROCESS_TESTS := $(wildcard tests/integration tests/browser tests/crash tests/chaos)
+PROCESS_TESTS := $(wildcard tests/integration tests/browser)
+CLUSTER_TESTS := $(wildcard tests/cluster tests/chaos tests/crash)
 POSTGRES_TESTS := $(BIN)/python -m tests.support.postgres $(BIN)/python -m pytest $(MASTER_TESTS)
 test: $(DEV) ## All tests: on SQLite, with real processes, and the master's on PostgreSQL (ARGS='-k name': some)
 ifdef ARGS
@@ -60,12 +61,15 @@ else
 	@mkdir -p build; rm -f build/test-*.log; \
 	$(POSTGRES_TESTS) >build/test-postgres.log 2>&1 & postgres=$$!; \
 	$(BIN)/python -m pytest $(PROCESS_TESTS) >build/test-processes.log 2>&1 & processes=$$!; \
-	trap 'kill $$postgres $$processes 2>/dev/null' INT TERM; \
-	$(BIN)/python -m pytest $(PROCESS_TESTS:%=--ignore=%) 2>&1 | tee build/test-sqlite.log; sqlite=$${PIPESTATUS[0]}; \
+	$(BIN)/python -m pytest $(CLUSTER_TESTS) >build/test-cluster.log 2>&1 & cluster=$$!; \
+	trap 'kill $$postgres $$processes $$cluster 2>/dev/null' INT TERM; \
+	$(BIN)/python -m pytest $(foreach one,$(PROCESS_TESTS) $(CLUSTER_TESTS),--ignore=$(one)) 2>&1 \
+	  | tee build/test-sqlite.log; sqlite=$${PIPESTATUS[0]}; \
 	echo 'With real processes:'; wait $$processes; processes=$$?; cat build/test-processes.log; \
+	echo 'Clusters, kills and storms:'; wait $$cluster; cluster=$$?; cat build/test-cluster.log; \
 	echo 'The master on PostgreSQL:'; wait $$postgres; postgres=$$?; cat build/test-postgres.log; \
 	tail -qn 1 build/test-*.log; \
-	test $$sqlite -eq 0 -a $$processes -eq 0 -a $$postgres -eq 0
+	test $$sqlite -eq 0 -a $$processes -eq 0 -a $$cluster -eq 0 -a $$postgres -eq 0
 endif
 
 test-postgres: $(DEV) ## The master's unit tests on a throw-away PostgreSQL

@@ -1,4 +1,4 @@
-"""Hundreds of seeds of the crash run, in a process of its own: it forks servers, and is no place for threads."""
+"""Many seeds of the crash run, in a process of its own: it forks servers, and is no place for threads."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from tests.support.loop_disk import require_loop_disks
 from tests.support.programs import ROOT, clean_environment
 
-SEEDS = 200
+SEEDS = 80
 POWER_SEEDS = 10
 pytestmark = pytest.mark.integration
 

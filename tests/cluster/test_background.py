@@ -58,7 +58,7 @@ def wait_for_work(store: Store, *, since: datetime) -> None:
         wait_until(lambda name=name: ran(name), what=f"a run of {name}")
 
 
-@pytest.mark.parametrize("kind", STORE_KINDS)
+@pytest.mark.parametrize("kind", STORE_KINDS[:1])
 def test_what_runs_is_seen_and_a_killed_worker_is_missed(start_store: StartStore, tmp_path: Path, kind: str) -> None:
     with start_store(tmp_path, kind=kind) as store:
         api = store.api()
@@ -138,7 +138,7 @@ def test_a_broker_may_lose_all_that_it_holds(start_store: StartStore, tmp_path: 
         wait_for_work(store, since=datetime.now(UTC))
 
 
-@pytest.mark.parametrize("kind", STORE_KINDS)
+@pytest.mark.parametrize("kind", STORE_KINDS[1:])
 def test_two_workers_and_two_beats_and_one_of_each_killed(start_store: StartStore, tmp_path: Path, kind: str) -> None:
     """A bucket is deleted by them all at once; nothing is counted, buried or compacted twice."""
     objects = 1_500

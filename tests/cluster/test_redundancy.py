@@ -185,9 +185,9 @@ def test_nothing_rises_from_the_dead(tmp_path: Path) -> None:
             "compacted volumes",
             lambda found: all_whole(found) and all(copy["revision"] == 2 for one in found for copy in one["replicas"]),
         )
-        require_equal_files(store, api)
         store.restart_servers(dead)
         wait_until(lambda: stray_volumes(api, gone) == [], what="its old copies to be dropped")
+        require_equal_files(store, api)
         assert live_count(api) == 2 * chunks
         require_all(client, {key: body for key, body in bodies.items() if key not in deleted})
 
