@@ -222,8 +222,13 @@ def _field_errors(detail: Any, path: str = "") -> dict[str, list[str]]:
     else:
         texts = detail if isinstance(detail, list) else [detail]
         if texts:
-            found[path or "request"] = [str(text) for text in texts]
+            found[path or "request"] = [_sayable(str(text)) for text in texts]
     return found
+
+
+def _sayable(text: str) -> str:
+    """A text that quotes what JSON can hold and UTF-8 cannot, as one that can be answered."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _document(*, status: int, code: str, title: str, detail: str, extra: Mapping[str, object]) -> dict[str, object]:
