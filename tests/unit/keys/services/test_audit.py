@@ -153,7 +153,9 @@ def test_tasks_are_a_door_of_their_own() -> None:
 
     task_prerun.send(sender=prune_audit, task_id="some-task", task=prune_audit, args=(), kwargs={})
     assert (acting.acting().through, acting.acting().request_id) == (Through.TASK, "some-task")
-    task_postrun.send(sender=prune_audit, task_id="some-task", task=prune_audit, args=(), kwargs={})
+    task_postrun.send(
+        sender=prune_audit, task_id="some-task", task=prune_audit, args=(), kwargs={}, retval=None, state="SUCCESS"
+    )
     assert acting.acting() == acting.Acting()
 
 
