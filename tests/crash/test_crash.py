@@ -9,7 +9,7 @@ import pytest
 from tests.support.loop_disk import require_loop_disks
 from tests.support.programs import ROOT, clean_environment
 
-SEEDS = 80
+SEEDS = 50
 POWER_SEEDS = 10
 pytestmark = pytest.mark.integration
 
