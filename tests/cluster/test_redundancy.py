@@ -147,7 +147,7 @@ def test_a_server_is_drained(tmp_path: Path) -> None:
         assert (answer.status, answer.json["status"]) == (200, "draining")
         wait_until(lambda: api.get(f"servers/{gone}")["drain"]["is_empty"], what="the server to be empty")
         assert api.get(f"servers/{gone}")["volumes"] == 0
-        assert not list(leaving.data.rglob("*.vol"))
+        wait_until(lambda: not list(leaving.data.rglob("*.vol")), what="its files to be gone")
         leaving.kill(signal.SIGTERM)
         require_all(client, bodies)
         for number in range(20):
@@ -264,7 +264,9 @@ def test_maintenance(tmp_path: Path) -> None:
         assert api.get(f"servers/{gone}")["status"] == "maintenance"
         require_all(client, bodies)
         client.put("b", "meanwhile", b"elsewhere")
+        heard = api.get(f"servers/{gone}")["last_seen_at"]
         away.restart(store.log)
+        wait_until(lambda: api.get(f"servers/{gone}")["last_seen_at"] != heard, what="the server to be heard again")
         assert api.request("PATCH", f"servers/{gone}", {"admin_state": "active"}).status == 200
         wait_for_volumes(api, "whole volumes", all_whole)
         after = {one["id"]: holders(one) for one in volumes(api)}
