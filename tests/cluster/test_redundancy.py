@@ -259,7 +259,7 @@ def test_maintenance(tmp_path: Path) -> None:
         wait_for_volumes(
             api,
             "its volumes to be degraded",
-            lambda found: all(one["redundancy"] == "degraded" for one in found if gone in holders(one)),
+            lambda found: all(one["redundancy"] in {"degraded", "making"} for one in found if gone in holders(one)),
         )
         assert api.get(f"servers/{gone}")["status"] == "maintenance"
         require_all(client, bodies)
