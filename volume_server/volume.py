@@ -184,6 +184,7 @@ class Volume:
         """The file ends before what was durable in it (see `_open_short`)."""
         self._undone: int | None = None
         """Where the first record lies that was given up after the seal: the file may end within it."""
+        self._is_closed = False
         self._checkpoints_stopped = False
         self._checkpoints_held = False
         self._checkpoint_tail = RECORDS_START
@@ -362,7 +363,10 @@ class Volume:
         return self.tail - self._checkpoint_tail >= CHECKPOINT_EVERY_BYTES
 
     def close(self, *, clean: bool = True) -> None:
-        """Sync and checkpoint (where ``clean``), then close."""
+        """Sync and checkpoint (where ``clean``), then close.
+
+        Claims that are still open stay as they lie, for the next opening to read: from here on nothing touches a file.
+        """
         clean = clean and not self.is_being_replaced
         if clean and self._damage_is_unsaved:
             self.save_state()
@@ -375,7 +379,8 @@ class Volume:
                 log.error("volume %d: no clean checkpoint: %s", self.number, error)
                 places = None
             self.end_checkpoint(job, places)
-        self.files.close(self.fd)
+        fd, self.fd, self._is_closed = self.fd, -1, True
+        self.files.close(fd)
 
     # -- compaction ----------------------------------------------------------------------------------------------
 
@@ -627,7 +632,7 @@ class Volume:
         if claim.is_reserved and self.claims.get(claim.needle) is not claim:
             return False  # that was done
         self._drop(claim)
-        if self.sealed:
+        if self.sealed or self._is_closed:
             self._checkpoints_stopped = True  # what this leaves at the tail is read by the next opening
             self._undone = min(claim.offset, self.tail if self._undone is None else self._undone)
             return False
@@ -668,7 +673,7 @@ class Volume:
 
     def seal(self, reason: str) -> None:
         """Take no record any more, over restarts too. What is not settled never will be."""
-        if self.sealed is None:
+        if self.sealed is None and not self._is_closed:
             self.sealed = reason
             log.error("volume %d is sealed: %s", self.number, reason)
             self.save_state()
@@ -787,6 +792,8 @@ class Volume:
 
     def _write(self, buffers: list[Buffer], offset: int, extended_to: int | None = None) -> StoreError | None:
         """Write at the tail; what fails leaves the volume as it was, or seals it."""
+        if self._is_closed:
+            return VolumeSealed(f"volume {self.number} is closed: its server is stopping")
         if self.sealed is None:
             try:
                 self.files.write_at(self.fd, buffers, offset)

@@ -112,6 +112,8 @@ BY_NAME: dict[str, object] = {
     "rate_bytes": 52428800,
     "password": "open sesame",
     "request_id": "5f1c",
+    "redundancy": "degraded",
+    "redundancy_note": "Server n2 0192f7a4 is not heard.",
     "refresh": "eyJhbGciOiJSUzI1NiIs…",
     "replication": 1,
     "schedule": "every 10 s",

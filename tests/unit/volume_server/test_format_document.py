@@ -115,7 +115,7 @@ def test_limits_are_the_codes() -> None:
 def test_every_test_that_is_named_is_there() -> None:
     named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", DOCUMENT)
     assert len(named) > 25
-    folders = [ROOT / "tests" / folder for folder in ("unit/volume_server", "golden", "integration")]
+    folders = [ROOT / "tests" / folder for folder in ("unit/volume_server", "golden", "integration", "cluster")]
     for file, test in named:
         [path] = [folder / file for folder in folders if (folder / file).exists()]
         assert f"def {test}(" in path.read_text(), test

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -140,7 +141,8 @@ def test_slow_uploads_neither_block_nor_mix(volume: Volume) -> None:
     settle(volume, first, second)
     assert data_of(volume, NEEDLE) == b"a" * 20
     assert data_of(volume, NEEDLE + 1) == b"b" * 20
-    assert contents(reopen(volume, clean=False)) == contents(volume)
+    before = contents(volume)
+    assert contents(reopen(volume, clean=False)) == before
 
 
 def test_abort_at_the_tail_gives_the_space_back(volume: Volume) -> None:
@@ -176,6 +178,30 @@ def test_abort_beside_open_reservations_leaves_them_alone(volume: Volume) -> Non
     put(volume, NEEDLE + 2, b"in its place")
     finish(volume, first, b"x" * 100)
     assert contents(reopen(volume, clean=False)) == {NEEDLE: b"x" * 100, NEEDLE + 2: b"in its place"}
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_what_is_given_up_after_the_close_touches_no_file(volume: Volume, clean: bool) -> None:
+    """Clients may leave while the server stops. By then the descriptor may be another file's."""
+    put(volume, NEEDLE, b"before")
+    reserved = volume.reserve(NEEDLE + 1, META, 1000, appended_ms=1)
+    queued = write(volume, NEEDLE + 2, b"behind")
+    volume.close(clean=clean)
+    raw = volume.path.read_bytes()
+    with open(volume.path.parent / "another", "wb") as another:  # takes the lowest free descriptor
+        another.write(b"x" * len(raw))
+        another.flush()
+        assert not volume.abort(queued)
+        assert not volume.abort(reserved)
+        with pytest.raises(OSError):
+            volume.write_data(reserved, b"late", 0)
+        volume.seal("a write failed")
+    assert (volume.path.parent / "another").read_bytes() == b"x" * len(raw)
+    assert volume.path.read_bytes() == raw
+    again = Volume.open(volume.files, volume.path)
+    assert again.report()["state"] == "open"
+    put(again, NEEDLE + 1, b"again")
+    assert data_of(again, NEEDLE) == b"before"
 
 
 def test_largest_record_and_one_byte_more(volume: Volume) -> None:
@@ -237,7 +263,7 @@ def test_who_waits_for_a_claim_is_told_however_it_ends(volume: Volume) -> None:
 def test_deleted_id_never_lives_again_and_keeps_its_verdict(volume: Volume, verdict: str, clean: bool) -> None:
     put(volume, NEEDLE, b"data")
     delete(volume, NEEDLE, verdict=verdict)
-    for found in (volume, reopen(volume, clean=clean)):
+    for found in over_restarts(volume, clean):
         assert contents(found) == {NEEDLE: None}
         assert found.verdict_of_dead(NEEDLE) == verdict
         with pytest.raises(NeedleUnknown):
@@ -303,9 +329,17 @@ def test_room_is_asked_before_anything_is_written(volume: Volume, files: FaultyF
     delete(volume, NEEDLE)  # the reserve is there for this
 
 
+def over_restarts(volume: Volume, *clean: bool) -> Iterator[Volume]:
+    """The volume as it is, and as each start finds it, after a clean stop or another."""
+    yield volume
+    for how in clean:
+        volume = reopen(volume, clean=how)
+        yield volume
+
+
 def sealed_for_good(volume: Volume) -> None:
     """Takes nothing any more, now and after a restart, and reads on."""
-    for found in (volume, reopen(volume, clean=False), reopen(volume, clean=True)):
+    for found in over_restarts(volume, False, True):
         assert found.report()["state"] == "sealed"
         for attempt in (
             lambda found=found: write(found, NEEDLE + 100, b"more"),
