@@ -27,6 +27,7 @@ from warehouse import (
     TooLarge,
     TransferError,
     Unauthorized,
+    Unavailable,
 )
 
 LARGE = 3 * CHUNK_SIZE + 9
@@ -68,6 +69,7 @@ def test_threads_share_leases(fake: FakeStore, client: Client) -> None:
         Refusal(507, "volume_full"),
         Refusal(507, "disk_full"),
         Refusal(503, "volume_sealed"),
+        Refusal(503, "volume_degraded"),
         Refusal(403, "expired"),
         Refusal(403, "lease_exhausted"),
         Refusal(404, "volume_unknown"),
@@ -180,6 +182,34 @@ def test_after_a_lost_answer_no_other_needle_is_tried(fake: FakeStore, client: C
     assert len(fake.leases) == 1
 
 
+def test_a_lost_answer_on_a_volume_that_then_lost_a_copy(fake: FakeStore, client: Client) -> None:
+    """The needle may be in it, and committed: it is put there again until the volume takes records."""
+    fake.fail("PUT needle", CUT, *[Refusal(503, "volume_degraded")] * 3)
+    client.put("b", "k", b"body", if_none_match=True)
+    assert len(fake.puts) == 5
+    assert len({needle for needle, _, _ in fake.puts}) == 1
+    assert len(fake.leases) == 1
+    assert fake.buckets["b"]["k"].body == b"body"
+
+
+def test_a_volume_that_stays_degraded_after_a_lost_answer(fake: FakeStore) -> None:
+    with Client(fake.url, KEY, transfer=replace(QUICK, retry_s=0.05)) as client:
+        fake.fail("PUT needle", CUT, *[Refusal(503, "volume_degraded")] * 1000)
+        with pytest.raises(OutcomeUnknown, match="volume_degraded"):
+            client.put("b", "k", b"body")
+    assert len({needle for needle, _, _ in fake.puts}) == 1
+    assert len(fake.leases) == 1
+
+
+def test_all_volumes_are_degraded(fake: FakeStore) -> None:
+    """Other leases are taken until patience ends, and nothing was kept."""
+    with Client(fake.url, KEY, transfer=replace(QUICK, retry_s=0.1)) as client:
+        fake.fail("PUT needle", *[Refusal(503, "volume_degraded")] * 1000)
+        with pytest.raises(Unavailable, match="volume_degraded"):
+            client.put("b", "k", b"body")
+    assert len({needle >> 16 for needle, _, _ in fake.puts}) == len(fake.puts) > 1
+
+
 def test_patience_ends(fake: FakeStore) -> None:
     with Client(fake.url, KEY, transfer=replace(QUICK, retry_s=0.05)) as client:
         fake.fail("PUT needle", *[Refusal(503, "master_unavailable")] * 1000)
@@ -256,8 +286,9 @@ def test_chunks_are_repeated_by_the_same_rules(fake: FakeStore, client: Client) 
     assert fake.calls["POST uploads"] == 1
 
 
-def test_an_upload_goes_on_with_new_urls(fake: FakeStore, client: Client) -> None:
-    fake.fail("PUT needle", Refusal(403, "expired"))
+@pytest.mark.parametrize("refusal", [Refusal(403, "expired"), Refusal(503, "volume_degraded")])
+def test_an_upload_goes_on_with_new_urls(fake: FakeStore, client: Client, refusal: Refusal) -> None:
+    fake.fail("PUT needle", refusal)
     client.put("b", "k", os.urandom(LARGE))
     assert fake.calls["GET uploads"] == 1
     assert fake.calls["PUT needle"] == 5

@@ -34,6 +34,7 @@ def delete_tells_dead_from_never_there(server: Server, volume: int, needle: int)
 def an_unknown_volume_is_refused(server: Server, volume: int, needle: int) -> None:
     calls: list[Callable[[], object]] = [
         lambda: client.seal(server, volume + 999),
+        lambda: client.close(server, volume + 999, epoch=2),
         lambda: client.delete_needles(server, volume + 999, [1]),
         lambda: client.compact(server, volume + 999),
         lambda: client.scrub(server, volume + 999),
@@ -83,6 +84,19 @@ def _ended(job: Job | None) -> bool:
     return job is not None and job.state != "running"
 
 
+def a_closed_copy_tells_the_epoch_that_it_is_closed_under(server: Server, volume: int, needle: int) -> None:
+    for _ in range(2):  # the same order again changes nothing
+        figures = client.close(server, volume, epoch=3)
+        assert (figures.volume, figures.epoch, figures.is_sealed) == (volume, 3, False)
+        assert figures.replication is not None
+        assert (figures.replication.epoch, figures.replication.state) == (3, "closed")
+    with pytest.raises(ServerRefused) as caught:
+        client.close(server, volume, epoch=2)
+    assert (caught.value.status, caught.value.refusal) == (409, "epoch_old")
+    [told] = [one for one in client.usage(server).volumes if one.volume == volume]
+    assert told.epoch >= 3
+
+
 def a_sealed_volume_stays_sealed(server: Server, volume: int, needle: int) -> None:
     for _ in range(2):
         figures = client.seal(server, volume)
@@ -98,6 +112,7 @@ CHECKS: list[Check] = [
     another_secret_is_refused,
     probe_says_who_is_there,
     upkeep_is_told_in_the_figures,
+    a_closed_copy_tells_the_epoch_that_it_is_closed_under,
     a_sealed_volume_stays_sealed,
 ]
 """In this order they can run on one server: the last one closes the volume."""

@@ -193,6 +193,8 @@ def _handler(fake: FakeVolumeServer) -> type[BaseHTTPRequestHandler]:
                 self._send_json(404, {"code": "not_found", "detail": "Nothing here."})
             elif volume not in fake.volumes:
                 self._send_json(404, {"code": "volume_unknown", "detail": "No such volume."})
+            elif self.path == "/admin/close" and asked["epoch"] < fake.volumes[volume]["epoch"]:
+                self._send_json(409, {"code": "epoch_old", "detail": "A higher one was ordered."})
             else:
                 self._send_json(200, answers[self.path]())
 
