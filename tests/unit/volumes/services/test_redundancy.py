@@ -41,6 +41,7 @@ class Node:
         self.name = name
         self.held: dict[int, dict[str, Any]] = {}
         self.refuses_to_open = False
+        self.free_bytes = 50 * GIB
         self.joiner = Joiner(instance=name)
         port = 30000 + len(cluster.nodes)
         self.url = f"http://127.0.0.1:{port}"
@@ -55,7 +56,7 @@ class Node:
         return Server.objects.get(pk=self.id)
 
     def beat(self) -> list[dict[str, Any]]:
-        answer = self.joiner.beat(volumes=list(self.held.values()))
+        answer = self.joiner.beat(volumes=list(self.held.values()), free_bytes=self.free_bytes)
         self.obey(answer)
         instructions: list[dict[str, Any]] = answer["instructions"]
         return instructions
@@ -304,6 +305,43 @@ def test_a_drained_server_is_emptied_its_single_copies_too(cluster: Cluster) -> 
     for volume in Volume.objects.all():
         assert volume.replicas.count() == volume.replication
         assert volume.replicas.filter(role="primary").count() == 1
+
+
+def test_a_drained_server_keeps_what_fits_nowhere_until_there_is_room(cluster: Cluster) -> None:
+    a, b, c = cluster.add("a", "b", "c")
+    cluster.settle()
+    for node in (b, c):
+        node.free_bytes = 0
+    before = set(a.held)
+    set_admin_state(server_id=a.id, admin_state="draining")
+    cluster.settle(rounds=20)
+    assert set(a.held) == before
+    for volume in Volume.objects.filter(replicas__server=a.id):
+        assert "no server on another node has room" in volume.redundancy_note
+        assert volume.redundancy == "whole", "it is used on meanwhile"
+    for node in (b, c):
+        node.free_bytes = 50 * GIB
+    cluster.settle(rounds=40)
+    assert a.held == {}
+    assert set(Volume.objects.values_list("redundancy", "redundancy_note")) == {("whole", "")}
+
+
+def test_a_server_that_dies_while_it_is_drained_is_given_up_at_once_but_for_its_single_copies(cluster: Cluster) -> None:
+    a, _, _ = cluster.add("a", "b", "c")
+    cluster.settle()
+    singles = set(Volume.objects.filter(replication=1, replicas__server=a.id).values_list("pk", flat=True))
+    assert singles
+    set_admin_state(server_id=a.id, admin_state="draining")
+    cluster.kill(a)
+    cluster.settle(rounds=20)
+    assert states() == {"whole"}
+    assert set(Replica.objects.filter(server=a.id).values_list("volume", flat=True)) == singles
+    a.restart()
+    cluster.settle(rounds=30)
+    assert not Replica.objects.filter(server=a.id).exists()
+    assert a.held == {}
+    for volume in Volume.objects.all():
+        assert (volume.replicas.count(), volume.redundancy) == (volume.replication, "whole")
 
 
 def test_a_drain_that_is_called_off_leaves_no_copy_too_many(cluster: Cluster) -> None:
