@@ -7,7 +7,7 @@ then whoever acknowledged it, if anybody did, is unknown, and what is known wins
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -31,6 +31,8 @@ from buckets.services.outbox import bury
 from buckets.services.rebuild.loading import Loader, remove_objects
 from buckets.services.rebuild.report import Late, Report
 from buckets.verdicts import Stored
+from keys.permissions import Permission
+from keys.rights import KeyRights
 from volume_server.intent import Intent, is_genuine
 from volume_server.salvage import Found
 from volumes.services.presign import intent_secret
@@ -71,6 +73,8 @@ class World:
     """Of the commit that the rebuild is."""
     appended_ms: Callable[[int, int], int | None]
     """When a needle of a volume was written, Unix ms; None where that is not known."""
+    rights: Mapping[int, KeyRights]
+    """Of the API keys that the journal knows, by id."""
     check_macs: bool = True
     made_buckets: list[Bucket] = field(default_factory=list)
 
@@ -143,7 +147,7 @@ def _take_one(candidate: Candidate, *, world: World, loader: Loader, report: Rep
         world=world,
         loader=loader,
     )
-    doubt = _doubt(candidate.appended_at, world, has_conditions=bool(if_match) or if_none_match)
+    doubt = _doubt(intent, key, candidate.appended_at, world, has_conditions=bool(if_match) or if_none_match)
     (report.uncertain if doubt else report.late).append(_told(intent, key, [candidate], doubt))
 
 
@@ -203,7 +207,7 @@ def _take_upload(
     world.uploads.pop(upload_id, None)
     for index in range(count):
         loader.upload_chunks.pop((upload_id.hex, index), None)
-    doubt = _doubt(at, world, has_conditions=bool(if_match) or if_none_match)
+    doubt = _doubt(intent, intent.key, at, world, has_conditions=bool(if_match) or if_none_match)
     (report.uncertain if doubt else report.late).append(_told(intent, intent.key, some, doubt))
 
 
@@ -285,12 +289,25 @@ def _current(bucket_id: int, key: str) -> Object | None:
     return Object.objects.filter(bucket=bucket_id, key=key).first()
 
 
-def _doubt(at: datetime, world: World, *, has_conditions: bool) -> str:
+def _doubt(intent: Intent, key: str, at: datetime, world: World, *, has_conditions: bool) -> str:
+    """Why it is not certain that a needle which was taken had been acknowledged; empty: it is."""
+    reasons = []
     if world.journal_read_at is not None and at < world.journal_read_at:
-        return "taken; it was written before the journal's end, and perhaps never acknowledged"
+        reasons.append("it was written before the journal's end, and perhaps never acknowledged")
+    elif not _may_write(intent, key, at, world):
+        reasons.append("its API key had no right to that when the journal ended, and may have got it since")
     if has_conditions:
-        return "taken; its precondition was judged again"
-    return ""
+        reasons.append("its precondition was judged again")
+    return f"taken; {'; '.join(reasons)}" if reasons else ""
+
+
+def _may_write(intent: Intent, key: str, at: datetime, world: World) -> bool:
+    """By the rights that the journal tells of; a key that is newer than its end may have had any."""
+    rights = world.rights.get(intent.api_key)
+    if rights is None:
+        return True
+    was_active = replace(rights, is_active=rights.expires_at is None or rights.expires_at > at)
+    return was_active.allows(Permission.OBJECTS_WRITE, bucket=intent.bucket, key=key)
 
 
 def _told(intent: Intent, key: str, candidates: list[Candidate], what: str) -> Late:

@@ -26,6 +26,7 @@ from buckets.services.rebuild.loading import Loader
 from buckets.services.rebuild.report import Report
 from keys.actions import Action
 from keys.models import ApiKey, Grant
+from keys.selectors import rights_of_row
 from keys.services.audit import record
 from volume_server.salvage import (
     Contents,
@@ -323,12 +324,14 @@ class _Rebuild:
     # --- needles ---
 
     def _take_late(self, history: History, uploads: dict[UUID, Upload]) -> None:
-        keys = set(ApiKey.objects.values_list("pk", flat=True))
+        rights = {key.pk: rights_of_row(key) for key in ApiKey.objects.prefetch_related("grants")}
+        keys = set(rights)
         buckets = Bucket.objects.in_bulk()
         world = World(
             buckets=buckets,
             highest_bucket=max(self.loader.highest_bucket, *buckets, 0),
             api_keys=keys,
+            rights=rights,
             highest_api_key=max(self.loader.highest_key, *keys, 0),
             uploads=uploads,
             removed=self.loader.removed,

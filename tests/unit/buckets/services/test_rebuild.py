@@ -6,6 +6,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ from buckets.services import journal, journal_rows
 from buckets.services.buckets import create_bucket
 from buckets.services.confirm import confirm_needles
 from buckets.services.groups import Copy, Rename, commit_group
+from buckets.services.leases import issue_lease
 from buckets.services.objects import delete_objects
 from buckets.services.rebuild.report import Report
 from buckets.services.rebuild.run import opened, rebuild
 from buckets.services.uploads import create_upload
 from buckets.verdicts import Refused
+from keys.models import ApiKey
+from keys.permissions import Permission
+from keys.selectors import rights_of_row
 from tests.unit.buckets.disk_lab import DiskLab, empty_database, state
-from tests.unit.buckets.lab import Put, batch_of, chunk_put, require_sound
+from tests.unit.buckets.lab import WRITE, Put, batch_of, chunk_put, make_key, require_sound
 from volume_server import record
 from volumes import client
 from volumes.models import Server, Store
@@ -127,6 +132,41 @@ def test_an_older_attempt_never_takes_the_place_of_what_is_known(disk: DiskLab, 
     report = rebuilt()
     assert {row.key: row.size for row in Object.objects.all()} == {"overwritten": 20, "alone": 10}
     assert {one.key for one in report.uncertain} == {"overwritten", "removed", "alone"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "doubted"),
+    [
+        ({}, False),
+        ({"permissions": int(Permission.OBJECTS_READ)}, True),
+        ({"expires_at": datetime(2001, 1, 1, tzinfo=UTC)}, True),
+        ({"expires_at": datetime(2101, 1, 1, tzinfo=UTC)}, False),
+    ],
+)
+def test_a_late_put_without_the_right_to_it_is_taken_and_told(
+    disk: DiskLab, rebuilt: Rebuilt, changed: dict[str, Any], doubted: bool
+) -> None:
+    """Its key may have got the right after the journal's end, and the put been acknowledged."""
+    lease = disk.lease(count=1)
+    ApiKey.objects.filter(pk=disk.key.pk).update(**changed)
+    write()
+    disk.append(Put(lease.url, lease.first, 10, "late"), b"0123456789")
+    report = rebuilt()
+    assert [row.key for row in Object.objects.all()] == ["late"]
+    [told] = report.uncertain if doubted else report.late
+    assert ("no right" in told.what) == doubted
+
+
+def test_a_late_put_of_a_key_that_was_deleted_is_not_taken(disk: DiskLab, rebuilt: Rebuilt) -> None:
+    other = make_key(permissions=WRITE)
+    lease = issue_lease(bucket="photos", holder=rights_of_row(other), count=1, max_bytes=10, prefix="")
+    write()
+    other.delete()
+    write()
+    disk.append(Put(lease.url, lease.first, 10, "late"), b"0123456789")
+    report = rebuilt()
+    assert not Object.objects.exists()
+    assert ["not taken" in one.what for one in report.uncertain] == [True]
 
 
 def test_an_upload_goes_on(disk: DiskLab, rebuilt: Rebuilt) -> None:
