@@ -109,9 +109,10 @@ crash: $(DEV) ## Kill volume servers at random moments, check what was acknowled
 	@$(BIN)/python -m tests.crash $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),100)) --jobs $(or $(JOBS),2) \
 	  $(if $(POWER),--power) $(ARGS)
 
-# MINUTES=15 for a long one, BROKER=filesystem, SEED=n to play one again.
-chaos: $(DEV) ## A storm over a whole store under load: nothing acknowledged may be lost (MINUTES, BROKER, SEED)
+# MINUTES=15 for a long one, BROKER=filesystem, DATABASE=postgres, SEED=n to play one again.
+chaos: $(DEV) ## A storm over a whole store under load: nothing acknowledged may be lost (MINUTES, BROKER, DATABASE, SEED)
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),2) --broker $(or $(BROKER),redis) \
+	  --database $(or $(DATABASE),sqlite) \
 	  $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(DEV) ## Print the table of figures, each against its reference in the same run

@@ -2,11 +2,12 @@
 
 import pytest
 
-from tests.support.chaos_plan import KINDS, LINK, SERVERS, Step, make_plan, weather_of
+from tests.support.chaos_plan import KINDS, LINK, SERVERS, Step, is_signed, make_plan, weather_of
 from tests.support.chaos_proxy import UP, Weather
 
 NAMES = ["s1", "s2", "s3", "s4"]
 LINKS = ["clients>master", *(f"clients>{name}" for name in NAMES), *(f"{name}>master" for name in NAMES)]
+LINKS += [f"{who}>{name}" for who in ("master", "servers") for name in NAMES]
 
 
 def plan(seed: int, seconds: float = 900.0, *, without: tuple[str, ...] = ()) -> list[Step]:
@@ -48,5 +49,11 @@ def test_every_fault_of_a_link_is_a_weather() -> None:
     weathers = [weather_of(step) for step in steps]
     assert Weather() not in weathers
     for step, weather in zip(steps, weathers, strict=True):
-        signed = step.name.endswith(">master") and step.name != "clients>master"
-        assert weather.flips_objects or (signed and weather.direction == UP)
+        assert weather.flips_objects or (is_signed(step.name) and weather.direction == UP)
+
+
+def test_a_server_is_emptied_only_where_there_is_time_to_miss_it() -> None:
+    assert "server emptied" not in {step.kind for seed in range(20) for step in plan(seed, 24)}
+    emptied = [step for seed in range(20) for step in plan(seed, 120) if step.kind == "server emptied"]
+    assert emptied
+    assert all(step.lasts_s >= 12 for step in emptied)

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.chaos_content import BLOCK_BYTES, Identity, Mixed, identify
-from tests.support.chaos_proxy import DOWN, UP, Link, Proxy, Weather
+from tests.support.chaos_proxy import DOWN, PEERS, UP, Link, Proxy, Weather
 from tests.support.programs import free_ports
 
 BODY = Identity(1, 40 * BLOCK_BYTES, "b:k").body()
@@ -75,6 +75,22 @@ def test_a_link_that_is_cut_resets_old_connections_and_new_ones(link: Link) -> N
     assert said(link) == b""
     link.turn(Weather())
     assert said(link) == BODY
+
+
+def test_what_servers_say_to_each_other_has_a_weather_of_its_own() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, Proxy() as proxy:
+        threading.Thread(target=echo, args=(server,), daemon=True).start()
+        link = proxy.link("master>b", port=free_ports(1)[0], target=server.getsockname()[1], peers="servers>b")
+        shipment = PEERS + b"1/2/ship HTTP/1.1" + BODY
+        assert said(link) == BODY
+        assert said(link, shipment) == shipment
+        proxy.links["servers>b"].turn(Weather(cut=True))
+        assert said(link) == BODY
+        assert said(link, shipment) == b""
+        proxy.clear()
+        link.turn(Weather(cut=True))
+        assert said(link) == b""
+        assert said(link, shipment) == shipment
 
 
 def test_what_stalls_goes_on_afterwards(link: Link) -> None:

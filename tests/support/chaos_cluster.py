@@ -22,10 +22,12 @@ from typing import Any, Self
 from tests.support.api import Api
 from tests.support.chaos_proxy import Link, Proxy
 from tests.support.loop_disk import LoopDisk, loop_disk
-from tests.support.programs import ROOT, clean_environment, free_ports, program, start
+from tests.support.postgres import Postgres
+from tests.support.programs import ROOT, clean_environment, family_of, free_ports, program, start
 from tests.support.waiting import wait_until
 
 REDIS, FILESYSTEM = BROKERS = ("redis", "filesystem")
+SQLITE, POSTGRES = DATABASES = ("sqlite", "postgres")
 SETTINGS = {
     "WAREHOUSE_CHUNK_SIZE": "256KiB",
     "WAREHOUSE_VOLUME_SIZE": "16MiB",
@@ -41,10 +43,25 @@ SETTINGS = {
 """Small volumes and short lives, so that minutes show what else takes days."""
 _STOP_S = 60.0
 """A clean stop waits for what is in flight, half a minute at the most."""
+_SPARE = """
+from volumes.models import Replica, Server
+server = Server.objects.get(pk={server!r})
+copies = list(Replica.objects.filter(volume__replication__gt=1).exclude(volume__redundancy="making")
+              .select_related("volume"))
+own = {{one.volume_id for one in copies if one.server_id == server.pk}}
+elsewhere = {{one.volume_id for one in copies if one.server_id != server.pk and one.has_all_of(one.volume)}}
+is_healed = not any(str(one.server_id) in {lost!r} for one in copies)
+print("spare" if not server.is_alive() and is_healed and own <= elsewhere else "needed")
+"""
+"""Asked of a server that is dead: whether all that was acknowledged is elsewhere, too. The master takes no volume's
+truth from it any more, so this stays so whatever comes next; and volumes that still name a server which was emptied
+before are not mended yet."""
 
 
 class Process:
     """One part: how to start it, and the process of now."""
+
+    stops_by = signal.SIGTERM
 
     def __init__(self, name: str, argv: list[str], env: Mapping[str, str], log: Path, starter: "Starter") -> None:
         self.name = name
@@ -82,7 +99,7 @@ class Process:
         self.is_wanted = False
         if self._popen is None:
             return 0
-        self.signal(signal.SIGTERM, family=False)
+        self.signal(self.stops_by, family=False)
         try:
             code = self._popen.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -101,21 +118,53 @@ class Process:
                 os.kill(self._popen.pid, number)
 
 
+class Database(Process):
+    """PostgreSQL. Its own processes lead groups of their own."""
+
+    stops_by = signal.SIGINT
+    """It waits for no client to leave."""
+
+    def __init__(self, postgres: Postgres, log: Path, starter: "Starter") -> None:
+        super().__init__("database", postgres.command, clean_environment(), log, starter)
+        self.postgres = postgres
+
+    def start(self) -> None:
+        """Until it answers. What is left of processes that were killed may keep it from starting for a moment."""
+        wait_until(self._is_started, what="the database")
+        self.is_wanted = True
+
+    def _is_started(self) -> bool:
+        if self._popen is None or self.exit_code is not None:
+            self._popen = self._starter.start(
+                self.argv, env=self.env, log=self.log, user=self.postgres.user, cwd=self.postgres.directory
+            )
+        return self.postgres.answers()
+
+    def signal(self, number: int, *, family: bool = True) -> None:
+        if self._popen is None or self.exit_code is not None:
+            return
+        for pid in family_of(self.pid) if family else [self.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
 class Starter:
     """Starts processes from one thread: they are killed when the thread that started them ends (`programs.start`)."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="starter")
 
-    def start(self, argv: list[str], *, env: Mapping[str, str], log: Path) -> subprocess.Popen[str]:
-        return self._thread.submit(partial(start, argv, env=env, log=log)).result()
+    def start(
+        self, argv: list[str], *, env: Mapping[str, str], log: Path, user: str | None = None, cwd: Path = ROOT
+    ) -> subprocess.Popen[str]:
+        return self._thread.submit(partial(start, argv, env=env, log=log, user=user, cwd=cwd)).result()
 
     def close(self) -> None:
         self._thread.shutdown()
 
 
 class Cluster:
-    """Master, volume servers, worker, beat and broker. A context manager; `start` starts them.
+    """Master, volume servers, worker, beat, broker and database. A context manager; `start` starts them.
 
     ``disk_bytes``: each server's data lies on a file system of its own of that size; None: in a directory.
     """
@@ -126,12 +175,15 @@ class Cluster:
         *,
         servers: int,
         broker: str,
+        database: str = SQLITE,
         disk_bytes: int | None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.data = directory / "data"
         self.broker = broker
+        self.lost_ids: set[str] = set()
+        """Servers whose data are gone; others came in their places, with the same names."""
         self.server_names = [f"s{number}" for number in range(1, servers + 1)]
         self.disks: dict[str, LoopDisk] = {}
         self.processes: dict[str, Process] = {}
@@ -145,7 +197,7 @@ class Cluster:
         self.ports = {name: next(ports) for name in self.server_names}
         self._link_ports = {"clients>master": next(ports)}
         for name in self.server_names:
-            self._link_ports |= {f"clients>{name}": next(ports), f"cluster>{name}": next(ports)}
+            self._link_ports |= {f"clients>{name}": next(ports), f"master>{name}": next(ports)}
             self._link_ports[f"{name}>master"] = next(ports)
         self.env = clean_environment(
             **SETTINGS,
@@ -156,6 +208,9 @@ class Cluster:
         )
         if broker == REDIS:
             self.env["REDIS_URL"] = f"redis://127.0.0.1:{self._redis_port}/0"
+        self._postgres = Postgres() if database == POSTGRES else None
+        if self._postgres is not None:
+            self.env["DATABASE_URL"] = self._postgres.url()
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -163,6 +218,8 @@ class Cluster:
         (self.directory / "logs").mkdir()
         with ExitStack() as stack:
             stack.callback(self._starter.close)
+            if self._postgres is not None:
+                stack.callback(self._postgres.remove)
             stack.callback(self._kill_all)
             for name in self.server_names if self._disk_bytes else ():
                 self.disks[name] = stack.enter_context(loop_disk(self._disk_bytes or 0))
@@ -170,7 +227,8 @@ class Cluster:
             for name, port in self._link_ports.items():
                 listener = name.partition(">")[2]
                 target = self.master_port if listener == "master" else self.ports[listener]
-                self.proxy.link(name, port=port, target=target)
+                peers = f"servers>{listener}" if name.startswith("master>") else ""
+                self.proxy.link(name, port=port, target=target, peers=peers)
             stack.callback(self._kill_all)  # before the disks go
             self._stack = stack.pop_all()
         return self
@@ -199,6 +257,11 @@ class Cluster:
 
     def start(self) -> None:
         """Starts everything and waits until all servers are registered and a lease can be had."""
+        if self._postgres is not None:
+            self._postgres.prepare()
+            log = self.directory / "logs" / "database.log"
+            self.processes["database"] = Database(self._postgres, log, self._starter)
+            self.processes["database"].start()
         initialised = self.manage("up", "--init", "--json", "--data", str(self.data))
         self.key = json.loads(initialised.stdout.splitlines()[-1])["key"]
         if self.broker == FILESYSTEM:
@@ -214,7 +277,8 @@ class Cluster:
         self._add("worker", _celery("worker", "--pool", "threads", "--concurrency", "4", "--without-gossip"))
         self._add("beat", _celery("beat", "--pidfile", "", "--schedule", str(self.directory / "beat")))
         for process in self.processes.values():
-            process.start()
+            if process.name != "database":
+                process.start()
         self.wait_for_master()
         wait_until(self._servers_online, what="all volume servers to be online")
 
@@ -241,19 +305,40 @@ class Cluster:
             return probe.connect_ex(("127.0.0.1", self.ports[name])) == 0
 
     def servers(self) -> dict[str, dict[str, Any]]:
-        """What the master shows of each volume server, by our names for them."""
+        """What the master shows of each volume server, by our names for them. Not of those that were emptied."""
         shown = self.api().get("servers")["results"]
-        return {row["node"]: row for row in shown}
+        return {row["node"]: row for row in shown if row["id"] not in self.lost_ids}
+
+    def is_spare(self, name: str) -> bool:
+        """Whether all that lies on a dead server lies elsewhere, too, and no other one's loss is still to be mended."""
+        if not self._identity_file(name).exists():  # it had another disk just now, and was not even started
+            return False
+        told = self._ask(_SPARE.format(server=self._server_id(name), lost=sorted(self.lost_ids)))
+        return told.returncode == 0 and told.stdout.strip() == "spare"
+
+    def empty(self, name: str) -> None:
+        """A dead server gets another disk, without anything on it. It will be another server, of the same node."""
+        self.lost_ids.add(self._server_id(name))
+        shutil.rmtree(self.server_data(name))
+
+    def _server_id(self, name: str) -> str:
+        return str(json.loads(self._identity_file(name).read_bytes())["server"])
+
+    def _identity_file(self, name: str) -> Path:
+        return self.server_data(name) / "server.json"
+
+    def _ask(self, code: str) -> subprocess.CompletedProcess[str]:
+        return self.manage("shell", "--no-imports", "--command", code)
 
     def set_admin_state(self, name: str, wanted: str) -> None:
         """What the admin site's actions on servers do; past master and proxies, so that it is done come what may."""
         code = (
-            "from volumes.models import Server; from volumes.services.servers import set_admin_state; "
-            f"set_admin_state(server_id=Server.objects.get(node={name!r}).pk, admin_state={wanted!r})"
+            "from volumes.models import Server; from volumes.services.servers import set_admin_state\n"
+            f"for one in Server.objects.filter(node={name!r}).exclude(pk__in={sorted(self.lost_ids)!r}):\n"
+            f"    set_admin_state(server_id=one.pk, admin_state={wanted!r})"
         )
-        done = self.manage("shell", "--no-imports", "--command", code)
-        if done.returncode != 0:
-            raise AssertionError(f"{name} could not be set to {wanted}: {done.stderr[-500:]}")
+        # The database may be away for a moment.
+        wait_until(lambda: self._ask(code).returncode == 0, what=f"{name} to be set to {wanted}")
 
     def unwanted_ends(self) -> list[tuple[Process, int]]:
         """Processes that ended by themselves, with their exit codes."""
@@ -326,7 +411,7 @@ class Cluster:
         return [
             sys.executable, "-m", "volume_server", "--data", str(self.server_data(name)), "--host", "127.0.0.1",
             "--port", str(self.ports[name]), "--master", self.links[f"{name}>master"].url, "--node", name,
-            "--public-url", self.links[f"clients>{name}"].url, "--internal-url", self.links[f"cluster>{name}"].url,
+            "--public-url", self.links[f"clients>{name}"].url, "--internal-url", self.links[f"master>{name}"].url,
             "--scrub-days", "0",
         ]  # fmt: skip
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -250,7 +251,8 @@ class LoadClient:
             piece = body[chunk["offset"] : chunk["offset"] + chunk["size"]]
             for _ in range(3):
                 try:
-                    answer = send("PUT", chunk["url"], piece, put_headers(None), timeout_s=TIMEOUT_S)
+                    headers = put_headers(None, Warehouse_CRC32=f"{zlib.crc32(piece):08x}")
+                    answer = send("PUT", chunk["url"], piece, headers, timeout_s=TIMEOUT_S)
                 except (OSError, HTTPException):
                     continue
                 if answer.status == 202:

@@ -11,9 +11,11 @@ from typing import Any
 
 from tests.support.chaos_proxy import DIRECTIONS, UP, Weather
 
-SERVERS, MASTER, WORKER, BROKER, LINK, VOLUME = ("server", "master", "worker", "broker", "link", "volume")
-KILL, PAUSE, STOP, FILL, DRAIN, MAINTAIN, COMPACT, SCRUB, DAMAGE = (
-    "killed", "paused", "stopped", "filled up", "drained", "maintained", "compacted", "scrubbed", "damaged"
+SERVERS, MASTER, WORKER, BROKER, DATABASE, LINK, VOLUME = (
+    "server", "master", "worker", "broker", "database", "link", "volume"
+)  # fmt: skip
+KILL, PAUSE, STOP, EMPTY, FILL, DRAIN, MAINTAIN, COMPACT, SCRUB, DAMAGE = (
+    "killed", "paused", "stopped", "emptied", "filled up", "drained", "maintained", "compacted", "scrubbed", "damaged"
 )  # fmt: skip
 WEATHERS = ("cut off", "stalled", "delayed", "throttled", "reset", "closed", "half-closed", "corrupted")
 
@@ -37,6 +39,7 @@ KINDS = (
     Kind(KILL, SERVERS, 0.1, 15, 3),
     Kind(PAUSE, SERVERS, 0.5, 15, 2),
     Kind(STOP, SERVERS, 0.1, 12, 2),
+    Kind(EMPTY, SERVERS, 12, 15),
     Kind(FILL, SERVERS, 3, 12),
     Kind(DRAIN, SERVERS, 5, 25),
     Kind(MAINTAIN, SERVERS, 3, 10),
@@ -50,6 +53,9 @@ KINDS = (
     Kind(PAUSE, BROKER, 0.5, 6),
     Kind(STOP, BROKER, 0.5, 5),
     Kind(DAMAGE, BROKER, 0, 0),
+    Kind(KILL, DATABASE, 0.1, 3),
+    Kind(PAUSE, DATABASE, 0.5, 5),
+    Kind(STOP, DATABASE, 0.1, 3),
     Kind(COMPACT, VOLUME, 0, 0, 3),
     Kind(SCRUB, VOLUME, 0, 0),
     *(Kind(what, LINK, 1, 10, 2 if what in {"cut off", "corrupted"} else 1) for what in WEATHERS),
@@ -104,6 +110,8 @@ def make_plan(
         if at_s >= seconds - _CALM_S:
             return [step for step in steps if step.kind not in left_out]
         most_s = min(kind.most_s, seconds / 3, seconds - at_s)
+        if kind.what == EMPTY and most_s < kind.least_s:
+            continue  # before that nobody misses the server
         lasts_s = round(rng.uniform(min(kind.least_s, most_s), most_s), 2)
         names = {SERVERS: servers, LINK: links}.get(kind.target, [kind.target])
         if kind.target == SERVERS:
@@ -150,7 +158,7 @@ def _detail(rng: random.Random, what: str) -> dict[str, Any]:
 def weather_of(step: Step) -> Weather:
     """What a step on a link makes of its weather.
 
-    Requests between servers and master are signed whole, so any bit of theirs may be flipped on the way to the master;
+    What servers ask the master and each other is signed whole, so any bit of that may be flipped on its way;
     elsewhere what no signature or CRC covers is TLS's to guard, and the bytes of objects alone are hit.
     """
     if step.what == "cut off":
@@ -158,6 +166,13 @@ def weather_of(step: Step) -> Weather:
     if step.what == "stalled":
         return Weather(stalled=True)
     if step.what == "corrupted":
-        to_master = step.name.endswith(">master") and not step.name.startswith("clients")
-        return Weather(**(step.detail | ({"direction": UP} if to_master else {})), flips_objects=not to_master)
+        return Weather(
+            **(step.detail | ({"direction": UP} if is_signed(step.name) else {})),
+            flips_objects=not is_signed(step.name),
+        )
     return Weather(**step.detail)
+
+
+def is_signed(link: str) -> bool:
+    """Whether a signature covers every request that goes over a link."""
+    return link.startswith("servers>") or (link.endswith(">master") and not link.startswith("clients"))

@@ -18,6 +18,8 @@ from typing import Self
 from tests.support.chaos_content import MAGIC
 
 _READ_BYTES = 64 << 10
+PEERS = b"POST /replica/"
+"""How a volume server begins what it says to another one: the master, which comes to the same port, never does."""
 UP, DOWN = DIRECTIONS = ("up", "down")
 """What the clients of a link say, and what they are answered."""
 
@@ -44,15 +46,16 @@ class Weather:
 
 
 class Link:
-    """One port that leads to another."""
+    """One port that leads to another. Connections that begin as ``of_peers`` do are its link's, weather and all."""
 
-    def __init__(self, proxy: "Proxy", name: str, *, port: int, target: int) -> None:
+    def __init__(self, proxy: "Proxy", name: str, *, port: int, target: int, of_peers: "Link | None" = None) -> None:
         self.name = name
         self.port = port
         self.target = target
         self.weather = Weather()
         self.flipped = 0
         self._proxy = proxy
+        self._of_peers = of_peers
         self._random = random.Random(name)
         self._moving = asyncio.Event()
         self._moving.set()
@@ -85,6 +88,22 @@ class Link:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, from its beginning to its end."""
+        if self._of_peers is None:
+            await self._carry(reader, writer, b"")
+            return
+        self._writers.add(writer)
+        try:
+            first = await reader.read(_READ_BYTES)
+        except (OSError, asyncio.CancelledError):
+            writer.close()
+            return
+        finally:
+            self._writers.discard(writer)
+        link = self._of_peers if first.startswith(PEERS) else self
+        await link._carry(reader, writer, first)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first: bytes) -> None:
+        """A connection of this link, of which ``first`` was read already."""
         self._writers.add(writer)
         onward = None
         try:
@@ -103,8 +122,8 @@ class Link:
             limit = self._random.randint(1, weather.end_after) if weather.end_after else None
             limits = {weather.direction: limit}
             await asyncio.gather(
-                self._pass(reader, onward, UP, limits.get(UP), ends),
-                self._pass(from_target, writer, DOWN, limits.get(DOWN), ends),
+                self._pass(first, reader, onward, UP, limits.get(UP), ends),
+                self._pass(b"", from_target, writer, DOWN, limits.get(DOWN), ends),
             )
         except asyncio.CancelledError:
             return  # the proxy ends; streams make a noise about tasks that were cancelled
@@ -116,6 +135,7 @@ class Link:
 
     async def _pass(
         self,
+        first: bytes,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         direction: str,
@@ -123,8 +143,9 @@ class Link:
         ends: tuple[asyncio.StreamWriter, ...],
     ) -> None:
         passed = 0
+        piece = first
         try:
-            while piece := await reader.read(_READ_BYTES):
+            while piece or (piece := await reader.read(_READ_BYTES)):
                 weather = self.weather
                 if weather.delay_s:
                     await asyncio.sleep(weather.delay_s * self._random.uniform(0.2, 1))
@@ -139,6 +160,7 @@ class Link:
                 writer.write(piece)
                 await writer.drain()
                 passed += len(piece)
+                piece = b""
             writer.write_eof()
         except (OSError, RuntimeError):  # one side is gone
             for one in ends:
@@ -189,10 +211,16 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
-    def link(self, name: str, *, port: int, target: int) -> Link:
-        """A new link, which takes connections when this returns."""
-        link = Link(self, name, port=port, target=target)
+    def link(self, name: str, *, port: int, target: int, peers: str = "") -> Link:
+        """A new link, which takes connections when this returns.
+
+        ``peers``: name of a link of its own for what volume servers say to each other over the same port.
+        """
+        of_peers = Link(self, peers, port=port, target=target) if peers else None
+        link = Link(self, name, port=port, target=target, of_peers=of_peers)
         self.call(partial(self._listen, link))
+        if of_peers is not None:
+            self.links[peers] = of_peers
         self.links[name] = link
         return link
 

@@ -25,7 +25,7 @@ from urllib.parse import quote, urlsplit
 
 from tests.support import chaos_plan
 from tests.support.api import Api, read_chunk
-from tests.support.chaos_cluster import FILESYSTEM, Cluster, Process
+from tests.support.chaos_cluster import FILESYSTEM, SQLITE, Cluster, Process
 from tests.support.chaos_content import Mixed, identify
 from tests.support.chaos_load import Config, Log
 from tests.support.chaos_oracle import DONE, NOTHING, UNKNOWN, Judge
@@ -49,11 +49,16 @@ _ERROR = re.compile(r"^Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)+(\
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. ``buckets``: copies that the objects of each have; ``heal_s``: how long healing may take."""
+    """What to run. ``buckets``: copies that the objects of each have; ``heal_s``: how long healing may take.
+
+    ``prove_s``: how long it may take until nothing is wrong any more: what was put half-way in the storm's last moment
+    is swept when its lease is over for a minute and a half.
+    """
 
     seed: int
     storm_s: float
     broker: str
+    database: str = SQLITE
     servers: int = 4
     buckets: tuple[int, ...] = (2, 2, 1)
     processes: int = 2
@@ -61,6 +66,7 @@ class Options:
     pause_s: float = 0.2
     disk_bytes: int = 512 << 20
     heal_s: float = 180.0
+    prove_s: float = 300.0
     env: Mapping[str, str] = field(default_factory=dict)
     without: tuple[str, ...] = ()
 
@@ -85,12 +91,14 @@ class Run:
         self.failures: list[str] = []
         self.remarks: list[str] = []
         self.faults: Counter[str] = Counter()
+        self.emptied = 0
         self.healed_s = 0.0
         self.proven_s: float | None = None
         self._logs: dict[Path, TextIO] = {}
         self._rests: dict[Path, str] = {}
         self._judged = 0
         self._hit: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._emptying = threading.Lock()
         self._began = self._ended = 0.0
 
     def run(self) -> Outcome:
@@ -102,10 +110,21 @@ class Run:
             self._remark(f"no disk is filled up, since there are no loop-mounted ones here: {reason}")
             without.add(f"{chaos_plan.SERVERS} {chaos_plan.FILL}")
             disk_bytes = None
-        if options.broker == FILESYSTEM:  # files have no process
-            without |= {f"{chaos_plan.BROKER} {what}" for what in (chaos_plan.KILL, chaos_plan.PAUSE, chaos_plan.STOP)}
+        for part, is_files in (
+            (chaos_plan.BROKER, options.broker == FILESYSTEM),
+            (chaos_plan.DATABASE, options.database == SQLITE),
+        ):
+            if is_files:  # they have no process
+                without |= {f"{part} {what}" for what in (chaos_plan.KILL, chaos_plan.PAUSE, chaos_plan.STOP)}
+        if min(options.buckets) < 2:  # what has no copies would be lost with the disk
+            without.add(f"{chaos_plan.SERVERS} {chaos_plan.EMPTY}")
         self.cluster = Cluster(
-            self.directory, servers=options.servers, broker=options.broker, disk_bytes=disk_bytes, env=options.env
+            self.directory,
+            servers=options.servers,
+            broker=options.broker,
+            database=options.database,
+            disk_bytes=disk_bytes,
+            env=options.env,
         )
         copies: dict[int, list[Path]] = {}
         with self.cluster as cluster:
@@ -259,6 +278,9 @@ class Run:
             return cluster.fill(step.name, left_bytes=step.detail["left_bytes"])
         if step.what in {chaos_plan.DRAIN, chaos_plan.MAINTAIN}:
             return self._take_away(step)
+        if step.what == chaos_plan.EMPTY:
+            self.cluster.processes[step.name].kill()
+            return partial(self._come_back_empty, step.name)
         processes = [cluster.processes[name] for name in _processes_of(step)]
         if step.what == chaos_plan.PAUSE:
             for process in processes:
@@ -276,6 +298,14 @@ class Run:
         for process in processes:
             process.start()
             self.cluster.wait_for(process.name)
+
+    def _come_back_empty(self, name: str) -> None:
+        """A server that has been dead for a while has lost all its data, if that is no more than one loss too many."""
+        with self._emptying:
+            if self.cluster.is_spare(name):
+                self.cluster.empty(name)
+                self.emptied += 1
+        self._start_again([self.cluster.processes[name]])
 
     def _clear(self, name: str) -> None:
         link = self.cluster.links[name]
@@ -361,11 +391,18 @@ class Run:
             f"{name} is {row['status']}" for name, row in self.cluster.servers().items() if row["status"] != "online"
         ]
         for volume in self._volumes():
+            if self._is_lost(volume):
+                continue
             copies, wanted = len(volume["replicas"]), volume.get("replication", 1)
             is_whole = volume.get("redundancy", "whole") == "whole"
             if not is_whole or copies < wanted:
                 ill.append(f"volume {volume['id']} is not whole: {copies} of {wanted} copies, {volume}")
         return ill
+
+    def _is_lost(self, volume: dict[str, Any]) -> bool:
+        """Of single copies, on a server that was emptied. No object was in it: all have copies."""
+        holders = {replica["server"] for replica in volume["replicas"]}
+        return bool(volume["replication"] == 1 and holders <= self.cluster.lost_ids)
 
     def _verify(self, buckets: list[str]) -> None:
         """Every key that was ever written, through the API: lists, sizes, bytes of every copy, kept counts."""
@@ -418,21 +455,34 @@ class Run:
         since = time.monotonic()
         while True:
             self.cluster.manage("sweep", "--delete")
-            checked = self.cluster.manage("fsck")
-            if checked.returncode == 0:
+            checked = self.cluster.manage("fsck", "--json")
+            if self._is_sound(checked.stdout):
                 break
-            if time.monotonic() - since > self.options.heal_s:
-                self._fail(f"fsck is not clean after {self.options.heal_s:.0f} s:\n{checked.stdout[-3000:]}")
+            if time.monotonic() - since > self.options.prove_s:
+                told = checked.stdout[-3000:] + checked.stderr[-1000:]
+                self._fail(f"fsck is not clean after {self.options.prove_s:.0f} s:\n{told}")
                 break
             time.sleep(2)
         self.proven_s = time.monotonic() - since
-        self.say(f"fsck after {self.proven_s:.1f} s: {checked.stdout.strip().rpartition(chr(10))[2]}")
+        self.say(f"fsck was done {self.proven_s:.1f} s later")
+
+    def _is_sound(self, proof: str) -> bool:
+        """Whether a check found nothing wrong, but that servers which were emptied cannot be asked."""
+        lost = {volume["id"] for volume in self._volumes() if self._is_lost(volume)}
+        try:
+            told = json.loads(proof)
+        except ValueError:
+            return False
+        wrong = {name for name in ("missing", "orphaned", "divergent", "miscounted") if told[name]}
+        return not wrong and {one["volume"] for one in told["findings"]} <= lost
 
     def _copies(self) -> dict[int, list[Path]]:
         """The files of each volume, one at each of its servers."""
         names = {row["id"]: name for name, row in self.cluster.servers().items()}
         files: dict[int, list[Path]] = {}
         for volume in self._volumes():
+            if self._is_lost(volume):
+                continue
             number, holders = volume["id"], [replica["server"] for replica in volume["replicas"]]
             files[number] = [self.cluster.server_data(names[holder]) / f"{number:010}.vol" for holder in holders]
             if len(holders) > (wanted := volume.get("replication", 1)):
@@ -466,7 +516,7 @@ class Run:
         """A clean stop of everything, the broker last."""
         for process in list(self.cluster.processes.values()):
             process.signal(signal.SIGCONT)
-        order = ["worker", "beat", *self.cluster.server_names, "master", "broker"]
+        order = ["worker", "beat", *self.cluster.server_names, "master", "broker", "database"]
         for name in order:
             if name not in self.cluster.processes:
                 continue
@@ -506,6 +556,8 @@ class Run:
             lines.append(f"{count:>8}  {name}: {why}")
         lines.append("\nfaults")
         lines += [f"{count:>8}  {kind}" for kind, count in sorted(self.faults.items())]
+        if self.emptied:
+            lines.append(f"{self.emptied:>8}  of these servers lost their data")
         begin, end = self._began, self._ended
         if end:
             lines.append(f"\nlongest time without any read:  {judge.reads.longest_s(begin, end):6.1f} s")

@@ -56,22 +56,26 @@ class Postgres:
     def _superuser(self) -> str:
         return self.user or pwd.getpwuid(os.geteuid()).pw_name
 
-    def __enter__(self) -> Self:
+    def prepare(self) -> None:
+        """Makes the files of a new server."""
         if self.user:
             shutil.chown(self.directory, self.user, self.user)
-        data = self.directory / "data"
         # A locale that does not sort by bytes shows code that leans on the database's own order.
-        self._run("initdb", "--pgdata", str(data), "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8",
-                  "--locale-provider", "icu", "--icu-locale", "en-US")  # fmt: skip
+        self._run("initdb", "--pgdata", str(self.directory / "data"), "--auth", "trust", "--encoding", "UTF8",
+                  "--locale", "C.UTF-8", "--locale-provider", "icu", "--icu-locale", "en-US")  # fmt: skip
+
+    @property
+    def command(self) -> list[str]:
         binary = program("postgres", _BINARIES + "postgres")
         assert binary, "PostgreSQL is not installed"
-        self.process = start(
-            [binary, "-D", str(data), "-p", str(self.port), "-k", str(self.directory), "-h", "127.0.0.1",
-             "-c", f"fsync={'on' if self.fsync else 'off'}", "-c", "max_connections=200"],
-            log=self.log,
-            user=self.user,
-            cwd=self.directory,
-        )  # fmt: skip
+        return [
+            binary, "-D", str(self.directory / "data"), "-p", str(self.port), "-k", str(self.directory),
+            "-h", "127.0.0.1", "-c", f"fsync={'on' if self.fsync else 'off'}", "-c", "max_connections=200",
+        ]  # fmt: skip
+
+    def __enter__(self) -> Self:
+        self.prepare()
+        self.process = start(self.command, log=self.log, user=self.user, cwd=self.directory)
         wait_until(self._answers, what=f"PostgreSQL (its log: {self.log})")
         return self
 
@@ -79,11 +83,18 @@ class Postgres:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         stop(self.process, signal.SIGINT)  # "fast shutdown": does not wait for clients
+        self.remove()
+
+    def remove(self) -> None:
+        """Of a server that has ended."""
         shutil.rmtree(self.directory, ignore_errors=True)
         self.log.unlink(missing_ok=True)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
+        return self.answers()
+
+    def answers(self) -> bool:
         try:
             psycopg.connect(self.url()).close()
         except psycopg.OperationalError:
