@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from buckets.admin import OBJECTS_SEARCHED
+from buckets.admin.objects import OBJECTS_SEARCHED
 from buckets.models import Bucket, Chunk, Object, Outbox, Upload
 from buckets.services.objects import delete_objects
 from buckets.services.uploads import create_upload
@@ -274,7 +274,7 @@ def test_actions_that_cannot_be_taken_back_ask_first(site: Client, full: Lab) ->
 
 
 def test_a_bucket_is_emptied(site: Client, full: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("buckets.admin.EMPTIED_AT_ONCE", 3)
+    monkeypatch.setattr("buckets.admin.buckets.EMPTIED_AT_ONCE", 3)
     monkeypatch.setattr("buckets.services.objects.KEYS_AT_ONCE", 2)
     assert "photos: 3 objects are deleted; there are more" in act(site, Bucket, "empty", full.bucket, post="yes")
     require_sound()
