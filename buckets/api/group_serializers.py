@@ -19,8 +19,8 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-class _OperationBody(Body):
-    """What is said of one operation, besides which one it is."""
+class _TargetBody(Body):
+    """Of an operation that makes an object: what its target must hold before."""
 
     if_match = TextField(
         required=False,
@@ -34,11 +34,8 @@ class _OperationBody(Body):
         help_text='`true` or `"*"`: only where there is no object of the target\'s key.',
     )
 
-    def operation(self, given: dict[str, Any]) -> Operation:
-        raise NotImplementedError
 
-
-class _FromTo(_OperationBody):
+class _FromTo(_TargetBody):
     to = TextField(error_of=names.key_error)
     from_if_match = TextField(
         required=False,
@@ -95,7 +92,7 @@ class DeleteSerializer(Body):
         return Delete(**_given(given))
 
 
-class CommitUploadSerializer(_OperationBody):
+class CommitUploadSerializer(_TargetBody):
     upload = serializers.UUIDField()
 
     def operation(self, given: dict[str, Any]) -> CommitUpload:
