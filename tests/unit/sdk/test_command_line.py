@@ -420,7 +420,7 @@ def test_wrong_key(fake: FakeStore) -> None:
 def test_a_reader_that_has_seen_enough(fake: FakeStore) -> None:
     for number in range(3000):
         put_raw(fake, f"a rather long key so that the pipe is full soon {number:060}")
-    command = [sys.executable, "-m", "warehouse.cli", "ls", "-r", "b"]
+    command = [sys.executable, "-m", "warehouse", "ls", "-r", "b"]
     environment = {**os.environ, "WAREHOUSE_URL": fake.url, "WAREHOUSE_KEY": KEY}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
