@@ -2,6 +2,7 @@
 
 import filecmp
 import json
+import operator
 import os
 import random
 import re
@@ -33,9 +34,11 @@ from tests.support.chaos_plan import Step, make_plan, weather_of
 from tests.support.chaos_proxy import Weather
 from tests.support.loop_disk import why_no_loop_disks
 from tests.support.programs import ROOT, clean_environment, start
-from tests.support.waiting import wait_until
+from tests.support.waiting import look_until, wait_until
 
 TICK_S = 0.25
+_PROOF_PAUSE_S = 2.0
+"""Between two checks: each reads every row and every volume's index."""
 _LOAD_ENDS_S = 90.0
 """Longer than any operation of a client takes."""
 _LOOK_UP_KEYS = 500
@@ -100,6 +103,7 @@ class Run:
         self._hit: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._emptying = threading.Lock()
         self._began = self._ended = 0.0
+        self._given_up = threading.Event()
 
     def run(self) -> Outcome:
         """The whole of it. The cluster is gone when it returns."""
@@ -222,7 +226,7 @@ class Run:
         wait_until(partial(self._is_busy, loads), what="the clients to be at work")
         self._began = time.time()
         next_word_s = 10.0
-        with ThreadPoolExecutor(16, thread_name_prefix="fault") as pool:
+        with ThreadPoolExecutor(16, thread_name_prefix="fault") as pool, self._until_given_up():
             while (passed_s := time.time() - self._began) < options.storm_s:
                 while waiting and waiting[0].at_s <= passed_s:
                     under_way.append(pool.submit(self._play, waiting.pop(0), log))
@@ -230,7 +234,7 @@ class Run:
                 if passed_s >= next_word_s:
                     next_word_s += max(10.0, options.storm_s / 30)
                     self._progress(passed_s)
-                time.sleep(TICK_S)
+                self._pause(TICK_S)
         for future in under_way:
             future.result()
         self._ended = time.time()
@@ -238,6 +242,19 @@ class Run:
         for kind, gaps in (("changes", self.judge.writes), ("reads", self.judge.reads)):
             if (count := gaps.count(self._began, self._ended)) < _LEAST_COUNT:
                 self._fail(f"the storm proves nothing: only {count} {kind} succeeded in it")
+
+    @contextmanager
+    def _until_given_up(self) -> Iterator[None]:
+        """After an error no pause lasts any longer: faults under way end, so that the error is told."""
+        try:
+            yield
+        except BaseException:
+            self._given_up.set()
+            raise
+
+    def _pause(self, seconds: float) -> None:
+        """The storm's own schedule."""
+        self._given_up.wait(seconds)
 
     def _is_busy(self, loads: list[subprocess.Popen[str]]) -> bool:
         self._watch(loads)
@@ -253,7 +270,7 @@ class Run:
                 undo = self._begin(step)
                 self.faults[step.kind] += 1
                 if undo is not None:
-                    time.sleep(step.lasts_s)
+                    self._pause(step.lasts_s)
                     undo()
             except Exception as error:  # noqa: BLE001 - whatever it is, the run has failed
                 self._fail(f"the fault itself went wrong: {step}: {type(error).__name__}: {error}")
@@ -367,23 +384,22 @@ class Run:
         """Fair weather: all must be whole again in a bounded time."""
         self.cluster.proxy.clear()
         since = time.monotonic()
-        ill = ["nothing is known"]
-        while time.monotonic() - since < self.options.heal_s:
-            for process, code in self.cluster.unwanted_ends():
-                self._remark(f"{process.name} ended by itself with {code} after the storm")
-                process.start()
-            try:
-                ill = self._ills()
-            except (OSError, HTTPException, AssertionError) as error:
-                ill = [f"the master does not answer: {error}"]
-            if not ill:
-                break
-            time.sleep(TICK_S)
+        ill = look_until(self._ills_of_now, operator.not_, patience_s=self.options.heal_s, poll_s=TICK_S)
         self.healed_s = time.monotonic() - since
         if ill:
             self._fail(f"not healed {self.healed_s:.0f} s after the storm: " + "; ".join(ill[:20]))
         else:
             self.say(f"healed {self.healed_s:.1f} s after the storm")
+
+    def _ills_of_now(self) -> list[str]:
+        """As `_ills`; who does not answer is ill, and who died is started again."""
+        for process, code in self.cluster.unwanted_ends():
+            self._remark(f"{process.name} ended by itself with {code} after the storm")
+            process.start()
+        try:
+            return self._ills()
+        except (OSError, HTTPException, AssertionError) as error:
+            return [f"the master does not answer: {error}"]
 
     def _ills(self) -> list[str]:
         """What is not as it should be; empty when all is whole."""
@@ -453,16 +469,13 @@ class Run:
     def _prove(self) -> None:
         """`manage.py fsck` comes to be clean, once the needles of puts that were cut off half-way are swept."""
         since = time.monotonic()
-        while True:
-            self.cluster.manage("sweep", "--delete")
-            checked = self.cluster.manage("fsck", "--json")
-            if self._is_sound(checked.stdout):
-                break
-            if time.monotonic() - since > self.options.prove_s:
-                told = checked.stdout[-3000:] + checked.stderr[-1000:]
-                self._fail(f"fsck is not clean after {self.options.prove_s:.0f} s:\n{told}")
-                break
-            time.sleep(2)
+        prove_s = self.options.prove_s
+        checked = look_until(
+            self._sweep_and_check, lambda done: self._is_sound(done.stdout), patience_s=prove_s, poll_s=_PROOF_PAUSE_S
+        )
+        if not self._is_sound(checked.stdout):
+            told = checked.stdout[-3000:] + checked.stderr[-1000:]
+            self._fail(f"fsck is not clean after {prove_s:.0f} s:\n{told}")
         self.proven_s = time.monotonic() - since
         self.say(f"fsck was done {self.proven_s:.1f} s later")
 
@@ -475,6 +488,10 @@ class Run:
             return False
         wrong = {name for name in ("missing", "orphaned", "divergent", "miscounted") if told[name]}
         return not wrong and {one["volume"] for one in told["findings"]} <= lost
+
+    def _sweep_and_check(self) -> subprocess.CompletedProcess[str]:
+        self.cluster.manage("sweep", "--delete")
+        return self.cluster.manage("fsck", "--json")
 
     def _copies(self) -> dict[int, list[Path]]:
         """The files of each volume, one at each of its servers."""

@@ -13,11 +13,17 @@ POLL_S = 0.02
 
 def wait_until(condition: Callable[[], T], *, what: str) -> T:
     """The first truthy value of `condition()`. AssertionError naming `what` when it never comes."""
-    give_up_at = time.monotonic() + PATIENCE_S
+    value = look_until(condition, bool, patience_s=PATIENCE_S, poll_s=POLL_S)
+    if not value:
+        raise AssertionError(f"waited {PATIENCE_S:.0f} s in vain for {what}; last seen: {value!r}")
+    return value
+
+
+def look_until(look: Callable[[], T], is_wanted: Callable[[T], object], *, patience_s: float, poll_s: float) -> T:
+    """Looks again and again until what is seen is wanted, or patience is over: what was seen last."""
+    give_up_at = time.monotonic() + patience_s
     while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > give_up_at:
-            raise AssertionError(f"waited {PATIENCE_S:.0f} s in vain for {what}; last seen: {value!r}")
-        time.sleep(POLL_S)
+        seen = look()
+        if is_wanted(seen) or time.monotonic() > give_up_at:
+            return seen
+        time.sleep(poll_s)
