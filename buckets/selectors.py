@@ -288,7 +288,8 @@ class JournalStatus:
     """How far the volumes alone could rebuild the database."""
 
     state: str
-    """`off`; `never`: no whole snapshot yet; `late`: behind by more than it should be; `ok`."""
+    """`off`; `full`: there is no room for it; `never`: no whole snapshot yet; `late`: behind by more than it should be;
+    `ok`."""
     sequence: int
     """Up to this commit everything is told."""
     commits_behind: int
@@ -306,11 +307,13 @@ def journal_status() -> JournalStatus:
     behind = max(0, sequence - told)
     if not interval:
         return JournalStatus("off", told, behind, None, "")
-    if journal is None or journal.covers_until is None:
-        return JournalStatus("never", told, behind, None, journal.error if journal is not None else "")
-    lag_s = max(0.0, (timezone.now() - journal.covers_until).total_seconds())
-    is_late = lag_s > JOURNAL_LATE_INTERVALS * interval + JOURNAL_LATE_SECONDS
-    return JournalStatus("late" if is_late else "ok", told, behind, round(lag_s, 1), journal.error)
+    if journal is None:
+        return JournalStatus("never", told, behind, None, "")
+    state, lag_s = "never", None
+    if journal.covers_until is not None:
+        lag_s = round(max(0.0, (timezone.now() - journal.covers_until).total_seconds()), 1)
+        state = "late" if lag_s > JOURNAL_LATE_INTERVALS * interval + JOURNAL_LATE_SECONDS else "ok"
+    return JournalStatus("full" if journal.is_full else state, told, behind, lag_s, journal.error)
 
 
 def find_owners(needles: Collection[int]) -> dict[int, list[Owner]]:

@@ -8,6 +8,7 @@ from django.db import transaction
 
 from buckets.services import deletion, journal, outbox, proofs, replication, shares, uploads, usage
 from buckets.services import sweep as sweeps
+from keys.errors import WarehouseError
 
 SLICE_S = 240.0
 """After which a long piece of work makes room for others; beat comes back to it."""
@@ -67,7 +68,13 @@ def wake_proofs() -> None:
     transaction.on_commit(prove.delay, robust=True)
 
 
-@shared_task(name="buckets.tasks.write_journal", soft_time_limit=120, time_limit=150, ignore_result=True)
+@shared_task(
+    name="buckets.tasks.write_journal",
+    soft_time_limit=120,
+    time_limit=150,
+    ignore_result=True,
+    throws=(WarehouseError,),  # told in a line where it is raised; the next run may do better
+)
 def write_journal() -> dict[str, Any]:
     """Tells the volumes what was committed, and goes on with a snapshot that is due; what it wrote."""
     return asdict(journal.write_journal(seconds=SNAPSHOT_SECONDS))

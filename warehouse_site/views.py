@@ -53,8 +53,9 @@ class Schema(APIView):
 
 class JournalSerializer(serializers.Serializer[dict[str, object]]):
     state = serializers.ChoiceField(
-        choices=["ok", "late", "never", "off"],
-        help_text="`late`: further behind than it should be. `never`: there is none yet, as without a worker.",
+        choices=["ok", "late", "never", "full", "off"],
+        help_text="`late`: further behind than it should be. `never`: there is none yet, as without a worker. "
+        "`full`: no server has room for it, and no volume that takes a single copy.",
     )
     commits_behind = serializers.IntegerField(help_text="Commits that the volumes do not tell of yet.")
     lag_seconds = serializers.FloatField(allow_null=True, help_text="How long ago everything was written.")

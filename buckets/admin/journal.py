@@ -24,6 +24,7 @@ class JournalAdmin(ShownOnly):
         return {
             "off": "off, by WAREHOUSE_JOURNAL_SECONDS=0",
             "never": "there is no whole snapshot yet",
+            "full": "STOPPED: no server has room for it",
             "late": "LATE: is the worker running?",
             "ok": "ok",
         }[journal_status().state]

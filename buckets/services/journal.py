@@ -104,7 +104,8 @@ def current_journal() -> Journal:
 def write_journal(*, seconds: float = 0, force: bool = False) -> Written:
     """Brings the journal up to now, and goes on with a snapshot that is due for about so many ``seconds``.
 
-    ``force``: even where another process seems to be at it. Raises WarehouseError where it could not be written.
+    ``force``: even where another process seems to be at it. Raises WarehouseError where it could not be written,
+    which is logged, and shown until it can.
     """
     if not is_journalled():
         return Written()
@@ -116,6 +117,7 @@ def write_journal(*, seconds: float = 0, force: bool = False) -> Written:
     except WarehouseError as error:
         is_full = isinstance(error, NoRoom) or (isinstance(error, ServerRefused) and error.status == HTTP_FULL)
         Journal.objects.update(error=error.detail[:300], is_full=is_full, busy_until=None)
+        log.warning("the journal could not be written: %s", error.detail)
         raise
     Journal.objects.update(error="", is_full=False, busy_until=None)
     return written
@@ -421,18 +423,18 @@ def _write_part(header: Header, content: bytes) -> Part:
         for target in targets
     ]
     JournalNeedle.objects.bulk_create(rows)
-    written, failure = [], None
+    written, failures = [], []
     for row, target in zip(rows, targets, strict=True):
         try:
             client.put_needle(_url(row, target, len(data), header), data)
         except VolumeServerError as error:
-            failure = error
-            log.warning("a copy of a part of the journal could not be written: %s", error.detail)
+            failures.append(error)
         else:
             written.append(row.needle)
     if not written:
-        assert failure is not None  # there is a target at least
-        raise failure
+        raise failures[0]  # there is a target at least
+    for failure in failures:
+        log.warning("a copy of a part of the journal could not be written: %s", failure.detail)
     return Part(tuple(written), len(data))
 
 
