@@ -209,7 +209,7 @@ class AuditEntry(models.Model):
     )
 
     class Meta:
-        verbose_name_plural = "audit trail"
+        verbose_name_plural = "audit entries"
         ordering = ("-at", "-id")
         constraints = (
             models.UniqueConstraint(fields=("fold",), condition=Q(fold__isnull=False), name="audit_fold_once"),
