@@ -236,7 +236,7 @@ class ServerAdmin(ServicesAdmin):
         if server.admin_state != Server.AdminState.DRAINING:
             return "-"
         if not server.volume_count:
-            return "its last files are being removed" if server.stray_volumes else "empty: it may be switched off"
+            return "its last files are being removed" if server.holds_files else "empty: it may be switched off"
         left = f"{server.volume_count:,} volumes left, {filesizeformat(server.held_bytes)}"
         return f"{left}; {server.waiting_count:,} can't be moved now" if server.waiting_count else left
 

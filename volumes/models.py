@@ -138,6 +138,11 @@ class Server(models.Model):
         return self.last_seen_at > (now or timezone.now()) - OFFLINE_AFTER
 
     @property
+    def holds_files(self) -> bool:
+        """Whether it has files of volumes, by its own last report; of one that is gone for good, nobody will tell."""
+        return bool(self.stray_volumes) or (self.is_alive() and self.used_bytes > 0)
+
+    @property
     def status(self) -> str:
         """``online``, ``offline``, ``draining`` or ``maintenance``.
 

@@ -21,10 +21,10 @@ class DrainSerializer(serializers.Serializer[Any]):
     waiting = serializers.IntegerField(
         source="waiting_count", help_text="Of these, how many can't be moved now; their `redundancy_note` says why."
     )
-    is_empty = serializers.SerializerMethodField(help_text="It holds nothing that is needed, and may be switched off.")
+    is_empty = serializers.SerializerMethodField(help_text="Its last file is gone, and it may be switched off.")
 
     def get_is_empty(self, server: Any) -> bool:
-        return not server.volume_count and not server.stray_volumes
+        return not server.volume_count and not server.holds_files
 
 
 class ServerUpdateSerializer(Body):

@@ -57,7 +57,7 @@ class Command(BaseCommand):
             if now.admin_state != Server.AdminState.DRAINING:
                 board.clear()
                 raise CommandError(f"{now} is to be {now.admin_state} again; its emptying has ended.")
-            if not left and not now.stray_volumes:
+            if not left and not now.holds_files:
                 board.say(f"{now} is empty and may be switched off.")
                 return
             first = max(left, first or 0)

@@ -185,7 +185,10 @@ def test_a_server_is_drained_and_kept() -> None:
     answer = manager.patch(path, {"admin_state": "draining"}, format="json")
     assert (answer.status_code, answer.json()["status"]) == (200, "draining")
     assert answer.json()["drain"] == {"volumes": 1, "bytes": 100, "waiting": 1, "is_empty": False}
+    Server.objects.filter(pk=server.pk).update(used_bytes=100)
     Replica.objects.all().delete()
+    assert manager.get(path).json()["drain"]["is_empty"] is False, "it has not dropped the file yet"
+    Server.objects.filter(pk=server.pk).update(used_bytes=0)
     assert manager.get(path).json()["drain"]["is_empty"] is True
     Server.objects.filter(pk=server.pk).update(stray_volumes=[7])
     assert manager.get(path).json()["drain"]["is_empty"] is False
