@@ -10,21 +10,21 @@ from pytest_django import Settings
 
 from tests.unit.warehouse_site.matrix_routes import ROUTES, Route, values
 from tests.unit.warehouse_site.matrix_world import INSIDE, Caller, World
-from tests.unit.warehouse_site.test_rights_matrix import FOUND, world  # noqa: F401 - a fixture
+from tests.unit.warehouse_site.test_rights_matrix import FOUND, filled
 
 JSON_ROUTES = [route for route in ROUTES if not route.case and route.name != "docs"]
 WITH_BODY = [route for route in JSON_ROUTES if isinstance(route.body, dict) and route.body]
 
 
 @pytest.fixture
-def client(world: World) -> Client:  # noqa: F811
+def client(world: World) -> Client:
     from keys.permissions import Permission
 
     token = world.token_of(Caller(int(Permission.ADMIN)))
     return Client(raise_request_exception=False, headers={"Authorization": f"Bearer {token}"})
 
 
-def url_of(route: Route, world: World) -> str:  # noqa: F811
+def url_of(route: Route, world: World) -> str:
     known = values(world, INSIDE)
     return reverse(route.name, kwargs={name: known[name]() for name in FOUND[route.name].arguments})
 
@@ -38,7 +38,7 @@ def assert_problem(answer: Any, status: int, code: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", [name for name in FOUND if name != "docs"])
-def test_a_method_that_there_is_not(name: str, client: Client, world: World) -> None:  # noqa: F811
+def test_a_method_that_there_is_not(name: str, client: Client, world: World) -> None:
     route = next(route for route in ROUTES if route.name == name)
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - FOUND[name].methods:
         answer = client.generic(method, url_of(route, world), "{}", content_type="application/json")
@@ -47,7 +47,7 @@ def test_a_method_that_there_is_not(name: str, client: Client, world: World) -> 
 
 
 @pytest.mark.parametrize("route", JSON_ROUTES, ids=str)
-def test_a_form_of_answer_that_there_is_not(route: Route, client: Client, world: World) -> None:  # noqa: F811
+def test_a_form_of_answer_that_there_is_not(route: Route, client: Client, world: World) -> None:
     if route.name == "content":
         pytest.skip("its bytes are of the object's type, whatever is asked for")
     answer = client.generic(route.method, url_of(route, world), headers={"Accept": "image/png"})
@@ -55,7 +55,7 @@ def test_a_form_of_answer_that_there_is_not(route: Route, client: Client, world:
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
-def test_bodies_that_cannot_be_read(route: Route, client: Client, world: World) -> None:  # noqa: F811
+def test_bodies_that_cannot_be_read(route: Route, client: Client, world: World) -> None:
     url = url_of(route, world)
     for body in (b'{"a":', b"\xff\xfe{}", b"[" * 100_000, b'{"a": NaN}', b'{"a": 1' + b"0" * 5000 + b"}"):
         answer = client.generic(route.method, url, body, content_type="application/json")
@@ -71,7 +71,7 @@ def test_bodies_that_cannot_be_read(route: Route, client: Client, world: World) 
 
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
-def test_bodies_that_are_too_large(route: Route, client: Client, world: World, settings: Settings) -> None:  # noqa: F811
+def test_bodies_that_are_too_large(route: Route, client: Client, world: World, settings: Settings) -> None:
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 100
     answer = client.generic(route.method, url_of(route, world), b"{" + b" " * 200, content_type="application/json")
     assert_problem(answer, 413, "too_large")
@@ -79,10 +79,8 @@ def test_bodies_that_are_too_large(route: Route, client: Client, world: World, s
 
 @pytest.mark.parametrize("route", WITH_BODY, ids=str)
 @pytest.mark.parametrize("odd", ["\0", "\ud800", "a\0b", {"\0": "\ud800"}, [["\0"]], None, [], {}, 1e300, -1, True])
-def test_odd_values_in_every_field(route: Route, odd: object, client: Client, world: World) -> None:  # noqa: F811
+def test_odd_values_in_every_field(route: Route, odd: object, client: Client, world: World) -> None:
     """None of them is an error of the store, and what is refused is a problem document."""
-    from tests.unit.warehouse_site.test_rights_matrix import filled
-
     body: Any = route.body
     bodies = [{**body, name: odd} for name in body] + [{**body, "odd": odd}, {**body, "\ud800": odd}, odd]
     for sent in bodies:

@@ -5,7 +5,6 @@ not by the code that decides it in the store.
 """
 
 import json
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,6 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from keys.permissions import ALL_PERMISSIONS, GRANTABLE, Permission, names
 from keys.rights import GrantRow
 from tests.unit.buckets.lab import forget_caches
-from tests.unit.volumes.fake_server import FakeVolumeServer
 from tests.unit.warehouse_site.matrix_routes import (
     ROUTES,
     Door,
@@ -209,15 +207,6 @@ def wrongs(answer: Any, route: Route, *, expected: int) -> Iterator[str]:
             yield f"no such problem document: {answer.content[:300]!r}"
         if expected == 401 and not answer.headers.get("WWW-Authenticate", "").startswith("Bearer"):
             yield "no challenge"
-
-
-@pytest.fixture
-def world(db: None, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
-    caplog.set_level(logging.CRITICAL)  # thousands of refusals, each of which is logged
-    forget_caches()
-    with FakeVolumeServer() as server:
-        yield World.make(server)
-    forget_caches()
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=str)

@@ -27,7 +27,6 @@ from schemathesis.specs.openapi.checks import (
 from buckets.services.buckets import create_bucket
 from keys.permissions import Permission
 from tests.unit.buckets.lab import forget_caches
-from tests.unit.volumes.fake_server import FakeVolumeServer
 from tests.unit.warehouse_site.matrix_routes import values
 from tests.unit.warehouse_site.matrix_world import INSIDE, Caller, World
 from warehouse_site import openapi
@@ -73,20 +72,15 @@ class Stage:
 
 
 @pytest.fixture
-def stage(db: None, caplog: pytest.LogCaptureFixture) -> Iterator[Stage]:
-    caplog.set_level("CRITICAL")
-    forget_caches()
-    with FakeVolumeServer() as server:
-        world = World.make(server)
-        create_bucket(name=BUCKET)
-        for key in KEYS:
-            world.lab.put(key, bucket=BUCKET)
-        for signal in (request_started, request_finished):
-            signal.disconnect(close_old_connections)  # as Django's own test client does: all is one transaction
-        yield Stage(world)
-        for signal in (request_started, request_finished):
-            signal.connect(close_old_connections)
-    forget_caches()
+def stage(world: World) -> Iterator[Stage]:
+    create_bucket(name=BUCKET)
+    for key in KEYS:
+        world.lab.put(key, bucket=BUCKET)
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)  # as Django's own test client does: all is one transaction
+    yield Stage(world)
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
 
 
 @schema.parametrize()
