@@ -37,7 +37,7 @@ def placement(directory: Path, effort: Effort) -> list[Figure]:
             ours=median(one[MANY][f"{name}_us"] for one in rounds),
             reference=median(one[FEW][f"{name}_us"] for one in rounds),
             unit="µs",
-            most=None if name == "spread" else MOST,
+            most=MOST,
         )
         for name, what in NAMES.items()
     ]

@@ -3,7 +3,8 @@
 The choice is made from a table in memory that is at most a second old, so a lease costs no query while it is
 fresh. One needle: two servers are drawn and the less loaded one is taken (Mitzenmacher, "The Power of Two Choices
 in Randomized Load Balancing"), load being what was handed out lately per byte of free space. Several needles
-(chunks of one object): round the nodes, then round the servers of each, so that they are spread as widely as can be.
+(chunks of one object): the least loaded of twice as many servers, round the nodes, then round the servers of each, so
+that they are spread as widely as can be. What is looked at does not grow with the number of servers.
 
 A volume has as many copies as the buckets ask for that it serves; it counts where its primary is, and is chosen only
 while all of its copies are on servers that are there and have room. A table that takes long to read is read beside
@@ -17,8 +18,9 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple, NoReturn
 from uuid import UUID
 
@@ -44,8 +46,10 @@ RECORD_OVERHEAD_BYTES = 8192
 """More than a needle's header, intent, key and attributes take in the volume."""
 _DRAWS = 8
 """So many random draws are tried before all servers are looked at."""
-_SPREAD_OVER = 64
-"""Chunks of one object are spread over so many servers, drawn at random, or over as many as there are chunks."""
+_SPREAD_OVER = 32
+"""Chunks of one object go to the least loaded of so many servers, drawn at random, or of twice as many as there are
+chunks: what a pick costs does not grow with the cluster."""
+_LOAD = attrgetter("load")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,24 +106,24 @@ class _Candidate:
     spots: list[_Spot]
     handed_out: float = 0.0
     """Picks since lately; halved with each new table."""
+    load: float = field(init=False)
+    """What was handed out, and one more, for each byte that is free."""
     turn: int = field(default_factory=lambda: random.randrange(1 << 16))  # noqa: S311 - balance, not secrecy
     """Which of its volumes is next; begins anywhere, so that several processes do not march in step."""
 
-    def has_room(self, needed_bytes: int, now: float) -> bool:
-        return any(spot.fits(needed_bytes, now) for spot in self.spots)
+    def __post_init__(self) -> None:
+        self.load = (self.handed_out + 1) / (self.usable_bytes + 1)
 
-    @property
-    def load(self) -> float:
-        return (self.handed_out + 1) / (self.usable_bytes + 1)
-
-    def take(self, needed_bytes: int, now: float) -> Target:
+    def take(self, needed_bytes: int, now: float) -> Target | None:
         """The next of its volumes with room, one after the other, so that their fsyncs run side by side."""
-        while not self.spots[self.turn % len(self.spots)].fits(needed_bytes, now):
+        for _ in self.spots:
+            spot = self.spots[self.turn % len(self.spots)]
             self.turn += 1
-        target = self.spots[self.turn % len(self.spots)].target
-        self.turn += 1
-        self.handed_out += 1
-        return target
+            if spot.fits(needed_bytes, now):
+                self.handed_out += 1
+                self.load += 1 / (self.usable_bytes + 1)
+                return spot.target
+        return None
 
 
 @dataclass(slots=True)
@@ -136,7 +140,7 @@ class _Table:
     good_until: float
     """When the first of the servers is offline unless it was heard again; Unix seconds."""
     ready: dict[int, list[_Candidate]]
-    """By number of copies: the servers with volumes to write to."""
+    """By number of copies: the servers with volumes to write to, in an order drawn at random."""
     is_stale: bool = False
 
 
@@ -158,10 +162,10 @@ def pick(*, needed_bytes: int, count: int = 1, replication: int = 1) -> list[Tar
         now = time.time()
         ready = table.ready.get(replication, [])
         if count == 1:
-            chosen = _pick_one(ready, needed_bytes, now)
-            if chosen is None:
+            target = _pick_one(ready, needed_bytes, now)
+            if target is None:
                 _refuse(table, needed_bytes, replication, now)
-            return [chosen.take(needed_bytes, now)]
+            return [target]
         targets = _pick_spread(ready, needed_bytes, count, now)
         if len(targets) < count:
             _refuse(table, needed_bytes * (count if targets else 1), replication, now)
@@ -191,52 +195,59 @@ def forget_table() -> None:
             _table.is_stale = True
 
 
-def _pick_one(ready: Sequence[_Candidate], needed_bytes: int, now: float) -> _Candidate | None:
+def _pick_one(ready: Sequence[_Candidate], needed_bytes: int, now: float) -> Target | None:
     for _ in range(_DRAWS if ready else 0):
         one, other = random.choice(ready), random.choice(ready)  # noqa: S311 - balance, not secrecy
-        better = one if one.load <= other.load else other
-        if better.has_room(needed_bytes, now):
-            return better
-    fitting = [candidate for candidate in ready if candidate.has_room(needed_bytes, now)]
-    return min(fitting, key=lambda candidate: candidate.load, default=None)
+        target = (one if one.load <= other.load else other).take(needed_bytes, now)
+        if target is not None:
+            return target
+    by_load = sorted(ready, key=_LOAD)
+    return next(filter(None, (candidate.take(needed_bytes, now) for candidate in by_load)), None)
 
 
 def _pick_spread(ready: Sequence[_Candidate], needed_bytes: int, count: int, now: float) -> list[Target]:
     """As many targets as there is room for, up to ``count``."""
-    few = max(_SPREAD_OVER, count)
-    if len(ready) > few:
-        targets = _round(random.sample(ready, few), needed_bytes, count, now)
-        if len(targets) == count:
-            return targets
-    return _round(ready, needed_bytes, count, now)
-
-
-def _round(ready: Sequence[_Candidate], needed_bytes: int, count: int, now: float) -> list[Target]:
-    ring = _ring([candidate for candidate in ready if candidate.has_room(needed_bytes, now)])
-    room = [candidate.usable_bytes // needed_bytes for candidate in ring]
-    targets: list[Target] = []
-    while ring and len(targets) < count:
-        for at, candidate in enumerate(ring):
-            if len(targets) == count:
-                break
-            targets.append(candidate.take(needed_bytes, now))
-            room[at] -= 1
-        ring = [candidate for candidate, left in zip(ring, room, strict=True) if left > 0]
-        room = [left for left in room if left > 0]
+    few = max(_SPREAD_OVER, 2 * count)
+    start = random.randrange(len(ready)) if ready else 0  # noqa: S311 - balance, not secrecy
+    # Their order is drawn anew with each table: those from anywhere on are drawn at random, for the price of a slice.
+    drawn = [*ready[start : start + few], *ready[: min(start, max(0, start + few - len(ready)))]]
+    targets = _round(drawn, needed_bytes, count, now)
+    if len(targets) < count and len(drawn) < len(ready):
+        return _round(ready, needed_bytes, count, now)
     return targets
 
 
-def _ring(candidates: Sequence[_Candidate]) -> list[_Candidate]:
-    """Servers in an order in which neighbours are of different nodes as far as there are; least loaded first."""
+def _round(candidates: Sequence[_Candidate], needed_bytes: int, count: int, now: float) -> list[Target]:
+    """One to each, neighbours of different nodes as far as there are, the least loaded first; then again."""
+    targets: list[Target] = []
+    held_bytes = needed_bytes
+    while candidates:
+        taken = []
+        queues = _by_node([candidate for candidate in candidates if candidate.usable_bytes >= held_bytes])
+        while queues:
+            going = []
+            for queue in queues:
+                for candidate in queue:
+                    target = candidate.take(needed_bytes, now)
+                    if target is None:
+                        continue  # another of the same node may have room
+                    targets.append(target)
+                    if len(targets) == count:
+                        return targets
+                    taken.append(candidate)
+                    going.append(queue)
+                    break
+            queues = going
+        candidates, held_bytes = taken, held_bytes + needed_bytes
+    return targets
+
+
+def _by_node(candidates: Sequence[_Candidate]) -> list[Iterator[_Candidate]]:
+    """The servers of each node, the least loaded first."""
     nodes: dict[str, list[_Candidate]] = {}
-    for candidate in sorted(candidates, key=lambda candidate: (candidate.load, random.random())):  # noqa: S311
+    for candidate in sorted(candidates, key=_LOAD):
         nodes.setdefault(candidate.node, []).append(candidate)
-    return [
-        servers[turn]
-        for turn in range(max(map(len, nodes.values()), default=0))
-        for servers in nodes.values()
-        if turn < len(servers)
-    ]
+    return [iter(servers) for servers in nodes.values()]
 
 
 def _refuse(table: _Table, needed_bytes: int, replication: int, now: float) -> NoReturn:
@@ -365,7 +376,10 @@ def _read_ready(
                 handed_out=handed_out.get((primary.replication, server_id), 0.0) / 2,
             )
         of_copies[primary.server].spots.append(spot)
-    by_copies = {replication: list(candidates.values()) for replication, candidates in ready.items()}
+    by_copies = {
+        replication: random.sample(list(candidates.values()), len(candidates))
+        for replication, candidates in ready.items()
+    }
     return by_copies, sum(map(len, volumes.values()))
 
 

@@ -177,6 +177,50 @@ def test_several_are_spread_over_nodes_first() -> None:
         assert {nodes[target.server_id] for target in pick(needed_bytes=1, count=2)} == {"a", "b"}
 
 
+def test_chunks_among_many_servers_go_to_as_many_nodes_and_in_time_everywhere() -> None:
+    nodes = {}
+    for number in range(40):
+        server = make_server(node=f"n{number // 2}")
+        make_volume(server)
+        nodes[str(server.pk)] = server.node
+    picks: Counter[str] = Counter()
+    for _ in range(100):
+        targets = pick(needed_bytes=1, count=12)
+        assert len({nodes[target.server_id] for target in targets}) == 12
+        picks.update(target.server_id for target in targets)
+    assert len(picks) == 40
+    assert 0.7 * 30 <= min(picks.values()) <= max(picks.values()) <= 1.3 * 30
+
+
+def test_free_space_draws_the_chunks_of_an_object_too() -> None:
+    large = set()
+    for number in range(60):
+        server = make_server(free_bytes=41 * GIB if number % 2 else 11 * GIB)
+        make_volume(server)
+        large |= {str(server.pk)} if number % 2 else set()
+    picks = Counter(target.server_id in large for _ in range(100) for target in pick(needed_bytes=1, count=8))
+    assert picks[True] > 0.7 * picks.total()
+
+
+def test_chunks_find_the_few_with_room_among_many() -> None:
+    for _ in range(60):
+        make_volume(make_server(free_bytes=GIB))
+    roomy = {make_volume(make_server(free_bytes=3 * GIB)).pk for _ in range(2)}
+    targets = pick(needed_bytes=GIB, count=4)
+    assert Counter(target.volume_id for target in targets) == dict.fromkeys(roomy, 2)
+
+
+def test_a_node_whose_first_server_has_no_room_gives_another(settings: Settings) -> None:
+    settings.WAREHOUSE_VOLUME_SIZE = GIB
+    full, other = make_server(node="a", free_bytes=90 * GIB), make_server(node="a")
+    make_volume(full, replica={"size_bytes": GIB})
+    make_volume(other)
+    make_volume(make_server(node="b"))
+    nodes = {str(server.pk): server.node for server in Server.objects.all()}
+    for _ in range(20):
+        assert {nodes[target.server_id] for target in pick(needed_bytes=MIB, count=2)} == {"a", "b"}
+
+
 def test_what_is_spread_goes_only_where_it_fits() -> None:
     small, large = make_server(free_bytes=3 * GIB), make_server(free_bytes=9 * GIB)  # usable: 2 and 8
     make_volume(small)
