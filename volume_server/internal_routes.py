@@ -17,7 +17,7 @@ from volume_server.listings import MAX_ASKED, MAX_PAGE_NEEDLES, Listings
 from volume_server.receiving import MAX_BODY_BYTES, Receiver
 from volume_server.replication import Replication
 from volume_server.routes import NeedleRoutes, answer_failure, require_no_body
-from volume_server.server import MAX_ADMIN_BODY_BYTES, Connection, Listener
+from volume_server.server import MAX_ADMIN_BODY_BYTES, Body, Connection, Listener
 from volume_server.store import Store
 from volume_server.upkeep import Upkeep
 from volume_server.volume import Volume
@@ -115,7 +115,7 @@ class InternalRoutes:
             **self.replication.report(volume),
         }
 
-    def _signed(self, connection: Connection, request: Request, body: bytes) -> None:
+    def _signed(self, connection: Connection, request: Request, body: Body) -> None:
         self._authenticate(request, body)
         target = request.target.decode()
         if (request.method, target) == (b"GET", "/usage"):
@@ -137,7 +137,7 @@ class InternalRoutes:
         else:
             raise HttpError(404, "not_found", "nothing is here")
 
-    def _authenticate(self, request: Request, body: bytes) -> None:
+    def _authenticate(self, request: Request, body: Body) -> None:
         """Raises HttpError 401 for a request that this server's master did not sign just now."""
         values = [request.block.fields.get(name, b"").decode("latin-1") for name in _IDENTITY_HEADERS]
         server, kid, time_text, signature = values
@@ -203,7 +203,7 @@ class InternalRoutes:
         else:
             task.add_done_callback(answer)
 
-    def _from_primary(self, connection: Connection, request: Request, body: bytes) -> None:
+    def _from_primary(self, connection: Connection, request: Request, body: Body) -> None:
         """What another server asks of the copy here. Raises HttpError, StoreError."""
         fields = request.block.fields
         headers = {name: fields.get(name.lower().encode(), b"").decode("latin-1") for name in _IDENTITY_NAMES}
@@ -450,7 +450,7 @@ def _are_needles(names: object) -> TypeGuard[list[str]]:
     return isinstance(names, list) and all(isinstance(name, str) and _is_needle(name) for name in names)
 
 
-def _json(body: bytes) -> dict[str, object]:
+def _json(body: Body) -> dict[str, object]:
     with contextlib.suppress(ValueError):
         found = json.loads(body)
         if isinstance(found, dict):

@@ -33,6 +33,7 @@ from volume_server.http1 import HttpError
 from volume_server.joining import CopyFailed, NewFile, OwnFile
 from volume_server.opening import BLOCK_BYTES, MAX_BLOCKS, History
 from volume_server.replication import POLL_S, Membership, Part, Replication, history_of, whole_number
+from volume_server.server import Body
 from volume_server.shipment import Shipment, ShipmentInvalid
 from volume_server.state import SHARED, Replica, State, decode_history
 from volume_server.superblock import Superblock, SuperblockInvalid
@@ -58,7 +59,7 @@ class Receiver:
         self.replication = replication
 
     def receive(
-        self, target: str, headers: dict[str, str], body: bytes, done: Callable[[Answer | Exception], None]
+        self, target: str, headers: dict[str, str], body: Body, done: Callable[[Answer | Exception], None]
     ) -> None:
         """What a primary asks. ``done`` gets the answer, now or later. Raises HttpError, StoreError."""
         match = _TARGET.match(target)
@@ -90,7 +91,7 @@ class Receiver:
         epoch: int,
         primary: str,
         at: int | None,
-        body: bytes,
+        body: Body,
         done: Callable[[Answer | Exception], None],
     ) -> None:
         """A genuine request. Raises as `receive`."""
@@ -141,7 +142,7 @@ class Receiver:
         self.replication.keep(task)
         return task
 
-    def _authenticate(self, target: str, headers: dict[str, str], body: bytes, number: int, epoch: int) -> str:
+    def _authenticate(self, target: str, headers: dict[str, str], body: Body, number: int, epoch: int) -> str:
         """The primary's id. Raises HttpError 401 for whoever has no ticket of this server's."""
         primary, time_text = headers[signing.HEADER_SERVER], headers[signing.HEADER_TIME]
         secret = self.replication.store.identity.secrets.get(headers[signing.HEADER_KID])
@@ -275,7 +276,7 @@ class Receiver:
             raise HttpError(400, "bad_request", "no such extent")
         return {"digests": await self._at_work(membership, target.digests, start, end)}
 
-    async def _replace(self, membership: Membership, at: int, body: bytes) -> Answer:
+    async def _replace(self, membership: Membership, at: int, body: Body) -> Answer:
         target = membership.target
         if target is None or membership.finishing is not None:
             raise HttpError(400, "bad_request", "nothing is taken now")
@@ -376,7 +377,7 @@ class Receiver:
             volume.seal("the directory could not be made durable after the volume was fetched")
         return volume
 
-    async def _piece(self, membership: Membership, number: int, at: int, body: bytes) -> Answer:
+    async def _piece(self, membership: Membership, number: int, at: int, body: Body) -> Answer:
         volume = self.replication.store.volumes[number]
         if at < volume.equal_before:
             raise HttpError(400, "bad_request", "that is settled")
@@ -390,7 +391,7 @@ class Receiver:
         return {}
 
     def _ship(
-        self, membership: Membership, number: int, body: bytes, done: Callable[[Answer | Exception], None]
+        self, membership: Membership, number: int, body: Body, done: Callable[[Answer | Exception], None]
     ) -> None:
         """Write a shipment; ``done`` when its records are durable here, and in the index."""
         volume = self.replication.store.volumes[number]
@@ -463,7 +464,7 @@ def _nothing(_: StoreError | None) -> None:
     """The last of a group is told."""
 
 
-def _next_shipment(volume: Volume, membership: Membership, body: bytes) -> Shipment:
+def _next_shipment(volume: Volume, membership: Membership, body: Body) -> Shipment:
     """Raises HttpError 400, 409."""
     try:
         found = shipment.decode(body)
@@ -490,7 +491,7 @@ def _write_extended(volume: Volume, lock: threading.Lock, found: Shipment) -> No
             volume.files.truncate(volume.fd, found.tail)
 
 
-def _write_piece(volume: Volume, lock: threading.Lock, at: int, body: bytes) -> None:
+def _write_piece(volume: Volume, lock: threading.Lock, at: int, body: Body) -> None:
     """Raises OSError."""
     with lock:
         volume.files.write_at(volume.fd, [body], at)
@@ -506,7 +507,7 @@ def _superblock(order: dict[str, Any], number: int) -> Superblock:
     raise HttpError(400, "bad_request", "superblock is that of the volume, in hex")
 
 
-def _json(body: bytes) -> dict[str, Any]:
+def _json(body: Body) -> dict[str, Any]:
     """Raises HttpError 400."""
     with suppress(ValueError):
         found = json.loads(body)

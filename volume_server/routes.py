@@ -16,7 +16,7 @@ from volume_server.commit import NO_ATTRIBUTES, Attributes, Committer, Put
 from volume_server.errors import DiskFull, NeedleTaken, StoreError, VolumeSealed
 from volume_server.http1 import HttpError, Request
 from volume_server.leases import Gate, Lease
-from volume_server.server import SMALL_BODY_BYTES, Connection, Listener
+from volume_server.server import SMALL_BODY_BYTES, Body, Connection, Listener
 from volume_server.store import Store
 from volume_server.volume import OUT_OF_SPACE, Claim, Needle
 
@@ -210,7 +210,7 @@ class NeedleRoutes:
         )
         connection.respond(raw, close=close)
 
-    def _put_whole(self, connection: Connection, put: Put, body: bytes) -> None:
+    def _put_whole(self, connection: Connection, put: Put, body: Body) -> None:
         put.data_crc = zlib.crc32(body)
         _check_crc(put)
         volume = put.volume
@@ -229,7 +229,7 @@ class NeedleRoutes:
         put.lease.charge(put.size_bytes)
         self.committer.commit(put, claim)
 
-    def _repeat_whole(self, connection: Connection, put: Put, body: bytes) -> None:
+    def _repeat_whole(self, connection: Connection, put: Put, body: Body) -> None:
         volume = put.volume
         claim = volume.claims.get(put.needle)
         if claim is not None:  # the same id is on its way: wait for its sync, then look again

@@ -21,6 +21,8 @@ from volume_server.http1 import HttpError, Request, RequestParser
 
 log = logging.getLogger(__name__)
 
+Body = bytes | bytearray
+
 SMALL_BODY_BYTES = 256 * 1024
 MAX_ADMIN_BODY_BYTES = 1 << 20
 """Read before the signature over it can be judged, so no more than some 50,000 needle ids take."""
@@ -146,7 +148,11 @@ class Listener:
 
         What one of them holds has a bound, but thousands that each stay below theirs would take it all.
         """
-        held = [(found.held_bytes, found) for found in self.connections if found.buffer or not found.is_writable]
+        held = [
+            (found.held_bytes, found)
+            for found in self.connections
+            if found.buffer or found.filler or not found.is_writable
+        ]
         excess = sum(size for size, _ in held) - MAX_HELD_BYTES
         if excess <= 0:
             return
@@ -189,7 +195,8 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self.deadline_s = 0.0
         self._body_needed = -1
-        self._body_taker: Callable[[bytes], None] | None = None
+        self._body_taker: Callable[[Body], None] | None = None
+        self.filler: BodyFiller | None = None
         self._body: bytes | None = None
         """The current request's whole body, where it came together with the head."""
         self._body_begun = False
@@ -356,7 +363,7 @@ class Connection(asyncio.Protocol):
             log.exception("request %s failed", self.request_id.decode())
             self.refuse(HttpError(500, "internal", "something went wrong here; the log says what"))
 
-    def expect_body(self, taker: Callable[[bytes], None], *, limit: int) -> None:
+    def expect_body(self, taker: Callable[[Body], None], *, limit: int) -> None:
         """Call ``taker`` with the whole body once it is here. Raises HttpError 411, 413."""
         length = self._body_length(limit)
         body = self.whole_body()
@@ -370,8 +377,11 @@ class Connection(asyncio.Protocol):
         self.deadline_s = self.listener.loop.time() + BODY_TIMEOUT_S
         if len(self.buffer) >= length:
             self._take_body()
-        else:
-            self._send_continue()
+            return
+        self._send_continue()
+        if length > SMALL_BODY_BYTES:
+            self.filler = BodyFiller(self, length)
+            self.filler.start()
 
     def when_streams_allow(self, step: Callable[[], None]) -> None:
         """Call ``step``, which may call `stream_body`, as soon as there are buffers for one more large body.
@@ -419,13 +429,26 @@ class Connection(asyncio.Protocol):
             with memoryview(self.buffer) as view:
                 body = bytes(view[: self._body_needed])
             del self.buffer[: self._body_needed]
+        self._give_body(body)
+        return True
+
+    def _give_body(self, body: Body) -> None:
         taker, self._body_taker = self._body_taker, None
         self._body_needed = -1
         self.busy = True
         self.deadline_s = NEVER
         assert taker is not None
         self._guarded(taker, body)
-        return True
+
+    def filled(self, body: Body | None, missing_bytes: int) -> None:
+        """A large body is here, or will not be waited for any longer (None)."""
+        self.filler = None
+        if not self.closed:
+            self.transport.set_protocol(self)
+        if body is not None:
+            self._give_body(body)
+        else:
+            self._body_needed = missing_bytes
 
     def _send_continue(self) -> None:
         assert self.request is not None
@@ -435,7 +458,8 @@ class Connection(asyncio.Protocol):
     @property
     def held_bytes(self) -> int:
         """Memory for what was read and is not used yet, or was answered and is not sent yet."""
-        return len(self.buffer) + self.transport.get_write_buffer_size()
+        filling = 0 if self.filler is None else len(self.filler.body)
+        return len(self.buffer) + filling + self.transport.get_write_buffer_size()
 
     # -- answers -------------------------------------------------------------------------------------------------
 
@@ -544,7 +568,10 @@ class Connection(asyncio.Protocol):
         """The client took too long over whatever it was at."""
         if self._receiver is not None:
             self._receiver.time_out()
-        elif self._body_needed >= 0 and not self.busy and self._discard < 0:
+            return
+        if self.filler is not None:
+            self.filler.give_up()
+        if self._body_needed >= 0 and not self.busy and self._discard < 0:
             self.refuse(HttpError(408, "timeout", "the body came too slowly"))
         elif self.buffer and not self.busy and self._discard < 0 and self.is_writable:
             self.request, self.request_id = None, self.listener.next_request_id()
@@ -621,6 +648,50 @@ class PositionalFile:
         read = os.preadv(self._fd, [view], self._position)
         self._position += read
         return read
+
+
+class BodyFiller(asyncio.BufferedProtocol):
+    """Receives one whole body, each byte into its place, instead of its connection's protocol.
+
+    For those that the connection takes whole and that are large: what peers ship.
+    """
+
+    def __init__(self, connection: Connection, length: int) -> None:
+        self.connection = connection
+        self.body = bytearray(length)
+        self._received = 0
+
+    def start(self) -> None:
+        buffered = self.connection.buffer
+        self._received = len(buffered)
+        self.body[: self._received] = buffered
+        buffered.clear()
+        self.connection.transport.set_protocol(self)
+
+    def give_up(self) -> None:
+        self.connection.filled(None, len(self.body) - self._received)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self.body)[self._received :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._received += nbytes
+        self.connection.listener.counters.bytes_in += nbytes
+        if self._received == len(self.body):
+            self.connection.filled(self.body, 0)
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connection.filler = None
+        self.connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.connection.resume_writing()
 
 
 class BodyReceiver(asyncio.BufferedProtocol):

@@ -137,8 +137,11 @@ class Shipper:
             self.shipped_bytes += len(raw)
             link.post("ship", raw, told(link), timeout_s=SHIP_TIMEOUT_S)
 
-    def ship_piece(self, offset: int, data: Buffer) -> None:
-        """In a thread: all peers have written this piece of a body. Raises VolumeDegraded."""
+    def ship_piece(self, offset: int, data: Buffer) -> Callable[[], None]:
+        """In a thread: send a piece of a body to all peers.
+
+        What it gives must be called: it waits until they have written the piece, and raises VolumeDegraded.
+        """
         sent = []
         failed: tuple[str, str] | None = None
         for calls in self._calls:
@@ -146,15 +149,20 @@ class Shipper:
                 sent.append((calls, calls.send("piece", data, timeout_s=SHIP_TIMEOUT_S, at=offset)))
             except PeerFailed as error:
                 failed = calls.line.peer.server, str(error)
-        for calls, connection in sent:
-            try:
-                calls.answer(connection)
-            except PeerFailed as error:
-                failed = calls.line.peer.server, str(error)
         self.shipped_bytes += len(data) * len(sent)
-        if failed is not None:
-            self.loop.call_soon_threadsafe(self.fail, *failed)
-            raise VolumeDegraded(f"volume {self.volume.number} takes nothing now: {' '.join(failed)}")
+
+        def taken() -> None:
+            nonlocal failed
+            for calls, connection in sent:
+                try:
+                    calls.answer(connection)
+                except PeerFailed as error:
+                    failed = calls.line.peer.server, str(error)
+            if failed is not None:
+                self.loop.call_soon_threadsafe(self.fail, *failed)
+                raise VolumeDegraded(f"volume {self.volume.number} takes nothing now: {' '.join(failed)}")
+
+        return taken
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ def replica_ticket(secret: bytes, *, volume: int, epoch: int, primary: str) -> s
 
 
 def request_signature(
-    secret: bytes, *, direction: str, method: str, target: str, body: bytes, server: str, time_ms: int
+    secret: bytes, *, direction: str, method: str, target: str, body: bytes | bytearray, server: str, time_ms: int
 ) -> str:
     digest = hashlib.sha256(body).hexdigest()
     text = "\n".join((REQUEST_LABEL, direction, method, target, digest, server, str(time_ms)))
@@ -134,7 +134,7 @@ def request_is_signed(
     direction: str,
     method: str,
     target: str,
-    body: bytes,
+    body: bytes | bytearray,
     server: str,
     time_ms: int,
 ) -> bool:

@@ -127,8 +127,9 @@ class Volume:
     """Why a replicated volume takes no record now."""
     unshipped: list[tuple[int, int]] | None = None
     """Extents (start, end) that were written since the last shipment; None: there is nobody to ship them to."""
-    ship_piece: Callable[[int, Buffer], None] | None = None
-    """Has all peers write a piece of a reserved record's body at an offset. Raises VolumeDegraded."""
+    ship_piece: Callable[[int, Buffer], Callable[[], None]] | None = None
+    """Has all peers write a piece of a reserved record's body at an offset. What it gives waits until they have, and
+    raises VolumeDegraded where one has not."""
     floor: int | None = None
     """At a secondary: before this offset the primary has no reservation that is still open."""
     is_being_replaced: bool = False
@@ -513,16 +514,18 @@ class Volume:
         with self._writing(claim):
             offset = claim.data_offset + at
             ship = self.ship_piece
+            taken = None if ship is None else ship(offset, data)  # peers write it while this disk does
             try:
                 self.files.write_at(self.fd, [data], offset)
+                self.files.start_writeback(self.fd, offset, len(data))
             except OSError:
-                if ship is not None:  # part of it may be written: peers have the same in their filler
-                    with suppress(OSError):
-                        ship(offset, self.files.read_at(self.fd, len(data), offset))
+                if ship is not None and taken is not None:
+                    taken()
+                    with suppress(OSError):  # part of it may be written here: peers get the same into their filler
+                        ship(offset, self.files.read_at(self.fd, len(data), offset))()
                 raise
-            self.files.start_writeback(self.fd, offset, len(data))
-            if ship is not None:
-                ship(offset, data)
+            if taken is not None:
+                taken()
 
     def finish(self, claim: Claim, *, data_crc: int) -> None:
         """The body is there: write the padding and meta, and last the live header. Raises as `write_data`."""

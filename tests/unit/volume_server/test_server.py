@@ -308,6 +308,34 @@ def test_half_closed_client_whose_pipelined_upload_is_not_whole(server: Server) 
     at_rest(server)
 
 
+# -- large bodies that are taken whole ---------------------------------------------------------------------------
+
+
+UNSIGNED = request("POST", "/admin/delete", bytes(600_000))
+
+
+@pytest.mark.parametrize("cut", [1, 100, 60_000, 300_000, len(UNSIGNED) - 1])
+def test_a_large_order_comes_as_it_likes_and_the_next_request_behind_it(server: Server, cut: int) -> None:
+    wire = server.wire()
+    for _ in range(2):
+        received = server.call(lambda: server.listener.counters.bytes_in)
+        wire.send(UNSIGNED[:cut])
+        server.wait_received(received + cut)
+        wire.send(UNSIGNED[cut:] + HEALTH)
+        assert wire.answer().code == (401, "signature_invalid")
+        assert wire.answer().json()["status"] == "ok"
+    wire.close()
+    at_rest(server)
+
+
+def test_a_large_order_whose_client_leaves(server: Server) -> None:
+    server.wire().send(UNSIGNED[:-1]).reset()
+    wire = server.wire().send(UNSIGNED[:-1])
+    wire.half_close()
+    assert wire.at_end()
+    at_rest(server)
+
+
 # -- time limits -------------------------------------------------------------------------------------------------
 
 
@@ -319,10 +347,11 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_patience")
+@pytest.mark.parametrize("method", ["PUT", "POST"])
 @pytest.mark.parametrize("size", [1000, 600_000], ids=["small", "large"])
-def test_slow_body_is_408_and_leaves_nothing(server: Server, size: int) -> None:
+def test_slow_body_is_408_and_leaves_nothing(server: Server, size: int, method: str) -> None:
     before = server.call(server.volume.report)
-    raw = request("PUT", put_url(), bytes(size))[:-1]
+    raw = request(method, put_url() if method == "PUT" else "/admin/delete", bytes(size))[:-1]
     wire = server.wire().send(raw)
     server.wait_received(len(raw))
     server.sweep()
@@ -639,6 +668,15 @@ def test_who_holds_most_is_dropped_when_all_together_hold_too_much(
     assert [wire.send(b"\0").answer().status for number, wire in enumerate(wires) if number != 1] == [201] * 3
     with pytest.raises((EOFError, ConnectionError)):
         wires[1].answer()
+
+
+def test_a_large_order_is_held_as_large_as_it_will_be(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = server.wire().send(UNSIGNED[:1000])
+    server.wait_received(1000)
+    monkeypatch.setattr(module, "MAX_HELD_BYTES", 600_000 - 1)
+    server.sweep()
+    at_rest(server)
+    wire.close()
 
 
 def test_answers_that_nobody_reads_count_as_held(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
