@@ -127,7 +127,7 @@ bench-master: $(DEV) ## The master's figures on SQLite and PostgreSQL, at 10 tho
 bench-proof: $(DEV) ## Seconds that fsck and the sweep take for a million needles
 	@$(BIN)/python -m bench proof $(ARGS)
 
-bench-cluster: $(DEV) ## What a lease costs with ten servers and with a thousand
+bench-cluster: $(DEV) ## Leases among a thousand servers, writes with two copies, and how a lost server is made good
 	@$(BIN)/python -m bench cluster $(ARGS)
 
 # SeaweedFS is measured beside ours and is no part of it: it gets an environment of its own.

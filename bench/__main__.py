@@ -1,4 +1,4 @@
-"""`make bench`, `make bench-engine`, `-compare`, `-master`, `-proof`: prints tables of figures.
+"""`make bench`, `make bench-engine`, `-compare`, `-master`, `-proof`, `-cluster`: prints tables of figures.
 
 python -m bench [store|engine|compare|master|proof|cluster] [--rounds N] [--seconds S] [--large-bytes B] [--objects N]
                 [--only NAME] [--directory DIR]
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import cluster, compare, engine, figures, index, machine, master, proof, replication, servers
+from bench import cluster, compare, engine, figures, index, machine, master, proof, recovery, replication, servers
 from bench.table import HEADER, Effort, Figure
 
 Rows = Callable[[Path, Effort], list[Figure]]
@@ -43,6 +43,8 @@ TABLES: dict[str, dict[str, Rows]] = {
     },
     "cluster": {
         "placement": cluster.placement,
+        "writes": replication.committed,
+        "loss": recovery.loss,
     },
     "master": {
         "sqlite": master.on_sqlite,
