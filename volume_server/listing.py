@@ -19,7 +19,7 @@ from zlib import crc32
 from volume_server.crc import data_crc
 from volume_server.durability import FileSystem
 from volume_server.index import LENGTH_BITS, LENGTH_MASK, SEGMENT_BYTES
-from volume_server.record import HEADER_BYTES, LIVE, Tagger, decode_header
+from volume_server.record import HEADER_BYTES, Tagger, live_header
 from volume_server.scrub import UNREADABLE
 
 PART_NEEDLES = 200_000
@@ -112,12 +112,10 @@ class Reader:
             near = length <= SMALL_BYTES and 0 <= at <= 2 * WINDOW_BYTES
             self._held = self._files.read_at(self._fd, WINDOW_BYTES if near else min(length, FIRST_BYTES), offset)
             self._held_at, at = offset, 0
-        header = decode_header(self._tagger, self._held, at)
+        header = live_header(self._tagger, self._held, at, needle, length)
         if header is None:
             return None
-        kind, meta_bytes, found, data_bytes, crc, appended_ms = header
-        if kind != LIVE or found != needle or HEADER_BYTES + meta_bytes + data_bytes != length:
-            return None
+        meta_bytes, data_bytes, crc, appended_ms = header
         meta = self._held[at + HEADER_BYTES : at + HEADER_BYTES + meta_bytes]
         if len(meta) < meta_bytes:
             meta = self._files.read_at(self._fd, meta_bytes, offset + HEADER_BYTES)
@@ -127,13 +125,12 @@ class Reader:
         if self._deep:
             is_sound = self._crc_of(offset + HEADER_BYTES + meta_bytes, data_bytes) == own_crc
         else:
-            is_sound = self._is_whole(offset + length)
+            is_sound = offset + length <= self._file_bytes or self._is_whole(offset + length)
         return Live(needle, data_bytes, own_crc, appended_ms) if is_sound else None
 
     def _is_whole(self, end: int) -> bool:
         """Whether the file reaches as far as the record; it only grows, so that it need not be asked each time."""
-        if end > self._file_bytes:
-            self._file_bytes = self._files.size_bytes(self._fd)
+        self._file_bytes = self._files.size_bytes(self._fd)
         return end <= self._file_bytes
 
     def _crc_of(self, offset: int, size_bytes: int) -> int | None:

@@ -108,6 +108,22 @@ def decode_header(tagger: Tagger, raw: bytes | memoryview, at: int = 0) -> Heade
     return header
 
 
+def live_header(
+    tagger: Tagger, raw: bytes, at: int, needle: int, stored_bytes: int
+) -> tuple[int, int, int, int] | None:  # fmt: skip
+    """Length of meta and of data, CRC and time of this needle's live record, whose header is ``raw[at:at + 40]``.
+
+    None where that is not genuine, or of another record: `decode_header` for whoever looks at very many.
+    """
+    fields = raw[at : at + _FIELDS.size]
+    if not fields.startswith(_LIVE_START) or tagger.tag(fields) != raw[at + _FIELDS.size : at + HEADER_BYTES]:
+        return None
+    _, meta_bytes, found, data_bytes, crc, appended_ms = _VALUES.unpack(fields)
+    if found != needle or HEADER_BYTES + meta_bytes + data_bytes != stored_bytes:
+        return None
+    return meta_bytes, data_bytes, crc, appended_ms
+
+
 def live_data(tagger: Tagger, raw: bytes, needle: int) -> memoryview | None:
     """The data of this needle's live record, which ``raw`` is from its header to its data's end.
 
