@@ -44,6 +44,7 @@ NOTHING_KEPT = frozenset(
         "volume_unknown",
         # the master's, about the lease and not about the object
         "epoch_stale",
+        "intent_forged",  # as all that are older than a rebuild of the database are to it
         "not_primary",
     }
 )

@@ -75,6 +75,7 @@ def test_threads_share_leases(fake: FakeStore, client: Client) -> None:
         Refusal(404, "volume_unknown"),
         Refusal(409, "needle_taken"),
         Refusal(409, "epoch_stale"),
+        Refusal(403, "intent_forged"),
     ],
     ids=lambda refusal: refusal.code,
 )
