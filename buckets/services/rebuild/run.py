@@ -412,7 +412,7 @@ class _Rebuild:
             Bucket.objects.filter(pk=bucket_id).update(reserved_objects=objects, reserved_bytes=size)
 
     def _keep_journal_needles(self, parts: Sequence[PartAt]) -> None:
-        """The journal of before stays until the first new snapshot is whole."""
+        """The journal of before stays until the first new snapshot is whole, also what was given up and still lives."""
         JournalNeedle.objects.bulk_create(
             [
                 JournalNeedle(
@@ -432,6 +432,7 @@ class _Rebuild:
             ],
             batch_size=500,
         )
+        Outbox.objects.filter(needle__in=JournalNeedle.objects.values("needle")).delete()
 
     def _write_store(self, history: History) -> None:
         known = [row for row in self.loader.rows_of(Store) if isinstance(row, Store)]

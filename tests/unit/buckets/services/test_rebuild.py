@@ -14,7 +14,7 @@ import pytest
 
 from buckets.errors import NotEmpty, NothingToRebuildFrom
 from buckets.journal_format import TAIL_NAME
-from buckets.models import Bucket, Journal, JournalNeedle, Object, Upload
+from buckets.models import Bucket, Journal, JournalNeedle, Object, Outbox, Upload
 from buckets.services import journal, journal_rows
 from buckets.services.buckets import create_bucket
 from buckets.services.confirm import confirm_needles
@@ -226,6 +226,24 @@ def test_a_forged_part_is_not_believed(disk: DiskLab, rebuilt: Rebuilt) -> None:
     assert any("not signed with this store's secret" in problem for problem in report.problems), report.problems
     # What it told of is found all the same.
     assert {row.key for row in Object.objects.all()} == {"a", "b"}
+
+
+def test_parts_of_the_journal_that_were_given_up_are_given_up_once_more(disk: DiskLab, rebuilt: Rebuilt) -> None:
+    """An older snapshot is dead when a newer one is whole, and the journal may tell so before its tombstones."""
+    disk.put("a")
+    write()
+    journal.begin_snapshot()
+    disk.put("b")
+    write()
+    dead = set(Outbox.objects.values_list("needle", flat=True))
+    assert dead
+    disk.put("c")
+    write()
+    rebuilt()
+    assert not Outbox.objects.filter(needle__in=dead).exists()
+    journal.drop_older(snapshot="a new one", begun_at=1 << 40)
+    assert not JournalNeedle.objects.exists()
+    assert dead <= set(Outbox.objects.values_list("needle", flat=True))
 
 
 def test_an_entry_that_is_missing_ends_what_is_exact(disk: DiskLab, rebuilt: Rebuilt) -> None:
