@@ -1,18 +1,30 @@
-"""A real store loses its database, and gets it back out of its volumes."""
+"""A real store loses its database, and gets it back out of its volumes, or from a backup."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.cluster.test_proof import SOUND
+from tests.cluster.test_redundancy import (
+    all_whole,
+    client_of,
+    fill,
+    require_all,
+    require_equal_files,
+    server_id,
+    wait_for_volumes,
+)
 from tests.conftest import STORE_KINDS, StartStore
 from tests.support.api import Api
-from tests.support.programs import ROOT
+from tests.support.programs import ROOT, program
 from tests.support.store import CHUNK_SIZE, Store
 from tests.support.waiting import wait_until
 
@@ -115,15 +127,50 @@ def test_a_clean_stop_leaves_nothing_untold(start_store: StartStore, tmp_path: P
         assert {one["key"] for one in found} == {"kept", "last"}
 
 
-def test_yesterdays_database_is_refused_and_a_rebuild_mends_it(start_store: StartStore, tmp_path: Path) -> None:
-    with start_store(tmp_path, env=SETTINGS) as store:
-        api = store.api()
-        bucket = api.make_bucket("b")
-        api.put(bucket, "yesterday", b"yesterday")
-        backup = tmp_path / "backup.sqlite3"
+def keep_database(store: Store, backup: Path) -> None:
+    """Of a running store, as docs/operations.md has it."""
+    if "DATABASE_URL" not in store.env:
         done = manage(store, "backup", str(backup))
         assert done.returncode == 0, done.stderr
         assert manage(store, "backup", str(backup)).returncode == 1, "it was overwritten"
+        return
+    with backup.open("wb") as file:
+        subprocess.run([of_postgres("pg_dump"), "-Fc", store.env["DATABASE_URL"]], stdout=file, check=True)
+
+
+def put_database_back(store: Store, backup: Path) -> None:
+    if "DATABASE_URL" not in store.env:
+        delete_database(store)
+        shutil.copy(backup, store.data / "db.sqlite3")
+        return
+    import psycopg
+
+    url = store.env["DATABASE_URL"]
+    parts = urlsplit(url)
+    name = parts.path.strip("/")
+    with psycopg.connect(parts._replace(path="/postgres").geturl(), autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    place = ["-h", str(parts.hostname), "-p", str(parts.port), "-U", str(parts.username)]
+    subprocess.run([of_postgres("createdb"), *place, name], check=True)
+    subprocess.run([of_postgres("pg_restore"), "--no-owner", "-d", url, str(backup)], check=True)
+
+
+def of_postgres(name: str) -> str:
+    found = program(name, f"usr/lib/postgresql/*/bin/{name}")
+    assert found, f"{name} is not installed"
+    return found
+
+
+@pytest.mark.parametrize("kind", STORE_KINDS)
+def test_yesterdays_database_is_refused_and_a_rebuild_mends_it(
+    start_store: StartStore, tmp_path: Path, kind: str
+) -> None:
+    with start_store(tmp_path, kind=kind, env=SETTINGS) as store:
+        api = store.api()
+        bucket = api.make_bucket("b")
+        api.put(bucket, "yesterday", b"yesterday")
+        backup = tmp_path / "backup"
+        keep_database(store, backup)
         api.put(bucket, "today", b"today")
         api.post(f"buckets/{bucket}/delete", {"keys": ["yesterday"]}, status=200)
         wait_for_journal(api)
@@ -131,8 +178,7 @@ def test_yesterdays_database_is_refused_and_a_rebuild_mends_it(start_store: Star
             if part.name in ("worker", "beat"):
                 part.kill(signal.SIGTERM)
         store.stop_master()
-        delete_database(store)
-        shutil.copy(backup, store.data / "db.sqlite3")
+        put_database_back(store, backup)
         store.start_master()
 
         def refusal() -> str | None:
@@ -148,3 +194,96 @@ def test_yesterdays_database_is_refused_and_a_rebuild_mends_it(start_store: Star
         api = store.api()
         assert {one["key"] for one in api.get(f"buckets/{bucket}/objects")["results"]} == {"today"}, report
         assert api.read(bucket, "today") == b"today"
+
+
+OLD = (
+    "from django.core.management import call_command; from buckets.services import fsck; fsck.MARGIN_S = -100_000; "
+    "call_command({!r}, {!r})"
+)
+"""A command for which every needle is older than its lease."""
+
+
+def test_copies_of_which_one_is_behind_and_what_is_wrong_with_copies(start_store: StartStore, tmp_path: Path) -> None:
+    """A server's directory is an older copy when the database is lost; later a needle is gone, one is nobody's, and one
+    copy has other bytes: each is told, and mended by what is told with it."""
+    with start_store(tmp_path, env={**SETTINGS, "WAREHOUSE_SWEEP_SECONDS": "1"}) as store, client_of(store) as client:
+        api = store.api()
+        bodies = fill(store, client, count=6)
+        wait_for_journal(api)
+        behind = store.servers[1]
+        behind.kill(signal.SIGKILL)
+        shutil.copytree(behind.data, tmp_path / "behind")
+        store.restart_servers(behind)
+        for number in range(4):
+            bodies[f"later/{number}"] = os.urandom(300)
+            client.put("b", f"later/{number}", bodies[f"later/{number}"])
+        api.post("buckets/b/delete", {"keys": ["small/0"]}, status=200)
+        del bodies["small/0"]
+        wait_for_journal(api)
+        bodies["last"] = b"last"
+        client.put("b", "last", bodies["last"])
+        delete_database(store)
+        store.stop(signal.SIGKILL)
+        shutil.rmtree(behind.data)
+        shutil.copytree(tmp_path / "behind", behind.data)
+
+        _, report = rebuild(store)
+        assert not report["uncertain"], report
+        assert not report["unreadable"], report
+        store.start()
+        wait_for_volumes(api, "all volumes to be whole", all_whole)
+        assert {one["key"] for one in api.get("buckets/b/objects")["results"]} == bodies.keys()
+        require_all(client, bodies)
+        require_equal_files(store, api)
+        assert manage(store, "fsck", "--deep").stdout.splitlines()[-1] == SOUND
+
+        lease = api.lease("b")
+        store.stop_master()
+        assert lease.put(0, "orphan", b"orphan").status == 503
+        store.start_master()
+        store.wait_for_servers()
+        volume, missing = place_of(api, "small/1")
+        code = (
+            "from volumes import client; from volumes.selectors import primaries_of; "
+            f"client.delete_needles(primaries_of([{volume}])[{volume}], {volume}, [int('{missing}', 16)])"
+        )
+        wait_until(lambda: manage(store, "shell", "--command", code).returncode == 0, what="a tombstone on both copies")
+        volume, divergent = place_of(api, "large/1")
+        spoilt = store.servers[0]
+        with (spoilt.data / f"{volume:010d}.vol").open("r+b") as file:
+            file.seek(file.read().index(bodies["large/1"][:100]))
+            file.write(bytes([bodies["large/1"][0] ^ 1]))
+
+        lines = manage(store, "shell", "--command", OLD.format("fsck", "--deep")).stdout.splitlines()
+        assert lines[-1] == "2 missing, 1 orphaned, 1 divergent"
+        told = {line.partition(":")[0]: line for line in lines}
+        named = [line for line in lines if missing in line]
+        assert len(named) == 2
+        assert all("object 'small/1' in bucket 'b'" in line for line in named)
+        [named_copy] = [line for line in lines if divergent in line]
+        assert f" {server_id(spoilt)[:8]}" in named_copy
+
+        assert "put the objects named above again" in told["missing"]
+        client.put("b", "small/1", bodies["small/1"])
+
+        assert "stop its server, remove the volume's files (N.*) there, start it" in told["divergent"]
+        spoilt.kill(signal.SIGTERM)
+        for path in spoilt.data.glob(f"{volume:010d}.*"):
+            path.unlink()
+        store.restart_servers(spoilt)
+        wait_for_volumes(api, "all volumes to be whole", all_whole)
+
+        assert "`manage.py sweep --delete` does so now" in told["orphaned"]
+        for wanted in ("0 deleted", "1 deleted"):
+            swept = manage(store, "shell", "--command", OLD.format("sweep", "--delete")).stdout
+            assert f"1 orphans, {wanted}" in swept
+
+        assert manage(store, "shell", "--command", OLD.format("fsck", "--deep")).stdout.splitlines()[-1] == SOUND
+        require_all(client, bodies)
+        require_equal_files(store, api)
+
+
+def place_of(api: Api, key: str) -> tuple[int, str]:
+    """Volume and needle of an object's first chunk."""
+    path = api.look_up("b", key)[key]["chunks"][0]["urls"][0].split("?")[0]
+    return int(path.split("/")[-2]), path[-16:]

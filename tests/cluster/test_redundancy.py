@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from tests.integration.test_outbox import let_all_urls_expire
 from tests.support.api import Answer, Api, put_headers, read_chunk, send
+from tests.support.programs import start, stop
 from tests.support.store import CHUNK_SIZE, Part, Store
 from tests.support.waiting import wait_until
 from warehouse import Client, TransferConfig
@@ -155,6 +158,48 @@ def test_a_server_is_drained(tmp_path: Path) -> None:
         wait_for_volumes(api, "whole volumes", all_whole)
 
 
+def test_a_server_that_dies_while_it_is_drained(tmp_path: Path) -> None:
+    """What has copies moves at once, without it. What lay there alone waits, and moves when it is back."""
+    with store_of(tmp_path, 3) as store, client_of(store) as client:
+        api = store.api()
+        bodies = fill(store, client, count=10)
+        api.make_bucket("single")
+        for number in range(20):
+            api.put("single", f"one/{number}", b"%d" % number)
+        [leaving, *_] = store.servers
+        gone = server_id(leaving)
+        leaving.kill(signal.SIGKILL)
+        with drain_of(store, gone) as drain:
+            wait_for_volumes(
+                api,
+                "copies elsewhere",
+                lambda found: all_whole(found) and all(gone not in holders(one) for one in found),
+            )
+            require_all(client, bodies)
+            assert any(gone in holders(one) for one in volumes(api, 1)), "single copies were given up"
+            assert drain.poll() is None
+            leaving.restart(store.log)
+            assert drain.wait() == 0
+        wait_until(lambda: not list(leaving.data.rglob("*.vol")), what="its files to be gone")
+        leaving.kill(signal.SIGTERM)
+        for number in range(20):
+            assert api.read("single", f"one/{number}") == b"%d" % number
+        require_all(client, bodies)
+        wait_for_volumes(api, "whole volumes", all_whole)
+        require_equal_files(store, api)
+
+
+@contextmanager
+def drain_of(store: Store, server: str) -> Iterator[subprocess.Popen[str]]:
+    """`manage.py drain`, watching."""
+    command = [sys.executable, "manage.py", "drain", server]
+    drain = start(command, env={**store.env, "WAREHOUSE_DATA": str(store.data)}, log=store.directory / "drain.log")
+    try:
+        yield drain
+    finally:
+        stop(drain)
+
+
 def test_nothing_rises_from_the_dead(tmp_path: Path) -> None:
     """Down, delete, compact, up, repair: what was deleted while a copy was away stays deleted, and its bytes go."""
     with store_of(tmp_path, 3, SOON) as store, client_of(store) as client:
@@ -248,6 +293,19 @@ def test_too_few_nodes_are_told(tmp_path: Path) -> None:
         answer: Answer = api.request("POST", "buckets/b/leases", {"count": 1, "max_bytes": 10})
         assert (answer.status, answer.code) == (507, "no_space")
         assert "2 different nodes" in answer.json["detail"]
+
+        # Nor is there another one to drain it to; it is told, until somebody thinks better of it.
+        api.put(api.make_bucket("single"), "k", b"k")
+        [only] = store.servers
+        log = store.directory / "drain.log"
+        with drain_of(store, server_id(only)) as drain:
+            wait_until(lambda: "can't be moved now: volume " in log.read_text(), what="the reason")
+            assert "no server on another node has room" in log.read_text()
+            answer = api.request("PATCH", f"servers/{server_id(only)}", {"admin_state": "active"})
+            assert answer.status == 200
+            assert drain.wait() == 1
+        assert "is to be active again; its emptying has ended." in log.read_text()
+        assert api.read("single", "k") == b"k"
 
 
 def test_maintenance(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ HOW_TO_MEND = {
     "(docs/operations.md, Proof); then `manage.py fsck --volume N`",
     Proof.Kind.ORPHANED: "`manage.py sweep` shows them; the worker deletes them when they have been seen twice, "
     "`manage.py sweep --delete` does so now",
-    Proof.Kind.DIVERGENT: "`manage.py scrub N` reads the volume; then as with damage (docs/operations.md, Damage)",
+    Proof.Kind.DIVERGENT: "where one of several copies is named: stop its server, remove the volume's files (N.*) "
+    "there, start it: the copy is made anew from the others; else `manage.py scrub N` reads the volume; then as with "
+    "damage (docs/operations.md, Damage)",
     Proof.Kind.UNKNOWN: "start the servers named above, or look at their logs; then run this again",
     Proof.Kind.MISCOUNTED: "`manage.py fsck --mend-counts` counts these buckets anew",
 }
