@@ -63,7 +63,7 @@ def _ask(server: Server) -> Usage | str:
 def _record_answer(server: Server, usage: Usage) -> None:
     # Conditional on the instance that was asked: a process that has started since knows better.
     now = timezone.now()
-    current = Server.objects.select_for_update().filter(pk=server.pk, instance=server.instance).first()
+    current = Server.objects.select_for_update(no_key=True).filter(pk=server.pk, instance=server.instance).first()
     if current is None:
         return
     if current.check_error:

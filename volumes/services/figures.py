@@ -75,7 +75,7 @@ def record_volume(*, server_id: UUID, figures: Figures, now: datetime) -> None:
     A heartbeat that was sent before and comes after may show the row as it was for another two seconds.
     """
     # The lock under which reports are taken.
-    server = Server.objects.select_for_update().filter(pk=server_id).first()
+    server = Server.objects.select_for_update(no_key=True).filter(pk=server_id).first()
     replica = Replica.objects.filter(server=server, volume=figures.volume).select_related("volume").first()
     if replica is None:
         return
@@ -104,7 +104,7 @@ def _degrade(volumes: Sequence[Volume], now: datetime) -> None:
     if not wanted:
         return
     whole = Volume.objects.filter(pk__in=wanted, redundancy=Volume.Redundancy.WHOLE)
-    locked = list(whole.select_for_update().order_by("pk").values_list("pk", flat=True))
+    locked = list(whole.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
     Volume.objects.filter(pk__in=locked).update(redundancy=Volume.Redundancy.DEGRADED, redundancy_changed_at=now)
     log.warning("volumes %s take no record: a copy is out of line", locked)
     for volume in volumes:

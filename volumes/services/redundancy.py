@@ -20,7 +20,8 @@ only under an epoch that was found open here, and are durable on all of its copi
       | opened_epoch := E+1 (committed)     |                 |      from here on leases of E+1 are given out
 
 So whoever falls silent at whatever point, the copies of `opened_epoch` have everything. Locks are taken in the order
-of a heartbeat: the replicas' rows, then the volume's.
+of a heartbeat: the replicas' rows, then the volume's. A heartbeat holds its server's row, too, which nobody else waits
+for: not even who makes a row that names it, since neither changes its key (`no_key`).
 """
 
 import logging
@@ -137,8 +138,8 @@ def mend_volume(*, volume_id: int, homes: Homes | None = None, now: datetime | N
     homes = homes or Homes(now=now)
     changed = False
     with transaction.atomic():
-        list(Replica.objects.select_for_update().filter(volume=volume_id).order_by("server").values_list("pk"))
-        volume = Volume.objects.select_for_update().filter(pk=volume_id).first()
+        _lock_copies(volume_id)
+        volume = Volume.objects.select_for_update(no_key=True).filter(pk=volume_id).first()
         if volume is None:
             return False
         for _ in range(_STEPS):
@@ -158,14 +159,19 @@ def mend_volume(*, volume_id: int, homes: Homes | None = None, now: datetime | N
     return changed
 
 
+def _lock_copies(volume_id: int) -> None:
+    """The rows of a volume's copies alone: by `server_id`, since the order of servers would join, and lock, theirs."""
+    list(Replica.objects.select_for_update().filter(volume=volume_id).order_by("server_id").values_list("pk"))
+
+
 @transaction.atomic
 def close_volume(*, volume_id: int) -> int | None:
     """Has a volume of several copies take no record until its compaction is over; gives the epoch of that.
 
     None when there is nothing to close: it has a single copy, or is closed already. Raises VolumeDegraded.
     """
-    list(Replica.objects.select_for_update().filter(volume=volume_id).order_by("server").values_list("pk"))
-    volume = Volume.objects.select_for_update().get(pk=volume_id)
+    _lock_copies(volume_id)
+    volume = Volume.objects.select_for_update(no_key=True).get(pk=volume_id)
     copies = list(Replica.objects.filter(volume=volume).select_related("server"))
     if volume.redundancy == Volume.Redundancy.CLOSED or (
         len(copies) == 1 and volume.redundancy == Volume.Redundancy.WHOLE
@@ -185,7 +191,7 @@ def close_volume(*, volume_id: int) -> int | None:
 @transaction.atomic
 def reopen_volume(*, volume_id: int) -> None:
     """Has a volume that was closed for nothing opened again by the next look at it."""
-    volume = Volume.objects.select_for_update().get(pk=volume_id)
+    volume = Volume.objects.select_for_update(no_key=True).get(pk=volume_id)
     if volume.redundancy == Volume.Redundancy.CLOSED:
         _turn(volume, Volume.Redundancy.DEGRADED, timezone.now(), note="It was closed, and is to be opened again.")
 
@@ -193,7 +199,7 @@ def reopen_volume(*, volume_id: int) -> None:
 @transaction.atomic
 def end_epoch(*, volume_id: int) -> None:
     """Makes all leases on a volume of several copies worthless: it is opened anew by the next look at it."""
-    volume = Volume.objects.select_for_update().get(pk=volume_id)
+    volume = Volume.objects.select_for_update(no_key=True).get(pk=volume_id)
     if volume.redundancy == Volume.Redundancy.WHOLE:
         _turn(volume, Volume.Redundancy.DEGRADED, timezone.now(), note="It is to be opened anew.")
 

@@ -138,7 +138,7 @@ def record_heartbeat(*, report: ServerReport) -> Orders:
     with transaction.atomic():
         # Locked, so that two reports of one server are taken one after the other.
         server = (
-            Server.objects.select_for_update()
+            Server.objects.select_for_update(no_key=True)
             .filter(pk=report.server, instance=report.instance, stopped_at=None)
             .first()
         )

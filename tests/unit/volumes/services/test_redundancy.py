@@ -6,17 +6,18 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from tests.unit.volumes.factories import GIB, figures, make_server
+from tests.unit.volumes.factories import GIB, figures, make_server, make_volume
 from tests.unit.volumes.joining import Joiner
 from volume_server.signing import replica_ticket
 from volumes.derived_secrets import server_secret
 from volumes.errors import NoRoom, NoServers, VolumeDegraded
 from volumes.models import Replica, Server, Volume
 from volumes.selectors import open_primaries_of
+from volumes.services import servers
 from volumes.services.placement import forget_table, pick
 from volumes.services.redundancy import (
     close_volume,
@@ -521,6 +522,49 @@ def test_a_full_server_gets_no_copy(cluster: Cluster) -> None:
     Server.objects.filter(pk=c.id).update(free_bytes=50 * GIB)
     cluster.settle()
     assert c.id in holders(volume)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_waits_for_a_server_whose_report_is_being_taken(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for one that waits for him is ended by PostgreSQL, and a report or an opening fails."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has one writer at a time")
+    joiner = Joiner()
+    joiner.join(node="a")
+    server, other = Server.objects.get(pk=joiner.id), make_server()
+    volume = make_volume(server, id=1000, epoch=5, replication=2, redundancy="degraded")
+    Replica.objects.create(
+        volume=volume, server=other, role="secondary", state="open", epoch=5, whole_epoch=5, reported_at=timezone.now()
+    )
+    Volume.objects.filter(pk=1000).update(redundancy_changed_at=timezone.now() - timedelta(minutes=1))
+    failures: list[Exception] = []
+    take_report = servers._take_report
+
+    def meanwhile() -> None:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SET lock_timeout = '5s'")
+            assert mend_volume(volume_id=volume.pk)
+            make_volume(server, id=1001)
+        except Exception as error:  # noqa: BLE001 - it is told where the test can fail
+            failures.append(error)
+        finally:
+            connections.close_all()
+
+    def taken(**values: Any) -> Any:
+        """With the server's row locked."""
+        thread = threading.Thread(target=meanwhile)
+        thread.start()
+        thread.join()
+        return take_report(**values)
+
+    monkeypatch.setattr(servers, "_take_report", taken)
+    joiner.beat(volumes=[figures(volume.pk, epoch=5)])
+    assert failures == []
+    volume.refresh_from_db()
+    assert (volume.redundancy, volume.epoch) == ("opening", 6)
 
 
 @pytest.mark.django_db(transaction=True)
