@@ -67,6 +67,7 @@ class StartStore(Protocol):
         volume_servers: int = 2,
         worker: bool = True,
         restart: bool = False,
+        migrated: bool = True,
     ) -> Store: ...
 
 
@@ -87,6 +88,7 @@ def start_store(request: pytest.FixtureRequest) -> StartStore:
         volume_servers: int = 2,
         worker: bool = True,
         restart: bool = False,
+        migrated: bool = True,
     ) -> Store:
         settings_of_kind = {}
         if kind == "postgres+redis":
@@ -103,6 +105,7 @@ def start_store(request: pytest.FixtureRequest) -> StartStore:
             volume_servers=volume_servers,
             worker=worker,
             restart=restart,
+            migrated=migrated,
         )
 
     return make

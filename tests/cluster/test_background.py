@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -15,7 +13,7 @@ import pytest
 
 from tests.conftest import STORE_KINDS, StartStore
 from tests.support.api import Api, send
-from tests.support.programs import ROOT, missing, start, stop
+from tests.support.programs import missing, start, stop
 from tests.support.redis_server import RedisServer
 from tests.support.store import Part, Store
 from tests.support.waiting import wait_until
@@ -31,14 +29,6 @@ def task(api: Api, name: str) -> dict[str, Any]:
 def health(store: Store) -> dict[str, Any]:
     """Asked without a token: a probe has none."""
     return dict(send("GET", f"{store.url}/api/v1/health").json)
-
-
-def run_in(store: Store, statements: str) -> str:
-    """Python in a process that is set up as the store's own are; what it printed."""
-    env = {**store.env, "WAREHOUSE_DATA": str(store.data)}
-    command = [sys.executable, "manage.py", "shell", "--no-imports", "--command", statements]
-    done = subprocess.run(command, env=env, cwd=ROOT, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def part_of(store: Store, name: str) -> Part:
@@ -88,8 +78,7 @@ def test_what_runs_is_seen_and_a_killed_worker_is_missed(start_store: StartStore
         for server in store.servers:
             os.kill(server.pid, signal.SIGCONT)
         assert task(api, CHECK)["status"] == "running"
-        run_in(
-            store,
+        store.run_python(
             "from django.utils import timezone; from volumes.models import BackgroundTask; "
             f"BackgroundTask.objects.filter(pk='{CHECK}').update(deadline_at=timezone.now())",
         )
@@ -109,8 +98,8 @@ def test_what_runs_is_seen_and_a_killed_worker_is_missed(start_store: StartStore
 
         # One that is stopped in good order is not missed.
         worker.kill(signal.SIGTERM)
-        names = run_in(
-            store, "from volumes.models import Worker; print(*Worker.objects.values_list('name', flat=True))"
+        names = store.run_python(
+            "from volumes.models import Worker; print(*Worker.objects.values_list('name', flat=True))"
         )
         assert not any(name.endswith(f"/{worker.pid}") for name in names.split())
 
@@ -169,8 +158,7 @@ def test_two_workers_and_two_beats_and_one_of_each_killed(start_store: StartStor
             wait_until(is_gone, what="the end of the bucket")
             worker.restart(store.log)
             wait_for_work(store, since=datetime.now(UTC))
-            buried = run_in(
-                store,
+            buried = store.run_python(
                 "from buckets.models import Outbox; from buckets.selectors import wrong_counts; "
                 "print(Outbox.objects.count(), Outbox.objects.filter(reason='deleted').count(), wrong_counts())",
             )
@@ -200,8 +188,7 @@ def test_garbage_is_compacted_by_the_worker(start_store: StartStore, tmp_path: P
         dead = [key for number, key in enumerate(bodies) if number % 4]
         api.post(f"buckets/{bucket}/delete", {"keys": dead}, status=200)
         [before] = store.volume_files().values()
-        run_in(
-            store,
+        store.run_python(
             "from django.utils import timezone; from buckets.models import Outbox; "
             "Outbox.objects.update(not_before=timezone.now())",
         )

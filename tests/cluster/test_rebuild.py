@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,22 +24,15 @@ from tests.cluster.test_redundancy import (
 )
 from tests.conftest import STORE_KINDS, StartStore
 from tests.support.api import Api
-from tests.support.programs import ROOT, program
+from tests.support.programs import program
 from tests.support.store import CHUNK_SIZE, Store
 from tests.support.waiting import wait_until
 
 SETTINGS = {"WAREHOUSE_CHUNK_SIZE": str(CHUNK_SIZE), "WAREHOUSE_JOURNAL_SECONDS": "1"}
 
 
-def manage(store: Store, *arguments: str) -> subprocess.CompletedProcess[str]:
-    env = {**store.env, "WAREHOUSE_DATA": str(store.data)}
-    return subprocess.run(
-        [sys.executable, "manage.py", *arguments], env=env, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-
-
 def rebuild(store: Store, *options: str) -> tuple[int, dict[str, Any]]:
-    done = manage(store, "rebuild", "--from", str(store.data / "volumes"), "--json", *options)
+    done = store.manage("rebuild", "--from", str(store.data / "volumes"), "--json", *options)
     assert done.returncode in (0, 1), done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return done.returncode, report
@@ -115,7 +107,7 @@ def test_a_clean_stop_leaves_nothing_untold(start_store: StartStore, tmp_path: P
         bucket = api.make_bucket("b")
         api.put(bucket, "kept", b"kept")
         api.put(bucket, "gone", b"gone")
-        done = manage(store, "shell", "--command", "from buckets.services.journal import *; write_journal(seconds=60)")
+        done = store.manage("shell", "--command", "from buckets.services.journal import *; write_journal(seconds=60)")
         assert done.returncode == 0, done.stderr
         api.post(f"buckets/{bucket}/delete", {"keys": ["gone"]}, status=200)
         api.put(bucket, "last", b"last")
@@ -131,9 +123,9 @@ def test_a_clean_stop_leaves_nothing_untold(start_store: StartStore, tmp_path: P
 def keep_database(store: Store, backup: Path) -> None:
     """Of a running store, as docs/operations.md has it."""
     if "DATABASE_URL" not in store.env:
-        done = manage(store, "backup", str(backup))
+        done = store.manage("backup", str(backup))
         assert done.returncode == 0, done.stderr
-        assert manage(store, "backup", str(backup)).returncode == 1, "it was overwritten"
+        assert store.manage("backup", str(backup)).returncode == 1, "it was overwritten"
         return
     with backup.open("wb") as file:
         subprocess.run([of_postgres("pg_dump"), "-Fc", store.env["DATABASE_URL"]], stdout=file, check=True)
@@ -237,7 +229,7 @@ def test_copies_of_which_one_is_behind_and_what_is_wrong_with_copies(start_store
         assert {one["key"] for one in api.get("buckets/b/objects")["results"]} == bodies.keys()
         require_all(client, bodies)
         require_equal_files(store, api)
-        assert manage(store, "fsck", "--deep").stdout.splitlines()[-1] == SOUND
+        assert store.manage("fsck", "--deep").stdout.splitlines()[-1] == SOUND
 
         lease = api.lease("b")
         store.stop_master()
@@ -249,14 +241,14 @@ def test_copies_of_which_one_is_behind_and_what_is_wrong_with_copies(start_store
             "from volumes import client; from volumes.selectors import primaries_of; "
             f"client.delete_needles(primaries_of([{volume}])[{volume}], {volume}, [int('{missing}', 16)])"
         )
-        wait_until(lambda: manage(store, "shell", "--command", code).returncode == 0, what="a tombstone on both copies")
+        wait_until(lambda: store.manage("shell", "--command", code).returncode == 0, what="a tombstone on both copies")
         volume, divergent = place_of(api, "large/1")
         spoilt = store.servers[0]
         with (spoilt.data / f"{volume:010d}.vol").open("r+b") as file:
             file.seek(file.read().index(bodies["large/1"][:100]))
             file.write(bytes([bodies["large/1"][0] ^ 1]))
 
-        lines = manage(store, "shell", "--command", OLD.format("fsck", "--deep")).stdout.splitlines()
+        lines = store.manage("shell", "--command", OLD.format("fsck", "--deep")).stdout.splitlines()
         counts = re.fullmatch(r"2 missing, (\d+) orphaned, 1 divergent", lines[-1])
         assert counts, lines
         orphans = int(counts[1])  # the first try of a put that was tried twice is one, too
@@ -280,10 +272,10 @@ def test_copies_of_which_one_is_behind_and_what_is_wrong_with_copies(start_store
 
         assert "`manage.py sweep --delete` does so now" in told["orphaned"]
         for deleted in (0, orphans):
-            swept = manage(store, "shell", "--command", OLD.format("sweep", "--delete")).stdout
+            swept = store.manage("shell", "--command", OLD.format("sweep", "--delete")).stdout
             assert f"{orphans} orphans, {deleted} deleted" in swept
 
-        assert manage(store, "shell", "--command", OLD.format("fsck", "--deep")).stdout.splitlines()[-1] == SOUND
+        assert store.manage("shell", "--command", OLD.format("fsck", "--deep")).stdout.splitlines()[-1] == SOUND
         require_all(client, bodies)
         require_equal_files(store, api)
 

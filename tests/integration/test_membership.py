@@ -4,10 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
 
 from tests.conftest import StartStore
 from tests.support.api import Api
@@ -17,6 +20,13 @@ from tests.support.waiting import wait_until
 
 OFFLINE_AFTER = timedelta(seconds=10)
 REFUSED_FOR_GOOD = 3
+
+
+@pytest.fixture(scope="module")
+def store(start_store: StartStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Two volume servers and no worker. Each test starts again what it has ended."""
+    with start_store(tmp_path_factory.mktemp("membership"), worker=False) as running:
+        yield running
 
 
 def server_at(api: Api, port: int) -> dict[str, Any] | None:
@@ -59,69 +69,66 @@ def read_all(api: Api, bucket: str, keys: dict[str, bytes]) -> dict[str, bytes]:
     return {key: api.read(bucket, key) for key in keys}
 
 
-def test_a_killed_server_is_offline_ten_seconds_after_its_last_word(start_store: StartStore, tmp_path: Path) -> None:
-    with start_store(tmp_path, worker=False) as store:
-        api = store.api()
-        [first, second] = store.servers
-        first.kill()
+def test_a_killed_server_is_offline_ten_seconds_after_its_last_word(store: Store) -> None:
+    api = store.api()
+    [first, second] = store.servers
+    first.kill()
 
-        def is_offline() -> bool:
-            asked_at = datetime.now(UTC)
-            row = known(api, first.port)
-            silent_for = asked_at - datetime.fromisoformat(row["last_seen_at"])
-            if silent_for > OFFLINE_AFTER:
-                assert row["status"] == "offline", silent_for
-            return bool(row["status"] == "offline")
+    def is_offline() -> bool:
+        asked_at = datetime.now(UTC)
+        row = known(api, first.port)
+        silent_for = asked_at - datetime.fromisoformat(row["last_seen_at"])
+        if silent_for > OFFLINE_AFTER:
+            assert row["status"] == "offline", silent_for
+        return bool(row["status"] == "offline")
 
-        wait_until(is_offline, what="the killed server to be offline")
-        assert known(api, second.port)["status"] == "online"
+    wait_until(is_offline, what="the killed server to be offline")
+    assert known(api, second.port)["status"] == "online"
+    store.restart_servers(first)
 
 
-def test_a_server_that_stops_is_offline_at_once_and_comes_back_with_its_volumes(
-    start_store: StartStore, tmp_path: Path
-) -> None:
-    with start_store(tmp_path, worker=False) as store:
-        api = store.api()
-        bodies = put_some(api, api.make_bucket("b"))
-        [first, _] = store.servers
-        before = known(api, first.port)
-        volumes = volumes_of(api, before["id"])
-        first.kill(signal.SIGTERM)
-        assert known(api, first.port)["status"] == "offline"
-        store.restart_servers(first)
-        after = known(api, first.port)
-        assert (after["id"], after["status"]) == (before["id"], "online")
+def test_a_server_that_stops_is_offline_at_once_and_comes_back_with_its_volumes(store: Store) -> None:
+    api = store.api()
+    bodies = put_some(api, api.make_bucket("stopped"))
+    [first, _] = store.servers
+    before = known(api, first.port)
+    volumes = volumes_of(api, before["id"])
+    first.kill(signal.SIGTERM)
+    assert known(api, first.port)["status"] == "offline"
+    store.restart_servers(first)
+    after = known(api, first.port)
+    assert (after["id"], after["status"]) == (before["id"], "online")
+    assert volumes_of(api, before["id"]) == volumes
+    assert read_all(api, "stopped", bodies) == bodies
+    bodies |= put_some(api, "stopped")
+    assert read_all(api, "stopped", bodies) == bodies
+
+
+def test_a_killed_server_comes_back_at_another_address(store: Store, tmp_path: Path) -> None:
+    api = store.api()
+    bodies = put_some(api, api.make_bucket("moved"))
+    [first, second] = store.servers
+    before = known(api, first.port)
+    volumes = volumes_of(api, before["id"])
+    first.kill()
+    [port] = free_ports(1)
+    moved = start_like(first, tmp_path / "moved.log", host="127.0.0.2", port=str(port))
+    try:
+        wait_until(lambda: (row := server_at(api, port)) and row["status"] == "online", what="the moved server")
+        after = known(api, port)
+        assert (after["id"], after["url"]) == (before["id"], f"http://127.0.0.2:{port}")
+        assert server_at(api, first.port) is None
         assert volumes_of(api, before["id"]) == volumes
-        assert read_all(api, "b", bodies) == bodies
-        bodies |= put_some(api, "b")
-        assert read_all(api, "b", bodies) == bodies
-
-
-def test_a_killed_server_comes_back_at_another_address(start_store: StartStore, tmp_path: Path) -> None:
-    with start_store(tmp_path, worker=False) as store:
-        api = store.api()
-        bodies = put_some(api, api.make_bucket("b"))
-        [first, second] = store.servers
-        before = known(api, first.port)
-        volumes = volumes_of(api, before["id"])
-        first.kill()
-        [port] = free_ports(1)
-        moved = start_like(first, tmp_path / "moved.log", host="127.0.0.2", port=str(port))
-        try:
-            wait_until(lambda: (row := server_at(api, port)) and row["status"] == "online", what="the moved server")
-            after = known(api, port)
-            assert (after["id"], after["url"]) == (before["id"], f"http://127.0.0.2:{port}")
-            assert server_at(api, first.port) is None
-            assert volumes_of(api, before["id"]) == volumes
-            assert read_all(api, "b", bodies) == bodies
-            found = api.look_up("b", *bodies).values()
-            netlocs = {urlsplit(one["chunks"][0]["urls"][0]).netloc for one in found}
-            assert netlocs == {f"127.0.0.2:{port}", f"127.0.0.1:{second.port}"}
-            bodies |= put_some(api, "b")
-            assert read_all(api, "b", bodies) == bodies
-        finally:
-            assert stop(moved) == 0
-        assert known(api, port)["status"] == "offline"
+        assert read_all(api, "moved", bodies) == bodies
+        found = api.look_up("moved", *bodies).values()
+        netlocs = {urlsplit(one["chunks"][0]["urls"][0]).netloc for one in found}
+        assert netlocs == {f"127.0.0.2:{port}", f"127.0.0.1:{second.port}"}
+        bodies |= put_some(api, "moved")
+        assert read_all(api, "moved", bodies) == bodies
+    finally:
+        assert stop(moved) == 0
+    assert known(api, port)["status"] == "offline"
+    store.restart_servers(first)
 
 
 def clone(store: Store, part: Part, to: Path) -> Path:
@@ -129,21 +136,20 @@ def clone(store: Store, part: Part, to: Path) -> Path:
     return to
 
 
-def test_a_cloned_data_directory_is_refused(start_store: StartStore, tmp_path: Path) -> None:
-    with start_store(tmp_path, volume_servers=1, worker=False) as store:
-        api = store.api()
-        bodies = put_some(api, api.make_bucket("b"))
-        [part] = store.servers
-        copy = clone(store, part, tmp_path / "clone")
-        [port] = free_ports(1)
-        log = tmp_path / "clone.log"
-        newcomer = start_like(part, log, data=str(copy), port=str(port))
-        assert newcomer.wait() == REFUSED_FOR_GOOD, log.read_text()
-        assert "server_running" in log.read_text()
-        assert server_at(api, port) is None
-        assert known(api, part.port)["status"] == "online"
-        bodies |= put_some(api, "b")
-        assert read_all(api, "b", bodies) == bodies
+def test_a_cloned_data_directory_is_refused(store: Store, tmp_path: Path) -> None:
+    api = store.api()
+    bodies = put_some(api, api.make_bucket("cloned"))
+    part, _ = store.servers
+    copy = clone(store, part, tmp_path / "clone")
+    [port] = free_ports(1)
+    log = tmp_path / "clone.log"
+    newcomer = start_like(part, log, data=str(copy), port=str(port))
+    assert newcomer.wait() == REFUSED_FOR_GOOD, log.read_text()
+    assert "server_running" in log.read_text()
+    assert server_at(api, port) is None
+    assert known(api, part.port)["status"] == "online"
+    bodies |= put_some(api, "cloned")
+    assert read_all(api, "cloned", bodies) == bodies
 
 
 def test_of_two_processes_with_one_id_the_one_that_was_hung_ends(start_store: StartStore, tmp_path: Path) -> None:

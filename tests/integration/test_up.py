@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,13 @@ from tests.conftest import StartStore
 from tests.support.programs import ROOT, argv_of, children_of, clean_environment, family_of, is_alive
 from tests.support.store import Store
 from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def small(start_store: StartStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One volume server and no worker, for tests that leave it whole."""
+    with start_store(tmp_path_factory.mktemp("small"), volume_servers=1, worker=False) as running:
+        yield running
 
 
 def is_free(port: int) -> bool:
@@ -32,7 +40,7 @@ def all_ports(store: Store) -> list[int]:
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "Ctrl-C"])
 def test_stopping_it_leaves_no_process(start_store: StartStore, tmp_path: Path, how: str) -> None:
-    with start_store(tmp_path) as store:
+    with start_store(tmp_path, migrated=False) as store:
         family = family_of(store.up.pid)
         assert {part.name for part in store.parts} == {"master", "volume server", "worker", "beat"}
         if how == "Ctrl-C":  # the terminal signals the whole group, children included
@@ -88,14 +96,13 @@ def test_taken_port_is_a_clear_message(start_store: StartStore, tmp_path: Path, 
     assert not store.data.exists()
 
 
-def test_second_start_on_the_same_data_is_refused(start_store: StartStore, tmp_path: Path) -> None:
-    with start_store(tmp_path, volume_servers=1, worker=False) as store:
-        other = start_store(tmp_path, volume_servers=1, worker=False)
-        done = run_up(other)
-        assert done.returncode not in {0, None}
-        assert str(store.data) in done.stderr
-        assert "Traceback" not in done.stderr
-        assert store.api().answers()
+def test_second_start_on_the_same_data_is_refused(small: Store, start_store: StartStore) -> None:
+    other = start_store(small.directory, volume_servers=1, worker=False)
+    done = run_up(other)
+    assert done.returncode not in {0, None}
+    assert str(small.data) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert small.api().answers()
 
 
 def test_parts_that_are_killed_come_back(start_store: StartStore, tmp_path: Path) -> None:
@@ -154,39 +161,34 @@ def test_init_makes_the_key_and_stops(start_store: StartStore, tmp_path: Path) -
         assert store.key == key
 
 
-def test_createkey_makes_a_key_that_works(start_store: StartStore, tmp_path: Path) -> None:
-    with start_store(tmp_path, volume_servers=1, worker=False) as store:
-        env = {**store.env, **clean_environment(WAREHOUSE_DATA=str(store.data))}
-        done = subprocess.run(
-            [sys.executable, "manage.py", "createkey", "--name", "second", "--admin", "--json"],
-            env=env, cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        made = json.loads(done.stdout.splitlines()[-1])
-        assert store.api(made["key"]).get("buckets") is not None
-        assert made["key"] not in store.log.read_text()
+def test_createkey_makes_a_key_that_works(small: Store) -> None:
+    env = {**small.env, **clean_environment(WAREHOUSE_DATA=str(small.data))}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "createkey", "--name", "second", "--admin", "--json"],
+        env=env, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    made = json.loads(done.stdout.splitlines()[-1])
+    assert small.api(made["key"]).get("buckets") is not None
+    assert made["key"] not in small.log.read_text()
 
 
-def test_no_secret_is_in_the_logs_or_in_a_command_line(start_store: StartStore, tmp_path: Path) -> None:
-    with start_store(tmp_path) as store:
-        api = store.api()
-        bucket = api.make_bucket("b")
-        lease = api.lease(bucket)
-        lease.put(0, "k", b"x")
-        signature = lease.url.rpartition("sig=")[2]
-        secrets = [file.read_text(errors="replace").strip() for file in (store.data / "secrets").iterdir()]
-        log = store.log.read_text() + "".join(file.read_text(errors="replace") for file in store.data.rglob("*.log"))
-        words = " ".join(word for part in store.parts for word in part.argv)
-        for secret in [*secrets, store.key, signature]:
-            assert secret not in log
-            assert secret not in words
+def test_no_secret_is_in_the_logs_or_in_a_command_line(store: Store, bucket: str) -> None:
+    lease = store.api().lease(bucket)
+    lease.put(0, "k", b"x")
+    signature = lease.url.rpartition("sig=")[2]
+    secrets = [file.read_text(errors="replace").strip() for file in (store.data / "secrets").iterdir()]
+    log = store.log.read_text() + "".join(file.read_text(errors="replace") for file in store.data.rglob("*.log"))
+    words = " ".join(word for part in store.parts for word in part.argv)
+    for secret in [*secrets, store.key, signature]:
+        assert secret not in log
+        assert secret not in words
 
 
-def test_data_directory_stays_locked_by_a_running_volume_server(start_store: StartStore, tmp_path: Path) -> None:
-    with start_store(tmp_path, volume_servers=1, worker=False) as store:
-        [part] = store.servers
-        again = [*part.argv]
-        again[again.index("--port") + 1] = "0"
-        done = subprocess.run(again, env=part.env, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode not in {0, None}
-        assert "Traceback" not in done.stderr
-        assert str(part.data) in done.stderr
+def test_data_directory_stays_locked_by_a_running_volume_server(small: Store) -> None:
+    [part] = small.servers
+    again = [*part.argv]
+    again[again.index("--port") + 1] = "0"
+    done = subprocess.run(again, env=part.env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode not in {0, None}
+    assert "Traceback" not in done.stderr
+    assert str(part.data) in done.stderr

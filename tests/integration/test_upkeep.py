@@ -22,12 +22,6 @@ from tests.support.waiting import wait_until
 
 SMALL = 3_000
 """Bytes of a small object: most of what its record takes."""
-SETTLE = (
-    "from django.utils import timezone; from buckets.models import Outbox; from buckets.tasks import collect_outbox; "
-    "from buckets.services.journal import write_journal; write_journal(seconds=60, force=True); "
-    "Outbox.objects.update(not_before=timezone.now()); collect_outbox()"
-)
-"""Has the tombstones written now that a worker writes when every signed URL has expired."""
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +40,7 @@ def api(store: Store) -> Api:
 @pytest.fixture
 def manage(store: Store) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "manage.py", *arguments],
-            env={**store.env, "WAREHOUSE_DATA": str(store.data)},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = store.manage(*arguments)
         assert done.returncode == code, done
         assert "Traceback" not in done.stderr
         return done
@@ -149,7 +136,7 @@ def test_half_of_the_objects_go_and_their_space_with_them(
     bucket = api.make_bucket("half")
     objects = put_many(api, bucket)
     left, dead_bytes = delete_half(api, bucket, objects)
-    manage("shell", "--command", SETTLE)
+    store.write_tombstones()
     before = sum(store.volume_files().values())
 
     done = manage("compact", "--all")
@@ -169,13 +156,11 @@ def test_half_of_the_objects_go_and_their_space_with_them(
     assert api.read(bucket, "after") == b"compaction"
 
 
-def test_compaction_by_the_api_and_by_the_admin_site(
-    api: Api, admin: AdminSite, manage: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
+def test_compaction_by_the_api_and_by_the_admin_site(store: Store, api: Api, admin: AdminSite) -> None:
     bucket = api.make_bucket("two-ways")
     objects = put_many(api, bucket)
     left, _ = delete_half(api, bucket, objects)
-    manage("shell", "--command", SETTLE)
+    store.write_tombstones()
     volume, _ = volume_of(api, bucket, next(key for key in left if key.startswith("leased/")))
 
     revision = replica(api, volume)["revision"]

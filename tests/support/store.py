@@ -16,6 +16,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tests.support.api import Api
+from tests.support.migrated import put_migrated_database
 from tests.support.programs import (
     ROOT,
     adjacent_ports,
@@ -33,6 +34,13 @@ from volume_server.signing import MAX_GET_SECONDS, presign_get
 
 CHUNK_SIZE = 1 << 16
 """Chunk size of the shared store: small, so that an object of several chunks is quick."""
+
+WRITE_TOMBSTONES = (
+    "from django.utils import timezone; from buckets.models import Outbox; from buckets.tasks import collect_outbox; "
+    "from buckets.services.journal import write_journal; write_journal(seconds=60, force=True); "
+    "Outbox.objects.update(not_before=timezone.now()); collect_outbox()"
+)
+"""Python that has the tombstones written now that a worker writes when every signed URL has expired."""
 
 
 @dataclass
@@ -93,8 +101,9 @@ def kill_together(parts: Sequence[Part], how: int = signal.SIGKILL) -> None:
 class Store:
     """`manage.py up --json` and its children; a context manager.
 
-    `env` are settings on top of the defaults. A part that a test kills stays dead unless `restart` is asked for. The
-    parts are found through /proc, so that the tests see what runs, not what somebody says is running.
+    `env` are settings on top of the defaults. A part that a test kills stays dead unless `restart` is asked for. With
+    `migrated` it begins with a database whose migrations have run; else with nothing, as a user's does. The parts are
+    found through /proc, so that the tests see what runs, not what somebody says is running.
     """
 
     def __init__(
@@ -105,6 +114,7 @@ class Store:
         volume_servers: int = 2,
         worker: bool = True,
         restart: bool = False,
+        migrated: bool = False,
     ) -> None:
         self.directory = directory
         self.data = directory / "data"
@@ -112,6 +122,7 @@ class Store:
         self.volume_servers = volume_servers
         self.worker = worker
         self.restart = restart
+        self.migrated = migrated
         self.env = clean_environment(**(env or {}))
         [self.port] = free_ports(1)
         self.volume_port = adjacent_ports(volume_servers) if volume_servers else 0
@@ -146,6 +157,8 @@ class Store:
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
+        if self.migrated and "DATABASE_URL" not in self.env and not self.data.exists():
+            put_migrated_database(self.data)
         self.start()
         return self
 
@@ -229,6 +242,27 @@ class Store:
             etag="any",
         )
         return f"http://127.0.0.1:{server.port}{path}"
+
+    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`manage.py` of this store, run to its end, whatever that is."""
+        return subprocess.run(
+            [sys.executable, "manage.py", *arguments],
+            env={**self.env, "WAREHOUSE_DATA": str(self.data)},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def run_python(self, statements: str) -> str:
+        """Python in a process that is set up as the store's own are; what it printed."""
+        done = self.manage("shell", "--no-imports", "--command", statements)
+        assert done.returncode == 0, done
+        return done.stdout.strip()
+
+    def write_tombstones(self) -> None:
+        """Of all needles that are dead, the journal being told of them first."""
+        self.run_python(WRITE_TOMBSTONES)
 
     def volume_files(self) -> dict[Path, int]:
         """Size of every file that the volume servers keep volumes in."""
