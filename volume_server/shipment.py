@@ -22,8 +22,6 @@ from typing import NamedTuple
 from volume_server import record
 from volume_server.superblock import RECORDS_START
 
-MAX_SHIPMENT_BYTES = 8 << 20
-"""Of one request's body."""
 _HEAD = struct.Struct("<QQQQII")
 _EXTENT = struct.Struct("<QQ")
 _RECORD = struct.Struct("<QQII")

@@ -279,11 +279,6 @@ def live_count(api: Api) -> int:
     return sum(copy["live_count"] for one in volumes(api) for copy in one["replicas"])
 
 
-def whole_with(api: Api, copies: int) -> set[int]:
-    found = [one for one in volumes(api, copies) if one["redundancy"] == "whole"]
-    return {one["id"] for one in found if len(one["replicas"]) == copies}
-
-
 def test_too_few_nodes_are_told(tmp_path: Path) -> None:
     with store_of(tmp_path, 1) as store:
         api = store.api()

@@ -218,7 +218,3 @@ def read_chunk(chunk: dict[str, Any]) -> bytes:
     assert len(answer.body) == chunk["size"]
     assert zlib.crc32(answer.body) == chunk["crc32"]
     return answer.body
-
-
-def crc32_text(body: bytes) -> str:
-    return f"{zlib.crc32(body):08x}"
