@@ -125,7 +125,7 @@ class Pair:
         self._stack.callback(shutil.rmtree, self.directory)
         self._stack.enter_context(self.primary)
         self._stack.enter_context(self.peer)
-        self.peer.admin("/admin/drop", {"volume": 1})
+        self.peer.admin("/admin/drop", {"volume": 1, "epoch": 1})
         self.open(self.peers)
         return self
 

@@ -29,6 +29,7 @@ from volume_server.compaction import CompactionFailed, Copied, discard, install,
 from volume_server.errors import DiskFull, StoreError, VolumeBusy
 from volume_server.index import SEGMENT_BYTES
 from volume_server.jobs import ChildJob, Job
+from volume_server.state import CLOSED
 from volume_server.store import Store
 from volume_server.superblock import RECORDS_START
 from volume_server.volume import Volume
@@ -64,7 +65,11 @@ class Order:
 
 
 class Compactor:
-    """Lives on the loop. ``before`` is called with a volume whose compaction is about to begin."""
+    """Lives on the loop.
+
+    ``before`` is called with a volume whose compaction is about to begin, ``on_damage`` with one that was not compacted
+    because of damage that nobody knew of.
+    """
 
     def __init__(
         self,
@@ -74,6 +79,7 @@ class Compactor:
         committer: Committer,
         clock: Clock,
         before: Callable[[Volume], None] = lambda _: None,
+        on_damage: Callable[[Volume], object] = lambda _: None,
     ) -> None:
         self.loop = loop
         self.threads = threads
@@ -81,6 +87,7 @@ class Compactor:
         self.committer = committer
         self.clock = clock
         self.before = before
+        self.on_damage = on_damage
         self.jobs: dict[int, Compaction] = {}
         """The last one of each volume since the start."""
         self._stopping = asyncio.Event()
@@ -264,6 +271,7 @@ class Attempt:
         if twin.tail != copied.tail or copied.at != volume.tail:
             raise CompactionFailed(f"the copy ends at {twin.tail}, not at {copied.tail}")
         volume.require_compactable()
+        self._require_sound(twin)
         old_bytes = volume.tail
         is_durable = await compactor.in_thread(install, volume.files, volume.path, self.directory)
         self.installed = True
@@ -273,6 +281,21 @@ class Attempt:
         if not is_durable:
             volume.seal("the directory could not be made durable after a compaction")
         self.job.reclaimed_bytes = old_bytes - volume.tail
+
+    def _require_sound(self, twin: Volume) -> None:
+        """The other copies of a volume take this file in the place of theirs, which may be sound where it is not.
+
+        Raises CompactionFailed.
+        """
+        volume = self.volume
+        if volume.replica is None or volume.replica.mode != CLOSED or self.order.drop_damage:
+            return
+        found = twin.figures.damaged_count
+        if found > volume.unmended_count:
+            self.compactor.on_damage(volume)
+            raise CompactionFailed(
+                f"{found} damaged records, which other copies may have sound; it is to be opened first"
+            )
 
     async def _clean_up(self) -> None:
         if self.child is not None:

@@ -115,6 +115,10 @@ class FileSystem:
         """Atomic, and durable once the directory is synced. What was at ``target`` is gone."""
         source.rename(target)
 
+    def modified_s(self, path: Path) -> float:
+        """When it was last written to, by this machine's clock. Raises FileNotFoundError, OSError."""
+        return path.stat().st_mtime
+
     def free_bytes(self, path: Path) -> int:
         """What an unprivileged writer may still take of the file system."""
         stat = os.statvfs(path)

@@ -15,6 +15,7 @@ import logging
 import os
 import struct
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +33,10 @@ FETCHING_SUFFIX = ".fetching"
 ASIDE_INFIX = ".aside-"
 ASIDE_HEAD = struct.Struct("<QQ")
 """Offset and length of bytes that follow: what lay there before it was replaced."""
+FETCHED_KEPT_S = 24 * 3600.0
+"""A fetching that broke off, and that nobody went on with for so long, is given up."""
+ASIDE_KEPT_S = 7 * 24 * 3600.0
+"""What was saved aside is kept for so long at the least."""
 
 
 class CopyFailed(StoreError):
@@ -48,6 +53,9 @@ class Target(Protocol):
     def digests(self, start: int, end: int) -> list[str]:
         """Of the blocks in an extent."""
 
+    def read(self, start: int, end: int) -> bytes:
+        """Fewer where the file ends."""
+
     def replace(self, offset: int, data: memoryview) -> None: ...
 
     def finish(self, size_bytes: int) -> Volume | None:
@@ -61,12 +69,16 @@ class Target(Protocol):
 
 
 class OwnFile:
-    """The volume's own file."""
+    """The volume's own file.
 
-    def __init__(self, volume: Volume, epoch: int) -> None:
+    ``keeps_history``: what comes into it is what was there once, so that what is known of its epochs goes on being so.
+    """
+
+    def __init__(self, volume: Volume, epoch: int, *, keeps_history: bool = False) -> None:
         self.volume = volume
         self.files = volume.files
         self._epoch = epoch
+        self._keeps_history = keeps_history
         self.size_bytes = self.files.size_bytes(volume.fd)
         self._aside_path = volume.path.with_name(f"{volume.path.stem}{ASIDE_INFIX}{epoch}")
         self._lock = threading.Lock()
@@ -74,6 +86,9 @@ class OwnFile:
 
     def digests(self, start: int, end: int) -> list[str]:
         return _digests(self.files, self.volume.fd, start, end)
+
+    def read(self, start: int, end: int) -> bytes:
+        return self.files.read_at(self.volume.fd, end - start, start)
 
     def replace(self, offset: int, data: memoryview) -> None:
         with self._lock:  # several blocks come at a time
@@ -106,7 +121,8 @@ class OwnFile:
     def _before_change(self, offset: int) -> None:
         """Nothing may say of this file what will not be so any more."""
         replica = self.volume.replica
-        if replica is not None and any(start > offset for _, start in replica.history):
+        is_known = replica is not None and any(start > offset for _, start in replica.history)
+        if replica is not None and is_known and not self._keeps_history:
             kept = tuple(pair for pair in replica.history if pair[1] <= offset)
             self.volume.save_replica(self._epoch, replace(replica, history=kept))
         if offset < self.volume.checkpointed_to:
@@ -159,6 +175,9 @@ class NewFile:
     def digests(self, start: int, end: int) -> list[str]:
         return _digests(self.files, self.fd, start, end)
 
+    def read(self, start: int, end: int) -> bytes:
+        return self.files.read_at(self.fd, end - start, start)
+
     def replace(self, offset: int, data: memoryview) -> None:
         with self._lock:
             self.files.write_at(self.fd, [data], offset)
@@ -208,11 +227,42 @@ def discard_fetched(files: FileSystem, path: Path) -> None:
         files.remove(directory)
 
 
+def is_given_up(files: FileSystem, path: Path) -> bool:
+    """Whether nobody has gone on for long with what was fetched for the volume at ``path``. Raises OSError."""
+    found = fetching_directory(path) / path.name
+    try:
+        modified_s = files.modified_s(found if found.exists() else found.parent)
+    except FileNotFoundError:
+        return False
+    return modified_s < time.time() - FETCHED_KEPT_S
+
+
+def fetched_paths(directory: Path) -> list[Path]:
+    """Of all volumes of which there is a file that was fetched and is not in its place: where that is."""
+    return [found.with_suffix(".vol") for found in directory.glob(f"*{FETCHING_SUFFIX}")]
+
+
 def tidy_fetched(files: FileSystem, directory: Path) -> None:
-    """At the start: of fetched files whose volume file is in its place already, the rest goes. Raises OSError."""
-    for found in directory.glob(f"*{FETCHING_SUFFIX}"):
-        if not (found / f"{found.stem}.vol").exists():
-            discard_fetched(files, found.with_suffix(".vol"))
+    """At the start: of fetched files whose volume file is in its place already, the rest goes; what is given up, too.
+
+    Raises OSError.
+    """
+    for path in fetched_paths(directory):
+        if not (fetching_directory(path) / path.name).exists() or is_given_up(files, path):
+            discard_fetched(files, path)
+
+
+def discard_asides(files: FileSystem, path: Path, *, whole_epoch: int, scrubbed_from_s: float) -> None:
+    """Remove what was saved aside of the volume at ``path`` by openings up to an epoch in which it became whole.
+
+    ``scrubbed_from_s``: when the pass began that has just found all of it sound. So what was saved aside before is no
+    record that the log lacks, or has only damaged. Raises OSError.
+    """
+    for found in sorted(path.parent.glob(f"{path.stem}{ASIDE_INFIX}*")):
+        epoch = found.name.rpartition("-")[2]
+        if epoch.isdecimal() and int(epoch) <= whole_epoch and files.modified_s(found) < scrubbed_from_s - ASIDE_KEPT_S:
+            log.info("%s is removed: the volume has been whole and sound since", found.name)
+            files.remove(found)
 
 
 def remove_volume(files: FileSystem, path: Path) -> None:

@@ -1,15 +1,19 @@
 """Making one peer's copy equal to the primary's, byte for byte, before an epoch begins. In a thread of the primary.
 
 1. `join`: the peer writes the epoch down, so that no shipment of an older one is taken any more, and says what it has.
-2. What both know to be equal is passed over: all before the start of the newest epoch that both were part of.
-3. From there on blocks are compared by digests, and those that differ are sent; then what the peer does not have.
-4. `finish`: the peer cuts off what is too much, syncs, indexes what it has, and writes down that it is whole.
+2. What both know to be equal is passed over: all before the start of the newest epoch that both were part of, but for
+   what the peer knows to be damaged. From there on blocks are compared by digests.
+3. When all peers have been compared, what is damaged at the primary is mended (`volume_server.mending`).
+4. The blocks that differ are sent; then what the peer does not have.
+5. `finish`: the peer cuts off what is too much, syncs, indexes what it has, and writes down that it is whole.
 
 Ordered again after it broke off it goes on where it was: blocks that have been sent are equal now.
 """
 
+import binascii
+from base64 import b64decode
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from http.client import HTTPConnection
@@ -34,6 +38,8 @@ BLOCKS_AT_A_TIME = 3
 """On their way to the peer: one is sent while another one is written."""
 
 History = tuple[tuple[int, int], ...]
+Stretch = tuple[int, int]
+"""(start, end) of bytes in a file."""
 
 
 class CopyCancelled(Exception):
@@ -53,7 +59,7 @@ class PeerState:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The primary's file. Nothing in it changes while it is copied."""
+    """The primary's file. Nothing in it changes while it is copied, but for what is mended before anything is sent."""
 
     files: FileSystem
     fd: int
@@ -62,8 +68,6 @@ class Source:
     size_bytes: int
     before: History
     """What the primary's history was."""
-    history: History
-    """What it is with the epoch that begins."""
 
 
 def digest_of(data: bytes | memoryview) -> str:
@@ -78,19 +82,40 @@ def blocks_between(start: int, end: int) -> Iterator[tuple[int, int]]:
         start = following
 
 
+def joined_up(stretches: Iterable[Stretch]) -> list[Stretch]:
+    """The same bytes, each in one stretch only, in order."""
+    found: list[Stretch] = []
+    for start, end in sorted(stretches):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
+        elif start < end:
+            found.append((start, end))
+    return found
+
+
 def known_to_be_equal(ours: History, theirs: History) -> int:
     """The offset before which two copies of the same revision are equal, since both were part of the same epoch."""
     return max((start for _, start in set(ours) & set(theirs)), default=0)
 
 
-def make_equal(
-    source: Source, calls: PeerCalls, told: PeerState, is_cancelled: Callable[[], bool], sleep: Callable[[float], None]
-) -> None:
-    """Raises PeerFailed, CopyCancelled, OSError (of the own file)."""
-    _Copy(source, calls, told, is_cancelled, sleep).run()
+def written_together(ours: History, theirs: History) -> int | None:
+    """The offset before which what both copies have was written to both, in epochs that both were part of.
+
+    None: all of it. A record that is sound in one of them is then what the other one has or had in the same place:
+    where one copy has taken records without the other, it has a later epoch in its history.
+    """
+    common = max(set(ours) & set(theirs), default=None)
+    if common is None:
+        return 0
+    return min((start for epoch, start in (*ours, *theirs) if epoch > common[0]), default=None)
 
 
-class _Copy:
+class Copying:
+    """From the primary's file to one peer. Its methods are called one after the other, in threads.
+
+    They raise PeerFailed, CopyCancelled, OSError (of the own file).
+    """
+
     def __init__(
         self,
         source: Source,
@@ -102,11 +127,18 @@ class _Copy:
         self.source = source
         self.calls = calls
         self.told = told
+        self.failure: str | None = None
+        """Why the peer is not whole."""
+        self.their_bytes = 0
+        self.their_history: History = ()
+        self.differing: list[Stretch] = []
+        """Of what both have."""
         self._is_cancelled = is_cancelled
         self._sleep = sleep
         self._sent: deque[HTTPConnection] = deque()
 
-    def run(self) -> None:
+    def compare(self) -> None:
+        """Have the peer join, and find out what differs of what both have. Nothing is changed by that."""
         source = self.source
         joined = self._ask(
             "join",
@@ -114,36 +146,60 @@ class _Copy:
             JOIN_TIMEOUT_S,
         )
         try:
-            theirs = min(int(joined["size"]), source.size_bytes)
-            history = decode_history(joined["history"])
+            self.their_bytes = int(joined["size"])
+            self.their_history = decode_history(joined["history"])
+            damaged = [(int(start), int(start) + int(size_bytes)) for start, size_bytes in joined.get("damaged", ())]
         except (KeyError, TypeError, ValueError) as error:
             raise PeerFailed(f"its answer makes no sense: {error!r}") from error
-        at = min(known_to_be_equal(source.before, history), theirs)
-        self._progress(at)
-        while at < theirs:
-            at = self._compare(at, theirs)
-        for start, end in blocks_between(theirs, source.size_bytes):
+        common = min(self.their_bytes, source.size_bytes)
+        equal = min(known_to_be_equal(source.before, self.their_history), common)
+        suspect = [(max(start, 0), min(end, equal)) for start, end in damaged]
+        self._progress(equal)
+        for start, end in joined_up([*suspect, (equal, common)]):
+            self.differing += self._compared(start, end)
+
+    def fetch(self, start: int, end: int) -> bytes:
+        """What the peer has there; at most `BLOCK_BYTES`. After `compare`."""
+        answer = self._ask("read", {"start": start, "end": end}, COPY_TIMEOUT_S)
+        try:
+            data = b64decode(answer["data"], validate=True)
+        except (KeyError, TypeError, binascii.Error) as error:
+            raise PeerFailed(f"its answer makes no sense: {error!r}") from error
+        if len(data) != end - start:
+            raise PeerFailed(f"it gave {len(data)} bytes instead of {end - start}")
+        return data
+
+    def make_equal(self, size_bytes: int, history: History, mended: list[Stretch]) -> None:
+        """Send what differs, and what the peer does not have. ``size_bytes``: of the own file as it is now, of which
+        the stretches that were ``mended`` are others than those that were compared."""
+        common = min(self.their_bytes, size_bytes)
+        differing = self.differing
+        if mended:
+            again = joined_up([*differing, *((start, min(end, common)) for start, end in mended)])
+            differing = [block for start, end in again for block in self._compared(start, end)]
+        for start, end in [*differing, *blocks_between(common, size_bytes)]:
             self._send(start, self._read(start, end))
             self._progress(end)
         self._await_sent(0)
-        self._progress(source.size_bytes)
-        order = {"size": source.size_bytes, "history": source.history}
-        while not self._ask("finish", order, COPY_TIMEOUT_S).get("whole"):
+        self._progress(size_bytes)
+        while not self._ask("finish", {"size": size_bytes, "history": history}, COPY_TIMEOUT_S).get("whole"):
             self._sleep(FINISH_POLL_S)
         self.told.state = "whole"
 
-    def _compare(self, at: int, end: int) -> int:
-        """The next blocks: send those that differ. Up to where that was done."""
-        blocks = list(blocks_between(at, min(at - at % BLOCK_BYTES + MAX_BLOCKS * BLOCK_BYTES, end)))
-        digests = self._ask("digests", {"start": at, "end": blocks[-1][1]}, COPY_TIMEOUT_S).get("digests")
-        if not isinstance(digests, list) or len(digests) != len(blocks):
-            raise PeerFailed("it gave other digests than were asked for")
-        for (start, following), digest in zip(blocks, digests, strict=True):
-            data = self._read(start, following)
-            if digest_of(data) != digest:
-                self._send(start, data)
-            self._progress(following)
-        return blocks[-1][1]
+    def _compared(self, at: int, end: int) -> list[Stretch]:
+        """The blocks between that differ."""
+        differing = []
+        while at < end:
+            blocks = list(blocks_between(at, min(at - at % BLOCK_BYTES + MAX_BLOCKS * BLOCK_BYTES, end)))
+            digests = self._ask("digests", {"start": at, "end": blocks[-1][1]}, COPY_TIMEOUT_S).get("digests")
+            if not isinstance(digests, list) or len(digests) != len(blocks):
+                raise PeerFailed("it gave other digests than were asked for")
+            for (start, following), digest in zip(blocks, digests, strict=True):
+                if digest_of(self._read(start, following)) != digest:
+                    differing.append((start, following))
+                self._progress(following)
+            at = blocks[-1][1]
+        return differing
 
     def _send(self, start: int, data: bytes) -> None:
         self._await_sent(BLOCKS_AT_A_TIME - 1)
@@ -162,7 +218,7 @@ class _Copy:
         return data
 
     def _progress(self, at: int) -> None:
-        self.told.done_bytes = at
+        self.told.done_bytes = max(at, self.told.done_bytes)
 
     def _ask(self, verb: str, order: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         self._require_going()

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import re
 import select
 import socket
 import ssl
@@ -26,6 +27,10 @@ from volume_server.clock import Clock
 PREFIX = "/replica"
 IDLE_S = 30.0
 """A connection that was idle for longer is not used again: the peer may be about to close it."""
+
+MAX_KID = (1 << 63) - 1
+_HOST = re.compile(r"(?:[0-9A-Za-z._-]{1,253}|[0-9A-Fa-f:.]{2,45})\Z")
+"""A name or an IPv4 address, or an IPv6 address: what may stand in a request's Host, and be looked up."""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -48,7 +53,13 @@ class Peer:
         """As it stands in an `open`. Raises KeyError, TypeError, ValueError."""
         peer = cls(str(found["server"]), str(found["url"]), int(found["kid"]), str(found["ticket"]))
         parts = urlsplit(peer.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or len(bytes.fromhex(peer.ticket)) != 32:
+        if (
+            parts.scheme not in ("http", "https")
+            or not _HOST.match(parts.hostname or "")
+            or parts.port == 0  # one that is no number, or too large, raises ValueError
+            or len(bytes.fromhex(peer.ticket)) != 32
+            or not 0 < peer.kid <= MAX_KID
+        ):
             raise ValueError(f"{peer.url!r} is no address, or its ticket is none")
         return peer
 

@@ -35,6 +35,8 @@ THREADS = 32
 BACKLOG = 1024
 GC_THRESHOLDS = (20_000, 20, 20)
 """A batch of requests under way makes thousands of objects, and hardly any of them in a cycle."""
+TIDY_S = 3600.0
+"""How often it is looked for copies that nobody goes on fetching."""
 DRAIN_S = 30.0
 """How long a clean stop waits for the uploads in flight."""
 STOP_SERVING = 3
@@ -100,8 +102,14 @@ class VolumeServer:
             scrub_rate=self.options.scrub_rate,
         )
         self.compactor = Compactor(
-            loop, threads, self.store, self.committer, self.clock, before=self.upkeep.give_way
-        )  # fmt: skip
+            loop,
+            threads,
+            self.store,
+            self.committer,
+            self.clock,
+            before=self.upkeep.give_way,
+            on_damage=self.upkeep.ask,
+        )
         self.listings = Listings(loop, threads, self.store)
         self.replication = Replication(
             loop,
@@ -195,10 +203,14 @@ class VolumeServer:
         return await self.loop.create_server(connect, self.options.host, port, backlog=BACKLOG)
 
     async def _sweep(self) -> None:
+        tidied_s = self.loop.time()
         while True:
             await asyncio.sleep(SWEEP_S)
             self.listener.sweep()
             self.listings.look()
+            if self.loop.time() - tidied_s > TIDY_S:
+                tidied_s = self.loop.time()
+                self.replication.tidy()
 
     async def _drain(self, servers: list[asyncio.Server]) -> None:
         for server in servers:

@@ -14,6 +14,7 @@ import json
 import logging
 import re
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from hmac import compare_digest
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 2 << 20
 SMALL_BYTES = 256 << 10
 """Shipments up to this size are written by the loop."""
+SHIPPED = frozenset({"ship", "piece"})
+"""What comes while a volume is open."""
 SECONDARY = "it is a copy; its primary takes records"
 
 _TARGET = re.compile(r"/replica/([1-9][0-9]{0,9})/([1-9][0-9]{0,9})/([a-z]{1,16})(?:\?at=([0-9]{1,15}))?\Z")
@@ -77,7 +80,8 @@ class Receiver:
         async def authenticate_first() -> None:
             """A thread hashes what is large."""
             try:
-                primary = await self.replication.in_thread(self._authenticate, target, headers, body, number, epoch)
+                in_thread = self.replication.in_ship_thread if verb in SHIPPED else self.replication.in_thread
+                primary = await in_thread(self._authenticate, target, headers, body, number, epoch)
                 self._do(verb, number, epoch, primary, at, body, done)
             except (HttpError, StoreError) as error:
                 done(error)
@@ -110,6 +114,9 @@ class Receiver:
         elif verb == "digests":
             membership, order = self._membership(number, epoch, primary), _json(body)
             work = self._digests(membership, order)
+        elif verb == "read":
+            membership, order = self._membership(number, epoch, primary), _json(body)
+            work = self._read(membership, order)
         elif verb == "finish":
             membership, order = self._membership(number, epoch, primary, is_member=None), _json(body)
             work = self._finish(membership, number, order)
@@ -199,7 +206,8 @@ class Receiver:
                 if volume.superblock != wanted:
                     return await self._join_anew(part, membership, wanted, size_bytes)
                 own = membership.target = OwnFile(volume, epoch)
-                return {"size": own.size_bytes, "history": history}
+                damaged = [(one.offset, one.size_bytes) for one in volume.damage]
+                return {"size": own.size_bytes, "history": history, "damaged": damaged}
         except BaseException as error:
             self._leave(number, part, membership, str(error))
             raise
@@ -233,7 +241,7 @@ class Receiver:
         needed = size_bytes - new.size_bytes
         if needed > store.free_bytes():
             raise DiskFull(f"the copy of volume {wanted.volume} needs {needed} bytes more than there are")
-        return {"size": new.size_bytes, "history": ()}
+        return {"size": new.size_bytes, "history": (), "damaged": ()}
 
     def _require_joinable(self, number: int, volume: Volume | None, part: Part, epoch: int, wanted: Superblock) -> None:
         known = part.ordered_epoch
@@ -265,8 +273,9 @@ class Receiver:
 
     async def _at_work(self, membership: Membership, call: Callable[..., T], *arguments: object) -> T:
         membership.busy_count += 1
+        in_thread = self.replication.in_ship_thread if membership.is_member else self.replication.in_thread
         try:
-            return await self.replication.in_thread(call, *arguments)
+            return await in_thread(call, *arguments)
         finally:
             membership.busy_count -= 1
 
@@ -275,6 +284,12 @@ class Receiver:
         if target is None or not start <= end <= target.size_bytes or end - start > MAX_BLOCKS * BLOCK_BYTES:
             raise HttpError(400, "bad_request", "no such extent")
         return {"digests": await self._at_work(membership, target.digests, start, end)}
+
+    async def _read(self, membership: Membership, order: dict[str, Any]) -> Answer:
+        target, start, end = membership.target, whole_number(order, "start"), whole_number(order, "end")
+        if target is None or not start <= end <= target.size_bytes or end - start > BLOCK_BYTES:
+            raise HttpError(400, "bad_request", "no such extent")
+        return {"data": b64encode(await self._at_work(membership, target.read, start, end)).decode()}
 
     async def _replace(self, membership: Membership, at: int, body: Body) -> Answer:
         target = membership.target

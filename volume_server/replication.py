@@ -26,6 +26,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from volume_server.clock import Clock
@@ -38,22 +39,27 @@ from volume_server.errors import (
     VolumeDegraded,
     VolumeSealed,
     VolumeUnknown,
+    VolumeUnusable,
 )
 from volume_server.http1 import HttpError
-from volume_server.joining import Target, opened_anew, remove_volume
-from volume_server.opening import CopyCancelled, History, PeerState, Source, make_equal
+from volume_server.joining import Target, discard_fetched, fetched_paths, is_given_up, opened_anew, remove_volume
+from volume_server.mending import Mending
+from volume_server.opening import CopyCancelled, Copying, History, PeerState, Source, Stretch
 from volume_server.peers import Line, Peer, PeerCalls, PeerFailed
 from volume_server.shipping import Shipper
 from volume_server.state import ALONE, CLOSED, MAX_EPOCH, MAX_HISTORY, SHARED, Replica
 from volume_server.store import Store
 from volume_server.upkeep import Upkeep
-from volume_server.volume import Volume, volume_path
+from volume_server.volume import Volume, read_state, volume_path
 
 log = logging.getLogger(__name__)
 
 COPY_THREADS = 8
 """So many peers are made equal at a time; the others wait their turn."""
 PEER_THREADS = 16
+"""For copies that are made equal: digests, blocks, and whole files that are read anew."""
+SHIP_THREADS = 16
+"""For shipments and pieces of the volumes that are open; none of them waits behind a copy that is made."""
 POLL_S = 0.005
 MAX_PEERS = 8
 MAX_BODY_BYTES = 2 << 20
@@ -116,6 +122,8 @@ class Part:
     membership: Membership | None = None
     ended: list[Membership] = field(default_factory=list)
     """Former memberships, requests of which may be at work still."""
+    own_count: int = 0
+    """Threads that change files of this copy, and nobody's request."""
 
 
 class Replication:
@@ -148,6 +156,8 @@ class Replication:
         # Not the threads that bodies come in by: these wait for peers, whose threads may be waiting for ours.
         self._copy_threads: Executor = ThreadPoolExecutor(COPY_THREADS, thread_name_prefix="copy")
         self._peer_threads: Executor = ThreadPoolExecutor(PEER_THREADS, thread_name_prefix="peer")
+        # What a client waits for here or there, and what ends an epoch when it takes too long.
+        self._ship_threads: Executor = ThreadPoolExecutor(SHIP_THREADS, thread_name_prefix="ship")
 
     # -- figures -------------------------------------------------------------------------------------------------
 
@@ -204,16 +214,17 @@ class Replication:
         number = whole_number(order, "volume")
         if self.is_stopping:
             raise VolumeBusy("the server is stopping")
-        if order.get("do") == "drop":
-            return self._begin(self._drop(number, self.parts.setdefault(number, Part())))
-        volume = self.store.volume(number)
-        part = self.parts.setdefault(number, Part())
         epoch = whole_number(order, "epoch")
         if not 1 <= epoch <= MAX_EPOCH:
             raise HttpError(400, "bad_request", f"{epoch} is no epoch")
-        highest = max(part.ordered_epoch, volume.epoch)
+        is_drop = order.get("do") == "drop"  # of whatever is here
+        volume = self.store.volumes.get(number) if is_drop else self.store.volume(number)
+        part = self.parts.setdefault(number, Part())
+        highest = max(part.ordered_epoch, 0 if volume is None else volume.epoch)
         if epoch < highest:
             raise EpochOld(f"volume {number} is at epoch {highest}")
+        if volume is None or is_drop:
+            return self._begin(self._drop(number, part, epoch))
         if epoch == part.ordered_epoch or (epoch == volume.epoch and volume.replica is not None):
             return None
         if self.compactor.is_running(volume):
@@ -255,21 +266,14 @@ class Replication:
                 before = history_of(volume)
                 mode = SHARED if peers else ALONE
                 await self.in_thread(volume.save_replica, epoch, Replica("primary", SHARED, revision, before))
-                size_bytes = volume.tail
-                source = Source(
-                    volume.files,
-                    os.dup(volume.fd),
-                    volume.superblock,
-                    size_bytes,
-                    before,
-                    (*before, (epoch, size_bytes))[-MAX_HISTORY:],
-                )
+                source = Source(volume.files, os.dup(volume.fd), volume.superblock, volume.tail, before)
             try:
-                await self._copy(volume, opening, source, peers)
+                history = await self._copy(volume, part, opening, source, peers)
             finally:
                 os.close(source.fd)
             async with self.settled(volume, part, epoch):
-                await self.in_thread(volume.save_replica, epoch, Replica("primary", mode, revision, source.history))
+                await self.in_thread(volume.save_replica, epoch, Replica("primary", mode, revision, history))
+                volume.unmended_count = volume.figures.damaged_count
                 if peers:
                     shipper = part.shipper = Shipper(
                         self.loop,
@@ -290,32 +294,84 @@ class Replication:
             volume.take_over(await self.in_thread(opened_anew, volume))
         await self.in_thread(_make_durable, volume)
 
-    async def _copy(self, volume: Volume, opening: Opening, source: Source, peers: list[Peer]) -> None:
-        """Raises VolumeDegraded where a peer is not whole."""
+    async def _copy(
+        self, volume: Volume, part: Part, opening: Opening, source: Source, peers: list[Peer]
+    ) -> History:  # fmt: skip
+        """Make all copies equal, and sound as far as any of them is; the volume's history with this epoch.
 
-        def copy(peer: Peer, told: PeerState) -> str:
-            line = Line(peer, self.store.identity.server, volume.number, opening.epoch, self.clock)
-            calls = PeerCalls(line)
+        Raises VolumeDegraded where a peer is not whole; EpochOld, StoreError, OSError.
+        """
+        copies = []
+        for peer, told in zip(peers, opening.peers, strict=True):
+            calls = PeerCalls(Line(peer, self.store.identity.server, volume.number, opening.epoch, self.clock))
             opening.calls.append(calls)
             told.total_bytes = source.size_bytes
-            try:
-                make_equal(source, calls, told, lambda: opening.is_cancelled, time.sleep)
-            except CopyCancelled:
-                return ""
-            except (PeerFailed, OSError) as error:
-                told.state = "lost"
-                return f"server {peer.server} is not whole: {error}"
-            finally:
-                calls.close()
-            return ""
-
-        copies = [
-            self.loop.run_in_executor(self._copy_threads, copy, peer, told)
-            for peer, told in zip(peers, opening.peers, strict=True)
-        ]
-        failed = [reason for reason in await asyncio.gather(*copies) if reason]
+            copies.append(Copying(source, calls, told, lambda: opening.is_cancelled, time.sleep))
+        try:
+            await self._each(copies, Copying.compare)
+            mended = await self._mend(volume, part, opening, source, copies)
+            size_bytes = volume.tail
+            history = (*source.before, (opening.epoch, size_bytes))[-MAX_HISTORY:]
+            await self._each(copies, lambda copy: copy.make_equal(size_bytes, history, mended))
+        finally:
+            for copy in copies:
+                copy.calls.close()
+        failed = [f"server {copy.told.server} is not whole: {copy.failure}" for copy in copies if copy.failure]
         if failed:
             raise VolumeDegraded("; ".join(failed))
+        return history
+
+    async def _each(self, copies: list[Copying], step: Callable[[Copying], None]) -> None:
+        """Side by side, for those that have not failed; what goes wrong is theirs."""
+
+        def run(copy: Copying) -> None:
+            try:
+                if copy.failure is None:
+                    step(copy)
+            except CopyCancelled:
+                copy.failure = "the opening is over"
+            except (PeerFailed, OSError) as error:
+                copy.failure = str(error)
+            if copy.failure is not None:
+                copy.told.state = "lost"
+
+        await asyncio.gather(*[self.loop.run_in_executor(self._copy_threads, run, copy) for copy in copies])
+
+    async def _mend(
+        self, volume: Volume, part: Part, opening: Opening, source: Source, copies: list[Copying]
+    ) -> list[Stretch]:  # fmt: skip
+        """Take from the peers what is damaged here; which bytes were. Raises EpochOld, StoreError, OSError."""
+        mending = Mending(volume, opening.epoch, source, [copy for copy in copies if copy.failure is None])
+        if not mending.copies:
+            return []
+        if opening.is_cancelled:
+            raise EpochOld(f"volume {volume.number}: epoch {opening.epoch} is over")
+        part.own_count += 1  # nobody else may write into the file meanwhile
+        try:
+            await self.loop.run_in_executor(self._copy_threads, mending.look)
+            if not mending.wounds:
+                return []
+            self.upkeep.give_way(volume)
+            volume.hold_checkpoints(held=True)
+            twin = await self.loop.run_in_executor(self._copy_threads, mending.mend)
+        except CopyCancelled:
+            raise EpochOld(f"volume {volume.number}: epoch {opening.epoch} is over") from None
+        finally:
+            part.own_count -= 1
+        if twin is not None:
+            try:
+                async with self.settled(volume, part, opening.epoch):
+                    while volume.hold_count:  # reads that compare by offsets
+                        await asyncio.sleep(POLL_S)
+                    self.committer.forget(volume)
+                    volume.take_over(twin)
+                    twin = None
+            finally:
+                if twin is not None:
+                    twin.close(clean=False)
+        for damage in mending.damage:
+            volume.note_damage(damage)
+        return mending.mended
 
     async def _close(self, volume: Volume, part: Part, epoch: int) -> None:
         self.end_all(part, f"it is closed in epoch {epoch}")
@@ -327,8 +383,12 @@ class Replication:
                 await self.in_thread(volume.save_replica, epoch, closed)
                 log.info("volume %d is closed in epoch %d", volume.number, epoch)
 
-    async def _drop(self, number: int, part: Part) -> None:
-        """Also of what is there of a copy that never became whole, or of a file that cannot be opened."""
+    async def _drop(self, number: int, part: Part, epoch: int) -> None:
+        """Also of what is there of a copy that never became whole, or of a file that cannot be opened.
+
+        A later order or join that comes before it is done ends it: the copy is wanted again.
+        """
+        part.ordered_epoch = epoch
         self.end_all(part, "it is dropped here")
         volume = self.store.volumes.get(number)
         if volume is not None:
@@ -341,18 +401,29 @@ class Replication:
                     await asyncio.sleep(POLL_S)
             if self.store.volumes.get(number) is not volume:
                 return  # another drop was faster
-            if volume is not None:
-                del self.store.volumes[number]
-                self.upkeep.forget(volume)
-                self._stop_shipping(volume, part)
-                volume.close(clean=False)
             try:
+                written_down = await self.in_thread(self._epoch_on_disk, number)
+                if written_down > epoch or part.ordered_epoch != epoch:
+                    log.info("volume %d is not dropped: a later epoch has begun", number)
+                    return
+                if volume is not None:
+                    del self.store.volumes[number]
+                    self.upkeep.forget(volume)
+                    self._stop_shipping(volume, part)
+                    volume.close(clean=False)
                 await self.in_thread(remove_volume, self.store.files, volume_path(self.store.directory, number))
             except OSError as error:  # what is left is found by the next start; the master sees it and orders it again
                 log.error("volume %d could not be removed: %s", number, error)
             else:
                 log.info("volume %d is dropped", number)
             part.opening, part.ordered_epoch = None, 0  # the part stays: its lock may be waited for
+
+    def _epoch_on_disk(self, number: int) -> int:
+        """In a thread: what the files of a volume say that may not have been opened. Raises OSError."""
+        try:
+            return read_state(self.store.files, volume_path(self.store.directory, number)).epoch
+        except VolumeUnusable:
+            return 0  # nor could it ever be whole
 
     @contextmanager
     def _told(self, volume: Volume, part: Part, epoch: int) -> Iterator[None]:
@@ -407,7 +478,7 @@ class Replication:
 
     async def retire(self, part: Part, own: Membership | None = None) -> None:
         """Wait until nothing of an epoch that is over is at work here, but for ``own``, whose request waits here."""
-        while any(membership.busy_count for membership in part.ended if membership is not own):
+        while part.own_count or any(membership.busy_count for membership in part.ended if membership is not own):
             await asyncio.sleep(POLL_S)
         self._give_up(part, own)
 
@@ -459,6 +530,27 @@ class Replication:
             self.shipped_bytes + sum(shipper.shipped_bytes for shipper in open_ones),
         )
 
+    def tidy(self) -> None:
+        """Give up what was fetched and is not gone on with. To be called now and then."""
+        for path in fetched_paths(self.store.directory):
+            if path.stem.isdecimal() and not self.is_stopping:
+                self.keep(self.loop.create_task(self._tidy(path, self.parts.setdefault(int(path.stem), Part()))))
+
+    async def _tidy(self, path: Path, part: Part) -> None:
+        joined = [*part.ended, part.membership] if part.membership is not None else part.ended
+        if any(membership.is_member or membership.busy_count for membership in joined):
+            return
+        part.own_count += 1  # a join waits for it
+        try:
+            if await self.in_thread(is_given_up, self.store.files, path):
+                log.info("what was fetched of %s is removed: nobody went on with it", path.name)
+                self.end_all(part, "nobody went on with it")
+                await self.in_thread(discard_fetched, self.store.files, path)
+        except OSError as error:
+            log.error("what was fetched of %s could not be removed: %s", path.name, error)
+        finally:
+            part.own_count -= 1
+
     async def stop(self) -> None:
         """No more orders, no more peers. What is shipped now is shipped yet, as far as the peers take it."""
         self.is_stopping = True
@@ -472,11 +564,14 @@ class Replication:
         for part in self.parts.values():
             self.end_all(part, "the server stops")
             self._give_up(part)
-        for threads in (self._copy_threads, self._peer_threads):
+        for threads in (self._copy_threads, self._peer_threads, self._ship_threads):
             threads.shutdown()
 
     async def in_thread(self, call: Callable[..., T], *arguments: object) -> T:
         return await self.loop.run_in_executor(self._peer_threads, call, *arguments)
+
+    async def in_ship_thread(self, call: Callable[..., T], *arguments: object) -> T:
+        return await self.loop.run_in_executor(self._ship_threads, call, *arguments)
 
 
 def _make_durable(volume: Volume) -> None:

@@ -22,6 +22,7 @@ from volume_server.compaction import tidy
 from volume_server.durability import FileSystem
 from volume_server.errors import DataDirectoryBusy, DiskFull, VolumeUnknown, VolumeUnusable
 from volume_server.joining import tidy_fetched
+from volume_server.mending import MENDING_SUFFIX
 from volume_server.superblock import Superblock
 from volume_server.volume import DEFAULT_SIZE_LIMIT, Room, Volume
 
@@ -181,10 +182,11 @@ class Store:
                 self.files.remove(path)
 
     def _leftovers(self) -> Iterator[Path]:
-        """Temporary files of `FileSystem.replace_file` whose rename never came."""
+        """Temporary files of `FileSystem.replace_file` whose rename never came, and scratch files of mending."""
         yield from self.directory.glob(".*.vol.*")
         yield from self.directory.glob(".*.state.*")
         yield from self.directory.glob(".server.json.*")
+        yield from self.directory.glob(f"*{MENDING_SUFFIX}")
 
 
 def _encode_identity(identity: Identity) -> bytes:

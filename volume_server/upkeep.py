@@ -8,6 +8,7 @@ the file is another one by now.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from volume_server.damage import MAX_LISTED, Damage, name_needles
 from volume_server.errors import VolumeBusy
 from volume_server.index import LENGTH_BITS, LENGTH_MASK, Index
 from volume_server.jobs import ChildJob, Job
+from volume_server.joining import discard_asides
 from volume_server.store import Store
 from volume_server.superblock import RECORDS_START
 from volume_server.volume import Volume
@@ -169,9 +171,12 @@ class Pass:
         self.volume = volume
         self.job = job
         self.revision = volume.superblock.revision
+        self.index = volume.index
+        """Another one takes its place with another file, and when other bytes have come into the file."""
         self.end = volume.watermark
         self.found: list[Damage] = []
         self.count = 0
+        self._began_s = time.time()
         self._given_up = False
         self._child: ChildJob | None = None
         self._reason: str | None = None
@@ -191,7 +196,7 @@ class Pass:
             failure = await self._read()
             if failure is None and not self._given_up:
                 await self._name_needles()
-            if self._given_up or volume.superblock.revision != self.revision:
+            if self._given_up or not self._is_of_this_file():
                 again = True
             elif failure is not None:
                 job.state, job.detail = "failed", failure
@@ -208,6 +213,11 @@ class Pass:
         else:
             job.ended_ms = self.upkeep.clock.now_ms()
         self.upkeep.ended(self, again=again)
+
+    def _is_of_this_file(self) -> bool:
+        volume = self.volume
+        is_same = volume.superblock.revision == self.revision and volume.index is self.index
+        return is_same and not volume.is_being_replaced
 
     async def _read(self) -> str | None:
         """Have the child read it all. Why it did not, or None."""
@@ -269,10 +279,22 @@ class Pass:
                     damage.reason,
                 )
         volume.end_scrub(self.found, self.count, end=self.end, now_ms=self.upkeep.clock.now_ms())
-        await self.upkeep.loop.run_in_executor(self.upkeep.threads, volume.save_state)
+        await self.upkeep.loop.run_in_executor(self.upkeep.threads, self._write_down)
         job.state, job.done_bytes = "done", job.total_bytes
         job.detail = f"{self.count} damaged" if self.count else ""
         log.info("volume %d: scrubbed, %d damaged", volume.number, self.count)
+
+    def _write_down(self) -> None:
+        """In a thread."""
+        volume = self.volume
+        volume.save_state()
+        if self.count or volume.replica is None:
+            return
+        whole_epoch = max((epoch for epoch, _ in volume.replica.history), default=0)
+        try:
+            discard_asides(volume.files, volume.path, whole_epoch=whole_epoch, scrubbed_from_s=self._began_s)
+        except OSError as error:
+            log.error("volume %d: what was saved aside could not be removed: %s", volume.number, error)
 
 
 async def needles_within(index: Index, extents: Iterable[Damage]) -> list[tuple[int, int, int]]:

@@ -135,6 +135,9 @@ class Volume:
     is_being_replaced: bool = False
     """Another copy's bytes come into the file, and the index knows nothing of it yet (`volume_server.joining`)."""
 
+    unmended_count: int = 0
+    """Damages that no copy could mend when the volume was opened last, in this process."""
+
     is_behind: bool = False
     """At a secondary: records may lie in the file that the index was not told of yet, below the tail."""
 
@@ -247,7 +250,7 @@ class Volume:
         if loaded is not None and loaded.watermark <= size_bytes:
             self.index, self.figures, start = loaded.index, loaded.figures, loaded.watermark
             self.checkpointed_to = loaded.watermark
-            self._know_damage(state)
+            self._know_damage(state, loaded.watermark)
             if loaded.clean_size_bytes == size_bytes == loaded.watermark:
                 self.tail = self._checkpoint_tail = size_bytes
                 return
@@ -272,7 +275,7 @@ class Volume:
         down, since it ends with its cause: the whole file put back, or the index file taken away.
         """
         self.index, self.figures, self.tail = loaded.index, loaded.figures, loaded.watermark
-        self._know_damage(state)
+        self._know_damage(state, self.tail)
         lost = [
             (needle, offset, record.aligned(max(length, HEADER_BYTES)))
             for needle, offset, length in self.index.items()
@@ -436,6 +439,8 @@ class Volume:
         """Become what the twin is, whose file has been put in this one's place. Nothing may be under way here."""
         assert self.is_quiet
         old_fd, self.fd = self.fd, twin.fd
+        if twin.superblock.revision == self.superblock.revision:  # the same file, read anew
+            self.damaged_needles = twin._damaged_by_index()
         self.superblock = twin.superblock
         self.index, self.figures, self.tail = twin.index, twin.figures, twin.tail
         self.is_being_replaced = self.is_behind = False
@@ -929,14 +934,14 @@ class Volume:
         self.damaged_needles = self._damaged_by_index()
         self.scrubbed_ms = now_ms
 
-    def _know_damage(self, state: State) -> None:
-        """What was written down of the damage in this very file; it is newer than the checkpoint's figure.
+    def _know_damage(self, state: State, end: int) -> None:
+        """What was written down of the damage in this very file, before ``end``: newer than the checkpoint's figure.
 
-        Where there is no checkpoint it is not asked: the log is read from the front, and tells by itself.
+        What lies behind is read again, and found if it is there still; so is all where there is no checkpoint.
         """
         if state.damaged_revision == self.superblock.revision:
-            self.damage = state.damaged
-            self.figures.damaged_count = state.damaged_count
+            self.damage = tuple(damage for damage in state.damaged if damage.offset < end)
+            self.figures.damaged_count = state.damaged_count - (len(state.damaged) - len(self.damage))
             self.damaged_needles = self._damaged_by_index()
 
     def _damaged_by_index(self) -> set[int]:

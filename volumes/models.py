@@ -336,6 +336,9 @@ class Replica(models.Model):
                 condition=Q(state="expected") | Q(reported_at__isnull=False), name="replica_seen_has_report"
             ),
         ]
+        indexes = [
+            models.Index(fields=["volume"], condition=Q(damaged_count__gt=0), name="replica_damaged"),
+        ]
 
     def __str__(self) -> str:
         return f"volume {self.volume_id} on {self.server_id}"

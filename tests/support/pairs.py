@@ -39,6 +39,10 @@ def open_with(primary: Server, peers: list[Server], epoch: int, *, url: str | No
     wait_state(primary, "open")
 
 
+def order_drop(server: Server, epoch: int = 99) -> Answer:
+    return admin(server, "/admin/drop", {"volume": 1, "epoch": epoch})
+
+
 def wait_state(server: Server, state: str) -> dict[str, Any]:
     """Until the volume's replication is in the state; its figures."""
     server.wait(lambda: state_of(server) == state, what=f"{state}: {replication_of(server)}")

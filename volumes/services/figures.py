@@ -95,7 +95,10 @@ def _is_out_of_line(replica: Replica) -> bool:
     if replica.state != Replica.State.OPEN:
         return True
     told = replica.replication
-    return told is not None and told["state"] != "open" and told["epoch"] >= volume.epoch
+    if told is None or told["state"] == "open" or told["epoch"] < volume.epoch:
+        return False
+    # What is still being opened in the very epoch that has been found open was so when this report was written.
+    return bool(told["epoch"] > volume.epoch or told["state"] != "opening")
 
 
 def _degrade(volumes: Sequence[Volume], now: datetime) -> None:

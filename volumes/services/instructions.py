@@ -68,12 +68,16 @@ class CloseVolume:
 
 @dataclass(frozen=True, slots=True)
 class DropVolume:
-    """Remove this copy for good: it is not assigned to the server, and the volume is whole elsewhere."""
+    """Remove this copy for good: it is not assigned to the server, and the volume is whole elsewhere.
+
+    ``epoch``: in which that is so. A copy that is to be part of a later one stays, however late this comes.
+    """
 
     volume: int
+    epoch: int
 
     def as_json(self) -> dict[str, Any]:
-        return {"do": "drop", "volume": self.volume}
+        return {"do": "drop", "volume": self.volume, "epoch": self.epoch}
 
 
 _STRAYS_A_REPORT = 500
@@ -173,7 +177,7 @@ def _drops(server: Server, strays: Sequence[Figures]) -> list[DropVolume]:
     for replica in assigned.select_related("volume", "server"):
         copies.setdefault(replica.volume_id, []).append(replica)
     return [
-        DropVolume(volume_id)
+        DropVolume(volume_id, replicas[0].volume.opened_epoch)
         for volume_id, replicas in sorted(copies.items())
         if _is_needless(held[volume_id], replicas, server)
     ]
@@ -184,6 +188,7 @@ def _is_needless(stray: Figures, replicas: Sequence[Replica], holder: Server) ->
     return (
         len(replicas) >= volume.replication
         and stray.epoch < volume.opened_epoch
+        and (stray.replication is None or stray.replication.epoch <= volume.opened_epoch)
         and all(
             one.server_id != holder.pk
             and one.server.is_alive()

@@ -53,6 +53,8 @@ STALE_REPORT = timedelta(seconds=10)
 COMPACTION_BEGINS_WITHIN = timedelta(seconds=30)
 LISTEN_GAP_S = 15.0
 """More than that between two looks does not count as listening."""
+MENDED_AGAIN_AFTER = timedelta(days=1)
+"""So long a volume is left open at least before it is opened anew for damage that was found in it."""
 _STEPS = 4
 _NO_SOURCE = "No copy that has everything is online."
 _PARAMETERS = 500
@@ -263,6 +265,12 @@ def _to_look_at(now: datetime) -> list[int]:
     for wanted in (
         Replica.objects.filter(server__in=leaving),
         Replica.objects.filter(server__in=away, volume__replication__gt=1),
+        Replica.objects.filter(
+            damaged_count__gt=0,
+            scrubbed_at__gt=F("volume__redundancy_changed_at"),
+            volume__redundancy_changed_at__lte=now - MENDED_AGAIN_AFTER,
+            volume__replication__gt=1,
+        ),
     ):
         found.update(wanted.values_list("volume", flat=True))
     return sorted(found)
@@ -339,17 +347,18 @@ def next_step(volume: Volume, replicas: Sequence[Replica], *, homes: Homes, now:
             return _while_opening(case, primary)
         case Volume.Redundancy.CLOSED if (step := _while_closed(case, primary)) is not None:
             return step
-        case Volume.Redundancy.WHOLE if (why := _degraded_by(case)) is not None:
+        case Volume.Redundancy.WHOLE if (why := _degraded_by(case) or _to_be_mended(case)) is not None:
             return Degrade(why)
     return _place(case, primary, homes)
 
 
 def _while_making(case: _Case, homes: Homes) -> Step:
-    if case.lost:
-        keep = [one for one in case.replicas if one not in case.lost]
-        added = homes.find(case.volume, size_bytes=0, keep=keep, holders=case.replicas, count=len(case.lost))
-        if keep and len(added) == len(case.lost):
-            return Replace(tuple(added), _servers(case.lost))
+    # Nothing was ever written to it: whoever is away, announced or not, is not waited for.
+    away = [one for one in case.replicas if one not in case.alive]
+    if away:
+        added = homes.find(case.volume, size_bytes=0, keep=case.alive, holders=case.replicas, count=len(away))
+        if case.alive and len(added) == len(away):
+            return Replace(tuple(added), _servers(away))
     if any(one.state != Replica.State.OPEN for one in case.replicas):
         return Wait("Its copies are being made.")
     assert case.primary is not None
@@ -408,6 +417,21 @@ def _degraded_by(case: _Case) -> str | None:
             continue
         if is_old or (told["epoch"] >= volume.epoch and _is_newer(one, volume)):
             return f"The copy on server {one.server} is {told['state']}: {told['detail'] or 'it was started anew'}"
+    return None
+
+
+def _to_be_mended(case: _Case) -> str | None:
+    """Why a volume that is whole is to be opened anew: a scrub has found damage since it was opened.
+
+    An opening takes what is damaged in one copy from another. What no copy has sound it leaves, so it is not tried
+    again and again.
+    """
+    volume = case.volume
+    if len(case.replicas) < 2 or case.now - volume.redundancy_changed_at < MENDED_AGAIN_AFTER:
+        return None
+    for one in case.replicas:
+        if one.damaged_count and one.scrubbed_at is not None and one.scrubbed_at > volume.redundancy_changed_at:
+            return f"{one.damaged_count} records on server {one.server} are damaged, and to be taken from another copy."
     return None
 
 
@@ -490,7 +514,12 @@ def _best_source(case: _Case, kept: Sequence[Replica], primary: Replica) -> Repl
     fit = [one for one in case.sources if one in kept]
     if not fit:
         return None
-    return min(fit, key=lambda one: (one not in case.staying, one is not primary, -one.server.usable_bytes))
+    return min(
+        fit,
+        key=lambda one: (
+            one not in case.staying, one.damaged_count, one is not primary, -one.server.usable_bytes,
+        ),
+    )  # fmt: skip
 
 
 def _servers(replicas: Iterable[Replica]) -> tuple[UUID, ...]:

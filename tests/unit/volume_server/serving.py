@@ -239,12 +239,18 @@ class Server:
         needles = NeedleRoutes(self.store, self.gate, self.committer, self.clock, self.listener)
         self.upkeep = Upkeep(self.loop, self.threads, self.store, self.clock)
         self.compactor = Compactor(
-            self.loop, self.threads, self.store, self.committer, self.clock, before=self.upkeep.give_way
+            self.loop,
+            self.threads,
+            self.store,
+            self.committer,
+            self.clock,
+            before=self.upkeep.give_way,
+            on_damage=self.upkeep.ask,
         )
         self.replication = Replication(
             self.loop, self.store, self.committer, self.clock, compactor=self.compactor, upkeep=self.upkeep
         )
-        self.upkeep.is_busy = self.compactor.is_running
+        self.upkeep.is_busy = lambda volume: self.compactor.is_running(volume) or volume.is_being_replaced
         self.listings = Listings(self.loop, self.threads, self.store)
         routes = InternalRoutes(
             self.store,

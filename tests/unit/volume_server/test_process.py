@@ -232,6 +232,6 @@ def test_orders_come_with_heartbeats(tmp_path: Path, master: FakeMaster) -> None
         master.instructions = [{"do": "open", "volume": 1, "epoch": 3, "peers": []}]
         wait_until(lambda: told("open", 3), what="the opening")
         assert process.wire().send(put).answer().status == 201
-        master.instructions = [{"do": "drop", "volume": 1}]
+        master.instructions = [{"do": "drop", "volume": 1, "epoch": 3}]
         wait_until(lambda: master.calls[-1][1].get("volumes") == [], what="the end of it")
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["lock", "server.json"]

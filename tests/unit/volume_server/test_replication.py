@@ -13,6 +13,7 @@ from tests.support.pairs import (
     file_of,
     known_to,
     open_with,
+    order_drop,
     order_open,
     peer_of,
     replication_of,
@@ -86,7 +87,7 @@ def test_a_restart_of_either_ends_the_epoch(tmp_path: Path) -> None:
 def test_a_server_without_the_volume_gets_it_whole(tmp_path: Path) -> None:
     with servers(tmp_path) as (primary, peer):
         fill(primary, range(30))
-        assert admin(peer, "/admin/drop", {"volume": 1}).json() == {"volume": 1}
+        assert order_drop(peer).json() == {"volume": 1}
         assert peer.call(lambda: dict(peer.store.volumes)) == {}
         assert sorted(path.name for path in peer.directory.iterdir()) == ["lock", "server.json"]
         open_with(primary, [peer], 2)
@@ -318,7 +319,7 @@ def test_a_copy_that_was_cut_off_half_way_is_ordered_again(tmp_path: Path) -> No
     with servers(tmp_path) as (primary, peer):
         for number in range(3):
             assert primary.put(FIRST + number, bytes([number]) * LARGE).status == 201
-        admin(peer, "/admin/drop", {"volume": 1})
+        order_drop(peer)
         peer.files.fail("write_at", after=4)
         assert order_open(primary, [peer], 2).status == 200
         assert "copy_failed" in wait_state(primary, "degraded")["detail"]
@@ -482,14 +483,14 @@ def test_dropping_what_never_became_whole(tmp_path: Path) -> None:
     with servers(tmp_path) as (primary, peer):
         assert primary.put(FIRST, bytes(LARGE)).status == 201
         for _ in range(2):
-            assert admin(peer, "/admin/drop", {"volume": 1}).json() == {"volume": 1}
+            assert order_drop(peer).json() == {"volume": 1}
         peer.files.fail("write_at", after=2)
         order_open(primary, [peer], 2)
         wait_state(primary, "degraded")
         assert (peer.directory / "0000000001.fetching").is_dir()
         peer.stop()
         peer.start()
-        admin(peer, "/admin/drop", {"volume": 1})
+        order_drop(peer)
         assert not (peer.directory / "0000000001.fetching").exists()
         open_with(primary, [peer], 3)
         require_equal(primary, peer)

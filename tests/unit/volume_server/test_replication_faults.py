@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pairs import order_open, replication_of, require_equal, state_of, usage_of
+from tests.support.pairs import order_drop, order_open, replication_of, require_equal, state_of, usage_of
 from tests.unit.volume_server.faults import ANY, FaultyDisk
 from tests.unit.volume_server.serving import FIRST, Server, admin, get_url, put_url, request
 
@@ -56,7 +56,7 @@ class Life:
         self.put(5, b"behind it")
         self.delete(1)
         if usage_of(self.primary)["state"] == "open" and replication_of(self.primary)["state"] == "open":
-            admin(self.peer, "/admin/drop", {"volume": 1})
+            order_drop(self.peer)
             self.open()
         self.put(6, b"on the fetched copy")
         self.checkpoint()
@@ -125,7 +125,7 @@ class Life:
         others = [server for server in self.servers if server is not first]
         for other in others:
             if usage_of(other)["state"] == "sealed":
-                admin(other, "/admin/drop", {"volume": 1})
+                order_drop(other)
         assert order_open(first, others, 100).status == 200
         first.wait(lambda: state_of(first) in SETTLED, what="an end of the opening")
         assert replication_of(first)["detail"] == ""

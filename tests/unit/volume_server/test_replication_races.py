@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from tests.support.pairs import open_with, order_open, require_equal, servers, wait_state
+from tests.support.pairs import open_with, order_drop, order_open, replication_of, require_equal, servers, wait_state
 from tests.unit.volume_server.faults import FaultyFiles
-from tests.unit.volume_server.serving import FIRST, LARGE, Server, admin, put_url, request
+from tests.unit.volume_server.serving import FIRST, LARGE, Server, put_url, request
 from volume_server import receiving, record, shipment
 from volume_server.receiving import MAX_BODY_BYTES
 from volume_server.shipping import Shipper
@@ -79,18 +79,19 @@ def test_what_was_admitted_in_an_epoch_is_waited_for_by_the_next(
         assert was_settled == [False]
 
 
-def test_an_order_that_waited_for_a_drop_does_not_touch_what_has_the_descriptor_now(tmp_path: Path) -> None:
+def test_an_order_that_comes_while_a_drop_waits_ends_the_drop(tmp_path: Path) -> None:
     with servers(tmp_path) as (primary, peer):
         open_with(primary, [peer], 2)
         assert primary.put(FIRST, b"x").status == 201
         volume = peer.volume
         peer.call(lambda: setattr(volume, "hold_count", 1))  # somebody reads by offsets
-        dropping = peer.call(lambda: peer.replication.order({"do": "drop", "volume": 1}))
+        dropping = peer.call(lambda: peer.replication.order({"do": "drop", "volume": 1, "epoch": 2}))
         peer.wait(peer.replication.parts[1].lock.locked, what="the drop")
         closing = peer.call(lambda: peer.replication.order({"do": "close", "volume": 1, "epoch": 3}))
         peer.call(lambda: setattr(volume, "hold_count", 0))
         peer.wait(lambda: dropping.done() and closing.done(), what="both orders")
-        assert sorted(path.name for path in peer.directory.iterdir()) == ["lock", "server.json"]
+        assert peer.volume is volume
+        assert replication_of(peer)["state"] == "closed"
         open_with(primary, [peer], 4)
         require_equal(primary, peer)
 
@@ -107,7 +108,7 @@ def test_a_copy_that_is_being_dropped_is_not_found_again_by_a_join(tmp_path: Pat
                 go.wait(60)
 
         peer.files.before = before
-        dropping = peer.call(lambda: peer.replication.order({"do": "drop", "volume": 1}))
+        dropping = peer.call(lambda: peer.replication.order({"do": "drop", "volume": 1, "epoch": 2}))
         assert removing.wait(60)
         joins = joins_of(peer)
         order_open(primary, [peer], 3)
@@ -129,7 +130,7 @@ def test_a_drop_that_breaks_off_leaves_no_index_without_its_log(tmp_path: Path) 
         peer.start()
         assert (peer.directory / "0000000001.idx").exists()
         peer.files.fail("remove", after=1, sticky=True)
-        admin(peer, "/admin/drop", {"volume": 1})
+        order_drop(peer)
         assert not (peer.directory / "0000000001.idx").exists()
 
 
@@ -196,7 +197,7 @@ def test_a_repeated_upload_that_takes_its_time_does_not_hold_up_an_opening(tmp_p
 def test_a_copy_that_is_fetched_leaves_the_reserve_of_the_disk_alone(tmp_path: Path) -> None:
     with servers(tmp_path) as (primary, peer):
         assert primary.put(FIRST, BODY).status == 201
-        admin(peer, "/admin/drop", {"volume": 1})
+        order_drop(peer)
         room = peer.store.room
         files = cast("Any", peer.files)
         free_bytes = files.free_bytes

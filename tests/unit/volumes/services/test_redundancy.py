@@ -267,6 +267,99 @@ def test_no_copy_is_dropped_that_is_newer_than_what_this_database_knows(cluster:
     assert 4_000_000_000 in c.held
 
 
+def test_a_drop_says_in_which_epoch_the_copy_is_needless(cluster: Cluster) -> None:
+    """So that one that comes late does not take a copy that is needed again."""
+    cluster.add("a", "b")
+    cluster.settle()
+    volume = next(iter(doubles()))
+    c = cluster.add("c")[0]
+    told = {"role": "secondary", "epoch": volume.epoch + 1, "state": "degraded", "peers": [], "detail": ""}
+    c.held[volume.pk] = figures(volume.pk, epoch=1, replication=told)
+    assert [order for order in c.beat() if order["do"] == "drop"] == []  # it knows of a later epoch
+    told["epoch"] = volume.epoch
+    orders = [order for order in c.beat() if order["do"] == "drop"]
+    assert orders == [{"do": "drop", "volume": volume.pk, "epoch": volume.opened_epoch}]
+
+
+def test_a_report_from_before_the_volume_was_open_closes_nothing(cluster: Cluster) -> None:
+    cluster.add("a", "b")
+    cluster.settle()
+    volume = next(iter(doubles()))
+    peer = next(node for node in cluster.nodes if node.id != volume.replicas.get(role="primary").server_id)
+    now = peer.held[volume.pk]["replication"]
+    for state, redundancy in (("opening", "whole"), ("degraded", "degraded")):
+        peer.held[volume.pk]["replication"] = {**now, "state": state}
+        peer.beat()
+        volume.refresh_from_db()
+        assert volume.redundancy == redundancy
+
+
+@pytest.mark.parametrize("admin_state", ["active", "maintenance", "draining"])
+def test_a_volume_that_is_being_made_does_not_wait_for_a_server_that_is_away(
+    cluster: Cluster, admin_state: str
+) -> None:  # fmt: skip
+    a, b, _ = cluster.add("a", "b", "c")
+    a.beat()
+    made = [volume for volume in doubles() if holders(volume) == {a.id, b.id}]
+    assert {volume.redundancy for volume in made} == {"making"}
+    set_admin_state(server_id=b.id, admin_state=admin_state)
+    cluster.kill(b)
+    cluster.settle(rounds=6)
+    assert made
+    for volume in made:
+        volume.refresh_from_db()
+        assert volume.redundancy == "whole"
+        assert nodes_of(volume) == ["a", "c"]
+
+
+def test_of_whole_copies_the_one_with_the_least_damage_opens(cluster: Cluster) -> None:
+    cluster.add("a", "b")
+    cluster.settle()
+    volume = next(iter(doubles()))
+    primary = volume.replicas.get(role="primary").server.node
+    for node in cluster.nodes:
+        node.held[volume.pk]["damaged_count"] = 2 if node.name == primary else 1
+        node.restart()
+    cluster.settle()
+    volume.refresh_from_db()
+    assert volume.redundancy == "whole"
+    assert volume.replicas.get(role="primary").server.node != primary
+
+
+def test_a_volume_in_which_a_scrub_found_damage_is_opened_anew_once(cluster: Cluster) -> None:
+    """An opening mends what one copy has sound; what none has is not tried again with every look."""
+    cluster.add("a", "b")
+    cluster.settle()
+    volume = next(iter(doubles()))
+    node = cluster.nodes[0]
+
+    def scrubbed(damaged_count: int) -> None:
+        node.held[volume.pk] |= {
+            "damaged_count": damaged_count, "scrubbed_ms": int(cluster.now.timestamp() * 1000) + 1000,
+        }  # fmt: skip
+
+    scrubbed(1)
+    cluster.settle()
+    volume.refresh_from_db()
+    assert volume.epoch == 2, "it was opened just now"
+    cluster.now += timedelta(days=2)
+    cluster.settle()
+    volume.refresh_from_db()
+    assert (volume.redundancy, volume.epoch) == ("whole", 3)
+    cluster.now += timedelta(days=2)
+    cluster.settle()
+    volume.refresh_from_db()
+    assert volume.epoch == 3, "no scrub has found anything since"
+    scrubbed(0)
+    cluster.settle()
+    volume.refresh_from_db()
+    assert volume.epoch == 3
+    scrubbed(1)
+    cluster.settle()
+    volume.refresh_from_db()
+    assert (volume.redundancy, volume.epoch) == ("whole", 4)
+
+
 def test_without_room_elsewhere_it_waits_and_says_why(cluster: Cluster) -> None:
     a, _ = cluster.add("a", "b")
     cluster.settle()
@@ -493,7 +586,7 @@ def test_looking_at_volumes_that_are_well_costs_the_same_however_many_there_are(
 ) -> None:
     cluster.add("a", "b", "c")
     cluster.settle()
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(7):
         assert mend_volumes(now=cluster.now).looked_at == 0
 
 
