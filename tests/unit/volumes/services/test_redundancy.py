@@ -408,14 +408,14 @@ def test_a_drained_server_keeps_what_fits_nowhere_until_there_is_room(cluster: C
         node.free_bytes = 0
     before = set(a.held)
     set_admin_state(server_id=a.id, admin_state="draining")
-    cluster.settle(rounds=20)
+    cluster.settle(rounds=5)
     assert set(a.held) == before
     for volume in Volume.objects.filter(replicas__server=a.id):
         assert "no server on another node has room" in volume.redundancy_note
         assert volume.redundancy == "whole", "it is used on meanwhile"
     for node in (b, c):
         node.free_bytes = 50 * GIB
-    cluster.settle(rounds=40)
+    cluster.settle(rounds=20)
     assert a.held == {}
     assert set(Volume.objects.values_list("redundancy", "redundancy_note")) == {("whole", "")}
 
@@ -427,11 +427,11 @@ def test_a_server_that_dies_while_it_is_drained_is_given_up_at_once_but_for_its_
     assert singles
     set_admin_state(server_id=a.id, admin_state="draining")
     cluster.kill(a)
-    cluster.settle(rounds=20)
+    cluster.settle(rounds=10)
     assert states() == {"whole"}
     assert set(Replica.objects.filter(server=a.id).values_list("volume", flat=True)) == singles
     a.restart()
-    cluster.settle(rounds=30)
+    cluster.settle(rounds=20)
     assert not Replica.objects.filter(server=a.id).exists()
     assert a.held == {}
     for volume in Volume.objects.all():
