@@ -486,6 +486,7 @@ class Run:
             told = json.loads(proof)
         except ValueError:
             return False
+        self.say(f"fsck: {told['verdict']}")
         wrong = {name for name in ("missing", "orphaned", "divergent", "miscounted") if told[name]}
         return not wrong and {one["volume"] for one in told["findings"]} <= lost
 
