@@ -2,7 +2,7 @@
 
 from django.apps import AppConfig
 
-from volumes.owners import add_finder
+from volumes.owners import add_finder, add_keeper
 
 
 class BucketsConfig(AppConfig):
@@ -12,5 +12,7 @@ class BucketsConfig(AppConfig):
 
     def ready(self) -> None:
         from buckets.selectors import find_owners  # models can be imported from here on
+        from buckets.services import lost_volumes
 
         add_finder(find_owners)
+        add_keeper(lost_volumes)

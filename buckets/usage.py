@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any, Final
 
 from django.db.models import Count, Sum
@@ -10,7 +11,7 @@ from django.utils import timezone
 
 from buckets.models import Bucket, UsageSample
 from keys.errors import Invalid
-from volumes.models import Server
+from volumes.models import ForgottenServer, Server
 from volumes.selectors import totals
 from volumes.traffic import total_traffic
 
@@ -48,12 +49,12 @@ class History:
 
 
 def current_figures(*, now: datetime | None = None) -> dict[str, int]:
-    """All figures of a sample and those of `volumes.selectors.totals`, as they are now. Four queries."""
+    """All figures of a sample and those of `volumes.selectors.totals`, as they are now. Five queries."""
     store = asdict(totals(now=now))
     held = Bucket.objects.aggregate(
         buckets=Count("pk"), object_count=Sum("object_count", default=0), object_bytes=Sum("total_bytes", default=0)
     )
-    traffic = asdict(total_traffic(Server.objects.only("traffic")))
+    traffic = asdict(total_traffic(chain(Server.objects.only("traffic"), ForgottenServer.objects.only("traffic"))))
     return {**store, **{name: int(value) for name, value in held.items()}, **traffic}
 
 

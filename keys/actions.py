@@ -36,6 +36,7 @@ class Action(StrEnum):
     SERVER_REGISTER = "server.register"
     SERVER_DEREGISTER = "server.deregister"
     SERVER_UPDATE = "server.update"
+    SERVER_FORGET = "server.forget"
     VOLUME_SEAL = "volume.seal"
     VOLUME_COMPACT = "volume.compact"
     VOLUME_SCRUB = "volume.scrub"

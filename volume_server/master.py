@@ -25,7 +25,7 @@ CALL_TIMEOUT_S = 10.0
 
 FATAL_AT_START = frozenset({"join_refused", "server_known", "server_running", "wrong_store"})
 """Refusals at the door that another try will not change."""
-FATAL = frozenset({"superseded"})
+FATAL = frozenset({"superseded", "server_forgotten"})
 """Refusals after which this process must not go on. A master that lost its memory (`master_behind`, or suddenly
 `wrong_store`) is none of them: what is stored stays readable until somebody mends it."""
 

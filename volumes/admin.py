@@ -23,6 +23,7 @@ from volumes.owners import owner_text, owners_of
 from volumes.services import placement
 from volumes.services.background import run_now
 from volumes.services.checks import check_servers
+from volumes.services.forgetting import forget_server
 from volumes.services.redundancy import mend_volumes
 from volumes.services.servers import set_admin_state
 from volumes.services.states import seal_volume
@@ -202,7 +203,7 @@ class ServerAdmin(ServicesAdmin):
         "check_error",
     )
     fields = ("admin_state", *readonly_fields)
-    actions = ("drain_all", "keep", "maintain", "ask_all")
+    actions = ("drain_all", "keep", "maintain", "forget", "ask_all")
     unselected_actions = ("ask_all",)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -277,6 +278,23 @@ class ServerAdmin(ServicesAdmin):
         for server in queryset:
             set_admin_state(server_id=server.pk, admin_state=admin_state)
             self.message_user(request, f"Server {server}: {success}")
+
+    @admin.action(description="Forget: they are gone for good", permissions=["operate"])
+    def forget(self, request: HttpRequest, queryset: QuerySet[Server]) -> HttpResponse | None:
+        warning = (
+            "For servers that will never come back: they are taken off the books, and never let in again under their "
+            "ids. Their copies are made anew from others. One that alone has what objects name is refused."
+        )
+        if (page := self.ask_first(request, queryset, title="Forget servers", warning=warning)) is not None:
+            return page
+        for server in queryset:
+            done = forget_server(server_id=server.pk)
+            self.message_user(
+                request,
+                f"Server {server} is forgotten: {done.copies:,} copies are made anew, {done.volumes:,} volumes that "
+                "held nothing are gone.",
+            )
+        return None
 
     @admin.action(description="Ask all of them how they are now, as the worker does", permissions=["operate"])
     def ask_all(self, request: HttpRequest, queryset: QuerySet[Server]) -> None:

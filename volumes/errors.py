@@ -5,7 +5,7 @@ WarehouseError
 ├── PermissionDenied ── JoinRefused
 ├── NotFound ── VolumeNotFound, ServerNotFound, TaskUnknown
 ├── Conflict ── WrongStore, MasterBehind, ServerKnown, ServerRunning, Superseded, IllegalTransition,
-│              VolumeBusy, VolumeSealed, VolumeDegraded
+│              VolumeBusy, VolumeSealed, VolumeDegraded, ServerAlive, ServerForgotten, ServerNeeded
 ├── NoSpace ── NoRoom, CompactionNeedsSpace
 └── Unavailable ── NoServers, LeasesHalted, ServerOffline, TaskNotQueued
     └── VolumeServerError ── ServerUnreachable, ServerRefused, ServerAnswerInvalid
@@ -118,6 +118,27 @@ class VolumeDegraded(Conflict):
 
     code = "volume_degraded"
     title = "Not all copies of the volume are there"
+
+
+class ServerAlive(Conflict):
+    """A server that is there, or was a moment ago, can't be forgotten: it is emptied instead."""
+
+    code = "server_alive"
+    title = "The server is not gone"
+
+
+class ServerForgotten(Conflict):
+    """The server was taken off the books for good: it does not come back under this id."""
+
+    code = "server_forgotten"
+    title = "This server was forgotten"
+
+
+class ServerNeeded(Conflict):
+    """The server alone has what objects or uploads name: to forget it would be to lose that."""
+
+    code = "server_needed"
+    title = "Only this server has what objects name"
 
 
 class NoRoom(NoSpace):

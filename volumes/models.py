@@ -160,6 +160,23 @@ class Server(models.Model):
         return usable_bytes(capacity_bytes=self.capacity_bytes, free_bytes=self.free_bytes)
 
 
+class ForgottenServer(models.Model):
+    """A server that died for good, and was taken off the books: it is never let in again under its id."""
+
+    id = models.UUIDField(primary_key=True, editable=False)
+    node = models.CharField(max_length=64)
+    forgotten_at = models.DateTimeField(default=timezone.now, editable=False)
+    traffic = models.JSONField(
+        default=dict, blank=True, editable=False, help_text="What it had served in all its lives."
+    )
+
+    class Meta:
+        ordering = ["forgotten_at", "id"]
+
+    def __str__(self) -> str:
+        return f"{self.node} ({self.id})"
+
+
 def usable_bytes(*, capacity_bytes: int, free_bytes: int) -> int:
     """What may still be written to a disk of this size; never negative."""
     return max(0, free_bytes - min(capacity_bytes // 100, RESERVE_MAX_BYTES))

@@ -4,8 +4,15 @@ Volumes know needles, not objects. The app that keeps objects says at its start 
 operators are told what is damaged by the name that they know it by.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+    from volumes.models import Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +56,56 @@ def owners_of(needles: Collection[int]) -> dict[int, list[Owner]]:
 def owner_text(owners: Sequence[Owner]) -> str:
     """What an operator is told of one needle."""
     return "; ".join(map(str, owners)) or "no object names it"
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What has at least one chunk in some volumes, in numbers by the names of buckets."""
+
+    objects: Counter[str] = field(default_factory=Counter)
+    uploads: Counter[str] = field(default_factory=Counter)
+
+    def __bool__(self) -> bool:
+        return bool(self.objects.total() or self.uploads.total())
+
+
+class Keeper(Protocol):
+    """What an app that keeps needles knows of volumes that may be lost."""
+
+    def holdings(self, volumes: "QuerySet[Volume]") -> Holdings: ...
+
+    def owners_in(self, volumes: "QuerySet[Volume]") -> Iterator[Owner]:
+        """Each object and open upload once, with the first of its chunks that lies there."""
+
+    def release(self, volume_id: int) -> None:
+        """Gives up what it alone needs of a volume that is lost; in the transaction that removes the volume."""
+
+
+_keepers: list[Keeper] = []
+
+
+def add_keeper(keeper: Keeper) -> None:
+    """To be called once for each app that keeps needles, when it is ready."""
+    _keepers.append(keeper)
+
+
+def holdings_in(volumes: "QuerySet[Volume]") -> Holdings:
+    """What would be lost with these volumes."""
+    held = Holdings()
+    for keeper in _keepers:
+        told = keeper.holdings(volumes)
+        held.objects.update(told.objects)
+        held.uploads.update(told.uploads)
+    return held
+
+
+def owners_in(volumes: "QuerySet[Volume]") -> Iterator[Owner]:
+    """As `holdings_in`, by name."""
+    for keeper in _keepers:
+        yield from keeper.owners_in(volumes)
+
+
+def release_volume(volume_id: int) -> None:
+    """Has a volume that is lost given up by all that is the store's own; inside the transaction that removes it."""
+    for keeper in _keepers:
+        keeper.release(volume_id)

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, Prefetch, Q, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet, Sum
 from django.utils import timezone
 
 from volumes.models import OFFLINE_AFTER, Replica, Server, Volume
@@ -109,6 +109,21 @@ def list_volumes() -> QuerySet[Volume]:
     """All volumes by number, replicas and their servers along, the primary first."""
     replicas = Replica.objects.select_related("server").order_by("volume", "role", "server")
     return Volume.objects.prefetch_related(Prefetch("replicas", queryset=replicas))
+
+
+def volumes_only_on(server_id: UUID) -> QuerySet[Volume]:
+    """Volumes with a copy on a server, and no other copy that is known to have all that was ever acknowledged.
+
+    As `Replica.has_all_of` says it. One that is still being made elsewhere, too, was never written to: it is left out.
+    """
+    elsewhere = Replica.objects.filter(volume=OuterRef("pk")).exclude(server=server_id)
+    complete = elsewhere.filter(
+        whole_epoch=OuterRef("opened_epoch"),
+        epoch__gte=OuterRef("opened_epoch"),
+        state__in=[Replica.State.OPEN, Replica.State.SEALED],
+    )
+    is_made_elsewhere = Q(redundancy=Volume.Redundancy.MAKING) & Q(Exists(elsewhere))
+    return Volume.objects.filter(~Exists(complete), ~is_made_elsewhere, replicas__server=server_id)
 
 
 def list_primaries(volume_ids: Iterable[int] | None = None) -> list[Replica]:

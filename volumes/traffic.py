@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from volumes.models import Server
+from volumes.models import ForgottenServer, Server
 from volumes.reports import MAX_BYTES, Traffic
 
 NOTHING: Final = Traffic(requests=0, puts=0, received_bytes=0, sent_bytes=0)
@@ -25,7 +25,7 @@ def add_traffic(kept: Mapping[str, Any], *, instance: str, told: Traffic) -> dic
     return {"instance": instance, "told": now, "total": grown}
 
 
-def total_traffic(servers: Iterable[Server]) -> Traffic:
+def total_traffic(servers: Iterable[Server | ForgottenServer]) -> Traffic:
     """What all of them have served together."""
     sums = asdict(NOTHING)
     for server in servers:

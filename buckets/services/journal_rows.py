@@ -27,7 +27,7 @@ from buckets.journal_format import Line
 from buckets.models import IN_PROGRESS, Bucket, Share, Upload
 from buckets.services.bulk import Row, as_datetime
 from keys.models import ApiKey, Grant, RevokedKey
-from volumes.models import Replica, Server, Store, Volume
+from volumes.models import ForgottenServer, Replica, Server, Store, Volume
 
 PAGE_ROWS = 1000
 BATCH_ROWS = 2000
@@ -67,6 +67,7 @@ TABLES = (
             }
         ),
     ),
+    Table(ForgottenServer),
     Table(Volume, frozenset({"state_changed_at"})),
     Table(
         Replica,

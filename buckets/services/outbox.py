@@ -157,6 +157,11 @@ def tombstones_up_to() -> int | None:
 def forget_journal() -> None:
     """While it is off nothing is told, so it must begin anew when it is on again; and removals need not be kept."""
     Removed.objects.filter(removed_at__lt=timezone.now() - confirms_last()).delete()
+    begin_journal_anew()
+
+
+def begin_journal_anew() -> None:
+    """What it told is worth nothing any more: the next step begins a snapshot, and tombstones wait for that."""
     Journal.objects.filter(Q(whole_at__isnull=False) | ~Q(snapshot="")).update(
         number=F("number") + 1, whole_at=None, snapshot="", snapshot_cursor=None, covers_until=None, safe_sequence=0
     )

@@ -19,6 +19,7 @@ from volume_server.signing import (
 from volumes.derived_secrets import server_secret
 from volumes.errors import ClockSkew, ServerUnknown, SignatureInvalid
 from volumes.models import Server
+from volumes.services.forgetting import refuse_forgotten
 
 _MAX_DIGITS = 15
 CACHE_SECONDS = 0.5
@@ -61,8 +62,8 @@ def is_signed(request: HttpRequest) -> bool:
 def authenticate_server(request: HttpRequest) -> UUID:
     """The id of the server that has signed this request with the secret in force.
 
-    Raises SignatureInvalid, ServerUnknown, and ClockSkew, which tells the master's time, to those alone whose
-    signature is good.
+    Raises SignatureInvalid, ServerUnknown, ServerForgotten, and ClockSkew, which tells the master's time, to those
+    alone whose signature is good.
     """
     return authenticate(Claim.of(request), request.body)
 
@@ -115,6 +116,7 @@ def _require_in_force(server_id: UUID, kid: int) -> None:
         if in_force is not None:
             _in_force[server_id] = _InForce(now, in_force, server_secret(server_id, in_force))
     if in_force is None:
+        refuse_forgotten(server_id)
         raise ServerUnknown(f"Server {server_id} has not registered here.")
     if in_force != kid:
         raise SignatureInvalid(f"Secret {kid} of server {server_id} is not in force.")

@@ -26,11 +26,14 @@ from volumes.errors import (
     SERVER_TROUBLE,
     CompactionNeedsSpace,
     LeasesHalted,
+    ServerAlive,
+    ServerNeeded,
     ServerNotFound,
     VolumeDegraded,
     VolumeNotFound,
     VolumeSealed,
 )
+from volumes.services.forgetting import forget_server
 from volumes.services.servers import set_admin_state
 from volumes.services.upkeep import start_compaction, start_scrub
 
@@ -82,6 +85,18 @@ class ServerDetail(APIView):
         given.is_valid(raise_exception=True)
         set_admin_state(server_id=server_id, admin_state=given.validated_data["admin_state"])
         return Response(ServerSerializer(selectors.list_servers().get(pk=server_id)).data)
+
+    @extend_schema(responses={204: None})
+    @raises(ServerNotFound, ServerAlive, ServerNeeded, LeasesHalted)
+    def delete(self, request: Request, server_id: UUID) -> Response:
+        """Take a server that is gone for good off the books. It is never let in again under its id.
+
+        Its copies are made anew from others; what it alone had, and that no object names, is given up. Refused with 409
+        `server_alive` while it is heard, and `server_needed` while objects or open uploads lie there alone.
+        """
+        rights(request).require(Permission.VOLUMES_MANAGE)
+        forget_server(server_id=server_id)
+        return Response(status=204)
 
 
 class VolumeList(ReadersView):

@@ -206,6 +206,39 @@ def end_epoch(*, volume_id: int) -> None:
         _turn(volume, Volume.Redundancy.DEGRADED, timezone.now(), note="It is to be opened anew.")
 
 
+@transaction.atomic
+def let_go_of_copy(*, volume_id: int, server_id: UUID) -> bool:
+    """Takes the copy on a server that is gone for good off the rows, so that it is made anew elsewhere at once.
+
+    False: no other copy is known to have all that was ever acknowledged. Then nothing is changed; the rows of the
+    copies and the volume's are locked all the same.
+    """
+    _lock_copies(volume_id)
+    volume = Volume.objects.select_for_update(no_key=True).filter(pk=volume_id).first()
+    copies = list(Replica.objects.filter(volume=volume_id).select_related("server").order_by("server"))
+    gone = next((one for one in copies if one.server_id == server_id), None)
+    if volume is None or gone is None:
+        return True  # somebody else has done it
+    # Until it was opened for the first time, nothing was written to any of them.
+    is_new = volume.redundancy == Volume.Redundancy.MAKING
+    heirs = [one for one in copies if one is not gone and (is_new or one.has_all_of(volume))]
+    if not heirs:
+        return False
+    Replica.objects.filter(pk=gone.pk).delete()
+    if gone.role == Replica.Role.PRIMARY:
+        heir = min(heirs, key=lambda one: (not one.server.is_alive(), one.damaged_count, -one.server.usable_bytes))
+        Replica.objects.filter(pk=heir.pk).update(role=Replica.Role.PRIMARY)
+    volume.unsettled = True
+    if is_new:
+        volume.save(update_fields=["unsettled"])
+    else:
+        _turn(volume, Volume.Redundancy.DEGRADED, timezone.now(), note=f"Server {gone.server} was forgotten.")
+    _record_move(volume, (), (server_id,))
+    transaction.on_commit(placement.forget_table)
+    transaction.on_commit(forget_places)
+    return True
+
+
 def set_replication(*, volume_ids: Iterable[int], replication: int) -> int:
     """How many copies volumes are to have from now on; the rest is done in the background. How many were changed."""
     wanted = sorted(set(volume_ids))

@@ -32,6 +32,7 @@ from volumes.models import Server, Store, Volume
 from volumes.reports import Registration, ServerReport
 from volumes.services import placement
 from volumes.services.figures import Recorded, record_figures
+from volumes.services.forgetting import refuse_forgotten
 from volumes.services.instructions import Instruction, instructions_for, is_unfinished
 from volumes.services.making import make_volumes
 from volumes.services.redundancy import mend_volume
@@ -77,10 +78,11 @@ def register_server(*, registration: Registration, is_proven: bool) -> Welcome:
     """Lets a server join, new or back again; ``is_proven``: the request was signed with the server's secret.
 
     The join token admits ids that are new, or that never got to use their secret (the answer was lost).
-    Raises JoinRefused, ServerKnown, ServerRunning, WrongStore, MasterBehind.
+    Raises JoinRefused, ServerKnown, ServerForgotten, ServerRunning, WrongStore, MasterBehind.
     """
     report = registration.report
     known = Server.objects.filter(pk=report.server).first()
+    refuse_forgotten(report.server)  # after its row was looked for, which goes when it is forgotten
     if not is_proven:
         if known is not None and known.proven:
             raise ServerKnown(f"Server {report.server} has proved its secret before; the token alone is not enough.")

@@ -39,7 +39,7 @@ from volume_server.salvage import (
     read_contents,
 )
 from volumes.derived_secrets import journal_secret
-from volumes.models import MAX_LEASE, MAX_REPLICATION, MAX_VOLUME, Replica, Server, Store, Volume
+from volumes.models import MAX_LEASE, MAX_REPLICATION, MAX_VOLUME, ForgottenServer, Replica, Server, Store, Volume
 from volumes.services.store import LEASE_JUMP, VOLUME_JUMP, current_store
 
 log = logging.getLogger(__name__)
@@ -152,6 +152,7 @@ class _Rebuild:
         self._write_places()
         uploads = {row.pk: row for row in self.loader.rows_of(Upload) if isinstance(row, Upload)}
         self.loader.write_tables(without=(Store, Server, Volume, Replica, Upload))
+        self._let_in_again()
         self._drop_strangers()
         self._take_late(history, uploads)
         Upload.objects.bulk_create(uploads.values(), batch_size=500)
@@ -235,6 +236,11 @@ class _Rebuild:
         Outbox.objects.filter(needle__in=Chunk.objects.values("needle")).delete()
 
     # --- servers and volumes ---
+
+    def _let_in_again(self) -> None:
+        """Whoever has a directory read whose server was forgotten means to have it back."""
+        given = [UUID(directory.server) for directory in self.directories if directory.server is not None]
+        ForgottenServer.objects.filter(pk__in=given).delete()
 
     def _write_places(self) -> None:
         servers = {row.pk: row for row in self.loader.rows_of(Server) if isinstance(row, Server)}

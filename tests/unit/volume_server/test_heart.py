@@ -74,3 +74,32 @@ def test_what_has_changed_is_told_without_waiting_for_the_next_beat(monkeypatch:
     wait_until(lambda: beats == ["register", "heartbeat"], what="a heartbeat")
     heart.stop()
     assert beats[2:] == ["deregister"]
+
+
+def test_a_server_that_was_forgotten_stops_while_it_runs() -> None:
+    """It goes on neither as it is, nor by asking to be let in again."""
+    calls: list[str] = []
+    ends: list[str] = []
+
+    class Forgetting:
+        credentials = Credentials(Identity(server="a", store="s", kid=1), Clock())
+
+        def call(self, name: str, _: dict[str, Any]) -> dict[str, Any]:
+            calls.append(name)
+            if name == "heartbeat":
+                raise MasterRefuses(409, "server_forgotten", "Start with an empty directory.")
+            return {"store": "s", "sequence": 1, "now_ms": 1}
+
+    heart = Heart(
+        cast("MasterApi", Forgetting()),
+        address=Address(node="n", public_url="http://p", internal_url="http://i"),
+        instance="i",
+        join_token="t",
+        report=dict,
+        on_answer=lambda _: True,
+        on_fatal=lambda error: ends.append(error.detail),
+    )
+    heart.start()
+    wait_until(lambda: bool(ends), what="the end")
+    assert (calls, ends) == (["register", "heartbeat"], ["Start with an empty directory."])
+    heart.stop()

@@ -64,6 +64,20 @@ def test_pages_are_called_by_what_they_show(
         assert operator.post(url, {}).status_code == 403
 
 
+def test_forgetting_a_server_is_asked_first(operator: Client) -> None:
+    server = Server.objects.get()
+    url = reverse("admin:volumes_server_changelist")
+    forget = {"action": "forget", "_selected_action": [server.pk]}
+    assert "never come back" in operator.post(url, forget).content.decode()
+    assert "was heard" in operator.post(url, forget | {"post": "yes"}, follow=True).content.decode()
+    Server.objects.update(last_seen_at=None, internal_url="http://127.0.0.1:1")
+    assert "never come back" in operator.post(url, forget).content.decode()
+    assert Server.objects.exists()
+    page = operator.post(url, forget | {"post": "yes"}, follow=True).content.decode()
+    assert "is forgotten: 0 copies are made anew, 1 volumes that held nothing are gone." in page
+    assert not Server.objects.exists()
+
+
 def test_sizes_are_for_people(operator: Client) -> None:
     page = operator.get(reverse("admin:volumes_server_changelist")).content.decode()
     assert "1.0\xa0GB (50\xa0%)" in page

@@ -161,6 +161,7 @@ ROUTES = (
     Route("servers", "GET", in_store(Permission.VOLUMES_READ)),
     Route("server", "GET", in_store(Permission.VOLUMES_READ)),
     Route("server", "PATCH", in_store(Permission.VOLUMES_MANAGE), body={"admin_state": "maintenance"}),
+    Route("server", "DELETE", in_store(Permission.VOLUMES_MANAGE), status=204, arrange=World.lose_server),
     Route("volumes", "GET", in_store(Permission.VOLUMES_READ)),
     Route("volume", "GET", in_store(Permission.VOLUMES_READ)),
     Route("volume-compact", "POST", in_store(Permission.VOLUMES_MANAGE), status=202, body={}),

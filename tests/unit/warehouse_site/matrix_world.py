@@ -20,6 +20,7 @@ from keys.tokens import AccessToken
 from tests.unit.buckets.lab import Lab, make_key
 from tests.unit.volumes.factories import figures, make_server, make_volume
 from tests.unit.volumes.fake_server import FakeVolumeServer
+from volumes.models import Replica, Server
 
 OWN, OTHER = "own", "other"
 PREFIX = "in/"
@@ -105,6 +106,21 @@ class World:
         """A new and empty bucket takes the place of the target's."""
         self.put_bucket_away(target)
         create_bucket(name=target.bucket)
+
+    def lose_server(self, target: Target) -> None:
+        """The server is gone for good, and all it had is on another one, too."""
+        volume = self.lab.volume
+        nobody = "http://127.0.0.1:1"
+        Server.objects.filter(pk=self.lab.server.pk).update(last_seen_at=None, internal_url=nobody)
+        Replica.objects.create(
+            volume=volume,
+            server=make_server(),
+            role=Replica.Role.SECONDARY,
+            state=Replica.State.OPEN,
+            epoch=volume.epoch,
+            whole_epoch=volume.opened_epoch,
+            reported_at=timezone.now(),
+        )
 
     def open_bucket(self, target: Target) -> None:
         """Anybody may read the content of the target's bucket."""

@@ -72,7 +72,7 @@ class TestSamples:
         for _ in range(3):
             make_volume(make_server())
         lab.put_many(*"abc")
-        assert queries(NOW + MINUTE) == few <= 6
+        assert queries(NOW + MINUTE) == few <= 7
 
     @pytest.mark.parametrize(
         "wrong", [{"servers_online": 1}, {"free_bytes": 1}, {"garbage_bytes": 1}, {"puts": -1}, {"object_count": -1}]

@@ -17,8 +17,10 @@ from tests.unit.volumes.factories import figures, heartbeat_body, make_server, m
 from tests.unit.volumes.fake_server import FakeVolumeServer
 from tests.unit.volumes.joining import PREFIX, Joiner, problem
 from volume_server.signing import REVOKED_FOR_EVER, TO_MASTER, TO_SERVER, signed_headers
+from volumes.api.internal_auth import forget_servers
 from volumes.derived_secrets import server_secret
-from volumes.models import Replica, Server, Store, Volume
+from volumes.models import ForgottenServer, Replica, Server, Store, Volume
+from volumes.services.forgetting import forget_server
 from volumes.services.placement import pick
 from volumes.services.store import current_store, next_sequence, set_cors_origins
 
@@ -101,6 +103,24 @@ class TestRegister:
         joiner = Joiner()
         joiner.secret, joiner.kid = server_secret(joiner.id, 1), 1
         assert problem(joiner.register()) == (401, "server_unknown")
+
+    def test_a_forgotten_server_is_refused_however_it_asks(self, joined: Joiner) -> None:
+        joined.beat(volumes=[figures(7)])
+        Server.objects.update(last_seen_at=None, internal_url="http://127.0.0.1:1")
+        forget_server(server_id=joined.id)
+        forget_servers()
+        assert problem(joined.heartbeat()) == (409, "server_forgotten")
+        assert problem(joined.register()) == (409, "server_forgotten")
+        with_the_token = Joiner(joined.id, "i-2")
+        answer = with_the_token.register()
+        assert problem(answer) == (409, "server_forgotten")
+        assert "start with an empty one" in answer.json()["detail"]
+        assert not Server.objects.exists()
+        Joiner(instance="i-3").join()  # an empty directory has a new id
+
+    def test_a_server_that_is_being_forgotten_is_shut_out(self, joined: Joiner) -> None:
+        ForgottenServer.objects.create(pk=joined.id, node="n1")
+        assert problem(joined.register()) == (409, "server_forgotten")
 
     def test_back_after_a_clean_stop(self, joined: Joiner) -> None:
         joined.post("deregister", {"server": str(joined.id), "instance": joined.instance})

@@ -59,7 +59,7 @@ def test_a_grant_on_a_bucket_shows_no_servers(route: Callable[[str], str]) -> No
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_reading_only(path: str, route: Callable[[str], str]) -> None:
-    for method in {"post", "put", "patch", "delete"} - ({"patch"} if path == "servers/{server}" else set()):
+    for method in {"post", "put", "patch", "delete"} - ({"patch", "delete"} if path == "servers/{server}" else set()):
         response = getattr(client_of(Permission.ADMIN), method)(route(path), {})
         assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
 
@@ -197,6 +197,19 @@ def test_a_server_is_drained_and_kept() -> None:
         assert manager.patch(path, wrong, format="json").status_code == 400
     assert client_of(Permission.VOLUMES_READ).patch(path, {"admin_state": "active"}, format="json").status_code == 403
     assert manager.patch(f"/api/v1/servers/{uuid4()}", {"admin_state": "active"}, format="json").status_code == 404
+
+
+def test_a_server_is_forgotten() -> None:
+    manager = client_of(Permission.VOLUMES_MANAGE | Permission.VOLUMES_READ)
+    server = make_server(internal_url="http://127.0.0.1:1")
+    path = f"/api/v1/servers/{server.pk}"
+    answer = manager.delete(path)
+    assert (answer.status_code, answer.json()["code"]) == (409, "server_alive")
+    Server.objects.filter(pk=server.pk).update(last_seen_at=None)
+    assert client_of(Permission.VOLUMES_READ).delete(path).status_code == 403
+    assert manager.delete(path).status_code == 204
+    assert manager.get(path).status_code == manager.delete(path).status_code == 404
+    assert manager.get("/api/v1/servers").json() == {"results": []}
 
 
 @pytest.fixture

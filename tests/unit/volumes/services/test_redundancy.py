@@ -11,13 +11,14 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from tests.unit.volumes.factories import GIB, figures, make_server, make_volume
-from tests.unit.volumes.joining import Joiner
+from tests.unit.volumes.joining import Joiner, problem
 from volume_server.signing import replica_ticket
 from volumes.derived_secrets import server_secret
 from volumes.errors import NoRoom, NoServers, VolumeDegraded
 from volumes.models import Replica, Server, Volume
 from volumes.selectors import open_primaries_of
 from volumes.services import servers
+from volumes.services.forgetting import forget_server
 from volumes.services.placement import forget_table, pick
 from volumes.services.redundancy import (
     close_volume,
@@ -686,3 +687,23 @@ def test_two_at_once_open_a_volume_once(settings: Settings) -> None:
         thread.join()
     volume.refresh_from_db()
     assert (volume.redundancy, volume.epoch) == ("opening", 6)
+
+
+def test_the_copies_of_a_forgotten_server_are_made_anew_at_once(cluster: Cluster, settings: Settings) -> None:
+    settings.WAREHOUSE_REREPLICATE_SECONDS = 10**6
+    a, b, c = cluster.add("a", "b", "c")
+    cluster.settle()
+    held = [volume.pk for volume in doubles() if a.id in holders(volume)]
+    assert held
+    cluster.kill(a)
+    cluster.settle()
+    assert a.id in holders(Volume.objects.get(pk=held[0])), "it may come back"
+    forget_server(server_id=a.id)
+    cluster.settle(20)
+    for volume in doubles():
+        assert (volume.redundancy, volume.unsettled, holders(volume)) == ("whole", False, {b.id, c.id})
+    assert all(volume.replicas.filter(role="primary").count() == 1 for volume in Volume.objects.all())
+    assert pick(needed_bytes=10, replication=2)
+    assert pick(needed_bytes=10)
+    a.held = {}
+    assert problem(a.joiner.heartbeat())[1] == "server_forgotten"
