@@ -21,7 +21,7 @@ from tests.unit.volumes.fake_server import FakeVolumeServer
 from volumes.errors import LeasesHalted, ServerAlive, ServerNeeded, ServerNotFound
 from volumes.models import OFFLINE_AFTER, ForgottenServer, Replica, Server, Volume
 from volumes.services import forgetting
-from volumes.services.forgetting import Forgotten, forget_server
+from volumes.services.forgetting import Forgotten, forget_server, losses_of
 from volumes.services.store import note_behind
 
 pytestmark = pytest.mark.django_db
@@ -75,6 +75,8 @@ def unchanged(lab: Lab) -> bool:
 def test_a_server_that_was_heard_is_not_forgotten(lab: Lab) -> None:
     with pytest.raises(ServerAlive, match="was heard"):
         forget_server(server_id=lab.server.pk)
+    with pytest.raises(ServerAlive, match="was heard"):
+        losses_of(server_id=lab.server.pk)
     dies(lab.server, last_seen_at=timezone.now() - OFFLINE_AFTER / 2, stopped_at=timezone.now())
     with pytest.raises(ServerAlive, match="was heard"):
         forget_server(server_id=lab.server.pk)
@@ -141,6 +143,8 @@ def test_a_copy_that_may_lack_something_is_no_other_copy(lab: Lab, fields: dict[
     lab.put("a")
     copy_elsewhere(lab.volume, **fields)
     dies(lab.server)
+    losses = losses_of(server_id=lab.server.pk)
+    assert (losses.copies, losses.volumes, losses.holdings.objects) == (0, 1, {"photos": 1})
     with pytest.raises(ServerNeeded, match="1 objects and 0 open uploads"):
         forget_server(server_id=lab.server.pk)
     assert unchanged(lab)
@@ -150,6 +154,7 @@ def test_a_volume_that_is_still_being_made_is_made_by_the_others(lab: Lab) -> No
     Volume.objects.update(state="creating", redundancy="making")
     heir = copy_elsewhere(lab.volume, state=Replica.State.EXPECTED, epoch=0, whole_epoch=0, reported_at=None)
     dies(lab.server)
+    assert losses_of(server_id=lab.server.pk).copies == 1
     assert forget_server(server_id=lab.server.pk) == Forgotten(copies=1, volumes=0)
     assert [(one.server_id, one.role) for one in Replica.objects.all()] == [(heir.server_id, "primary")]
     assert Volume.objects.get().redundancy == "making"
