@@ -14,7 +14,7 @@ from keys.rights import GrantRow
 from tests.unit.buckets.lab import make_key
 from tests.unit.warehouse_site.matrix_routes import ROUTES, Route, values
 from tests.unit.warehouse_site.matrix_world import INSIDE, World
-from tests.unit.warehouse_site.test_rights_matrix import FOUND, world  # noqa: F401 - a fixture
+from tests.unit.warehouse_site.test_rights_matrix import FOUND
 from warehouse_site.openapi import body_example
 
 NO_PAGES = {"content", "schema", "jwks", "docs", "share", "share-download", "share-content"}
@@ -23,20 +23,20 @@ PAGES = [route for route in ROUTES if not route.case and route.name not in NO_PA
 
 
 @pytest.fixture
-def browser(world: World) -> Client:  # noqa: F811
+def browser(world: World) -> Client:
     client = Client(headers={"Accept": "text/html,*/*;q=0.8"})
     client.force_login(make_key(permissions=int(Permission.ADMIN)))
     return client
 
 
-def page(browser: Client, route: Route, world: World) -> Any:  # noqa: F811
+def page(browser: Client, route: Route, world: World) -> Any:
     known = values(world, INSIDE)
     url = reverse(route.name, kwargs={name: known[name]() for name in FOUND[route.name].arguments})
     return browser.get(url + (f"?{route.query}" if route.query else ""))
 
 
 @pytest.mark.parametrize("route", [route for route in PAGES if route.method == "GET"], ids=str)
-def test_every_get_is_a_page(route: Route, browser: Client, world: World) -> None:  # noqa: F811
+def test_every_get_is_a_page(route: Route, browser: Client, world: World) -> None:
     answer = page(browser, route, world)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/html")
@@ -56,7 +56,7 @@ def content_of_form(text: str, method: str) -> str:
 
 
 @pytest.mark.parametrize("route", [route for route in PAGES if route.method == "POST"], ids=str)
-def test_every_form_begins_with_an_example(route: Route, browser: Client, world: World) -> None:  # noqa: F811
+def test_every_form_begins_with_an_example(route: Route, browser: Client, world: World) -> None:
     """Where there is nothing to GET, the page says so, and has the form all the same."""
     content = content_of_form(page(browser, route, world).content.decode(), route.method)
     path = "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", FOUND[route.name].path)
@@ -71,7 +71,7 @@ CHANGING = [route for route in PAGES if route.method in {"PATCH", "PUT"}]
 
 
 @pytest.mark.parametrize("route", CHANGING, ids=str)
-def test_forms_of_changes_begin_with_what_is_there(route: Route, browser: Client, world: World) -> None:  # noqa: F811
+def test_forms_of_changes_begin_with_what_is_there(route: Route, browser: Client, world: World) -> None:
     """One click on a page must not set all of a real bucket to the example of the documentation."""
     shown = page(browser, route, world)
     content = json.loads(content_of_form(shown.content.decode(), route.method))
@@ -97,7 +97,7 @@ def test_a_key_is_offered_with_its_grants(browser: Client) -> None:
     assert "id" not in content
 
 
-def test_metadata_is_offered_whole(browser: Client, world: World) -> None:  # noqa: F811
+def test_metadata_is_offered_whole(browser: Client, world: World) -> None:
     bucket = world.lab.bucket.name
     world.lab.put("k", bucket=bucket, metadata={"a": "1", "b": "2"})
     text = browser.get(f"/api/v1/buckets/{bucket}/objects/k").content.decode()
@@ -105,7 +105,7 @@ def test_metadata_is_offered_whole(browser: Client, world: World) -> None:  # no
 
 
 @pytest.mark.parametrize("path", ["keys/999", "shares/999", "buckets/none", "buckets/none/objects/k"])
-def test_what_is_not_there_has_an_empty_form(browser: Client, world: World, path: str) -> None:  # noqa: F811
+def test_what_is_not_there_has_an_empty_form(browser: Client, world: World, path: str) -> None:
     answer = browser.get(f"/api/v1/{path}")
     assert answer.status_code == 404
     assert json.loads(content_of_form(answer.content.decode(), "PATCH")) == {}
