@@ -24,12 +24,12 @@ from volume_server import meta as metas
 from volume_server.durability import FileSystem
 from volume_server.superblock import Superblock
 from volume_server.volume import Volume as VolumeFile
-from volumes.models import Replica, Server, Store, Volume
+from volumes.models import ForgottenServer, Replica, Server, Store, Volume
 from volumes.services import store as stores
 
 TABLES = (
     *(Share, Chunk, Outbox, Removed, JournalNeedle, Journal, Object, Upload, Bucket),
-    *(Replica, Volume, Server, Store, Grant, RefreshFamily, RevokedKey, AuditEntry, ApiKey),
+    *(Replica, Volume, ForgottenServer, Server, Store, Grant, RefreshFamily, RevokedKey, AuditEntry, ApiKey),
 )
 """Every table of a store, those that point to others first."""
 

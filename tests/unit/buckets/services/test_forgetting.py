@@ -200,6 +200,23 @@ def test_a_call_that_was_interrupted_is_taken_up(lab: Lab, monkeypatch: pytest.M
     assert not Server.objects.filter(pk=lab.server.pk).exists()
 
 
+def test_a_deletion_that_was_under_way_is_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row comes up after the others were removed; the volume is never removed from under it."""
+    dies(lab.server)
+    real = forgetting.release_volume
+
+    def too_early(volume_id: int) -> None:
+        monkeypatch.setattr(forgetting, "release_volume", real)
+        real(volume_id)
+        now = timezone.now()
+        times = {"created_at": now, "not_before": now, "keep_until": now}
+        Outbox.objects.create(needle=9 << 16, volume_id=volume_id, reason="deleted", verdict={}, **times)
+
+    monkeypatch.setattr(forgetting, "release_volume", too_early)
+    assert forget_server(server_id=lab.server.pk) == Forgotten(copies=0, volumes=1)
+    assert not Volume.objects.exists()
+
+
 def test_nothing_is_forgotten_by_an_old_database(lab: Lab) -> None:
     dies(lab.server)
     note_behind(seen_sequence=10**6)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -32,7 +33,7 @@ from tests.unit.buckets.disk_lab import DiskLab, empty_database, state
 from tests.unit.buckets.lab import WRITE, Put, batch_of, chunk_put, make_key, require_sound
 from volume_server import record
 from volumes import client
-from volumes.models import Server, Store
+from volumes.models import ForgottenServer, Server, Store
 from volumes.services.store import current_store, next_sequence
 
 Rebuilt = Callable[..., Report]
@@ -285,6 +286,17 @@ def test_what_cannot_be_read_is_told(disk: DiskLab, rebuilt: Rebuilt) -> None:
     report = rebuilt()
     assert [text.partition(":")[0] for text in report.unreadable] == ["photos/a"]
     assert "is damaged" in report.unreadable[0]
+
+
+def test_forgotten_servers_stay_so_but_those_whose_directories_are_read(disk: DiskLab, rebuilt: Rebuilt) -> None:
+    disk.put("a")
+    stays = ForgottenServer.objects.create(pk=uuid4(), node="n9", traffic={"total": {"puts": 3}})
+    ForgottenServer.objects.create(pk=disk.server.pk, node="n1")
+    write()
+    rebuilt()
+    [row] = ForgottenServer.objects.all()
+    assert (row.pk, row.node, row.forgotten_at, row.traffic) == (stays.pk, "n9", stays.forgotten_at, stays.traffic)
+    assert Server.objects.filter(pk=disk.server.pk).exists()
 
 
 def test_a_dry_run_keeps_nothing(disk: DiskLab, rebuilt: Rebuilt) -> None:
