@@ -22,7 +22,8 @@ HOW_TO_MEND = {
     Proof.Kind.DIVERGENT: "where one of several copies is named: stop its server, remove the volume's files (N.*) "
     "there, start it: the copy is made anew from the others; else `manage.py scrub N` reads the volume; then as with "
     "damage (docs/operations.md, Damage)",
-    Proof.Kind.UNKNOWN: "start the servers named above, or `forget` those that died for good, or look at their logs; run this again",
+    Proof.Kind.UNKNOWN: "start the servers named above, or look at their logs; then run this again; "
+    "`manage.py forget` those that died for good",
     Proof.Kind.MISCOUNTED: "`manage.py fsck --mend-counts` counts these buckets anew",
 }
 
