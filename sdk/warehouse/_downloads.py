@@ -5,17 +5,28 @@ import os
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from warehouse._http import LocalFault, Wire
 from warehouse._master import Master, bucket_path
-from warehouse._needles import ChunkRef, Damaged, Stale, crc_value, fetch_bytes, fetch_into, fetch_to_file, read_chunk
+from warehouse._needles import (
+    ChunkRef,
+    Damaged,
+    Stale,
+    crc_value,
+    fetch_bytes,
+    fetch_into,
+    fetch_to_file,
+    place_of,
+    read_chunk,
+)
 from warehouse._parallel import as_done
-from warehouse.errors import NotFound, ObjectChanged, ObjectDamaged, ProtocolError
+from warehouse.errors import NotFound, ObjectChanged, ObjectDamaged, ObjectLost, ProtocolError, WarehouseError
 from warehouse.transfer import Progress, TransferConfig
 from warehouse.types import ObjectInfo
 
@@ -56,6 +67,22 @@ class Located:
         if at != info.size:
             raise ProtocolError(f"the chunks of {info.key!r} do not add up to its size")
         return cls(info, chunks)
+
+    def without(self, absent: Set[str]) -> "Located":
+        """The same without the places that do not have what was looked up there before.
+
+        Raises Damaged for a chunk of which nothing is left.
+        """
+        if not absent:
+            return self
+        return replace(self, chunks=tuple(_without(chunk, absent) for chunk in self.chunks))
+
+
+def _without(chunk: ChunkRef, absent: Set[str]) -> ChunkRef:
+    urls = tuple(url for url in chunk.urls if place_of(url) not in absent)
+    if chunk.urls and not urls:
+        raise Damaged(chunk.index, urlsplit(chunk.urls[-1]).netloc, is_lost=True)
+    return replace(chunk, urls=urls)
 
 
 class Downloader:
@@ -169,16 +196,21 @@ class Downloader:
             pass
 
     def _whole(self, bucket: str, located: Located, action: Callable[[Located], T]) -> T:
-        """Do it with one version: when that is gone meanwhile, all again with the next, never a mix."""
+        """Do it with one version: when that is gone meanwhile, all again with the next, never a mix.
+
+        What a place did not have, and is still looked up there afterwards, is lost there: no delete came between.
+        """
+        absent: set[str] = set()
         try:
             for _ in range(_LOOKUPS - 1):
                 try:
                     return action(located)
-                except Stale:
-                    located = self.locate(bucket, located.info.key)
+                except Stale as stale:
+                    absent |= stale.absent
+                    located = self.locate(bucket, located.info.key).without(absent)
             return action(located)
         except Stale as stale:
-            raise stale.error from stale
+            raise gone(located.info.key, stale) from stale
         except Damaged as damaged:
             raise damage_of(bucket, located.info.key, damaged) from damaged
 
@@ -190,22 +222,26 @@ class _Pinned:
         self._downloader = downloader
         self._bucket = bucket
         self._urls = located
+        self._absent: set[str] = set()
         self._lock = threading.Lock()
         self.info = located.info
         self.chunks = located.chunks
 
     def chunk(self, chunk: ChunkRef, stop: threading.Event | None = None) -> memoryview:
-        seen = self._urls
         try:
-            try:
-                return self._downloader.chunk_bytes(seen.chunks[chunk.index], stop)
-            except Stale:
-                with self._lock:
-                    if self._urls is seen:
-                        self._urls = self._again()
+            for _ in range(_LOOKUPS - 1):
+                seen = self._urls
+                try:
+                    return self._downloader.chunk_bytes(seen.chunks[chunk.index], stop)
+                except Stale as stale:
+                    with self._lock:
+                        # What is not there must be looked up after that was found out, not before by another thread.
+                        if self._urls is seen or stale.absent:
+                            self._absent |= stale.absent
+                            self._urls = self._again().without(self._absent)
             return self._downloader.chunk_bytes(self._urls.chunks[chunk.index], stop)
         except Stale as stale:
-            raise stale.error from stale
+            raise gone(self.info.key, stale) from stale
         except Damaged as damaged:
             raise damage_of(self._bucket, self.info.key, damaged) from damaged
 
@@ -311,7 +347,15 @@ def _sync_directory(path: Path) -> None:
 
 
 def damage_of(bucket: str, key: str, damaged: Damaged) -> ObjectDamaged:
-    return ObjectDamaged(bucket=bucket, key=key, server=damaged.server, chunk=damaged.chunk)
+    kind = ObjectLost if damaged.is_lost else ObjectDamaged
+    return kind(bucket=bucket, key=key, server=damaged.server, chunk=damaged.chunk)
+
+
+def gone(key: str, stale: Stale) -> WarehouseError:
+    """What it comes to when every look-up was out of date before its bytes were read: never that there is no object."""
+    if stale.absent:
+        return ObjectChanged(f"{key!r} was overwritten or moved each time that it was looked up to be read")
+    return stale.error
 
 
 def missing(bucket: str, key: str) -> NotFound:

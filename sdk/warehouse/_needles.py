@@ -149,20 +149,32 @@ class ChunkRef:
 
 
 class Stale(Exception):
-    """The URLs are no longer good: expired, or the object was overwritten meanwhile. Look it up again."""
+    """The URLs are no longer good: expired, or the object was overwritten meanwhile. Look it up again.
 
-    def __init__(self, error: ApiError) -> None:
+    ``absent`` are the places (see `place_of`) that do not have the needle: if a look-up made now still names them, its
+    bytes are lost there.
+    """
+
+    def __init__(self, error: ApiError, absent: frozenset[str]) -> None:
         super().__init__(str(error))
         self.error = error
+        self.absent = absent
 
 
 class Damaged(Exception):
-    """A chunk's bytes are damaged wherever they are; ``server`` is the last one that said so."""
+    """A chunk's bytes are damaged wherever they are, or lost; ``server`` is the last one that said so."""
 
-    def __init__(self, chunk: int, server: str) -> None:
-        super().__init__(f"chunk {chunk} is damaged on {server}")
+    def __init__(self, chunk: int, server: str, *, is_lost: bool = False) -> None:
+        super().__init__(f"chunk {chunk} is {'lost' if is_lost else 'damaged'} on {server}")
         self.chunk = chunk
         self.server = server
+        self.is_lost = is_lost
+
+
+def place_of(url: str) -> str:
+    """The server and the needle of a URL, without what changes with each signature. No needle is ever used again."""
+    parts = urlsplit(url)
+    return parts.netloc + parts.path
 
 
 Fetch = Callable[[str], tuple[Answer, int]]
@@ -182,6 +194,7 @@ def read_chunk(chunk: ChunkRef, fetch: Fetch, *, config: TransferConfig, stop: t
     damaged: str | None = None
     while True:
         stale: ApiError | None = None
+        absent: set[str] = set()
         failures: list[WarehouseError] = []
         for url in list(urls):
             try:
@@ -207,8 +220,10 @@ def read_chunk(chunk: ChunkRef, fetch: Fetch, *, config: TransferConfig, stop: t
             failures.append(refusal)
             if refusal.status in (403, 404, 410):
                 stale = refusal
+            if refusal.status == 404:
+                absent.add(place_of(url))
         if stale is not None:
-            raise Stale(stale)
+            raise Stale(stale, frozenset(absent))
         if damaged is not None and all(isinstance(failure, ChecksumMismatch) for failure in failures):
             raise Damaged(chunk.index, damaged)
         if not failures:

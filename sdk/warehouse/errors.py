@@ -18,6 +18,7 @@ WarehouseError
     ├── ProtocolError       an answer that is none
     ├── ChecksumMismatch    the bytes that came are not the bytes that were stored
     ├── ObjectDamaged       the bytes are damaged on every volume server that holds them
+    │   └── ObjectLost      they are not even there, though the store has the object on record
     ├── ObjectChanged       the object was overwritten while parts of it had already been handed on
     └── SourceChanged       the file or stream that is being put changed or ended early
 """
@@ -35,6 +36,7 @@ __all__ = [
     "NotFound",
     "ObjectChanged",
     "ObjectDamaged",
+    "ObjectLost",
     "OutcomeUnknown",
     "PermissionDenied",
     "PreconditionFailed",
@@ -188,15 +190,27 @@ class ObjectDamaged(TransferError):
     ``bucket`` and ``key`` name the object, ``server`` the volume server (host and port) that said so.
     """
 
+    _WORDS = "are damaged on the volume server {server}: put the object again, and have that server's disk looked at"
+
     def __init__(self, *, bucket: str, key: str, server: str, chunk: int) -> None:
-        super().__init__(
-            f"the bytes of {key!r} in {bucket!r} (chunk {chunk}) are damaged on the volume server {server}: "
-            "put the object again, and have that server's disk looked at"
-        )
+        super().__init__(f"the bytes of {key!r} in {bucket!r} (chunk {chunk}) {self._WORDS.format(server=server)}")
         self.bucket = bucket
         self.key = key
         self.server = server
         self.chunk = chunk
+
+
+class ObjectLost(ObjectDamaged):
+    """The store has the object on record, but no volume server that should hold its bytes, or a part of them, does.
+
+    It is no NotFound: nobody deleted it. Its bytes may come back, as with a disk that was not mounted; who runs the
+    store finds out with ``manage.py fsck``.
+    """
+
+    _WORDS = (
+        "are lost: the store has the object, but the volume server {server} does not have what it should; have "
+        "`manage.py fsck` run, which says what can be done, or put the object again"
+    )
 
 
 class ObjectChanged(TransferError):

@@ -87,6 +87,8 @@ class FakeStore:
         self.before: dict[str, Callable[[], None]] = {}
         """Called ahead of the next call of a name, once."""
         self.replicas = 1
+        self.lost_in: set[int] = set()
+        """Volumes that do not have what was put into them."""
         self.max_lease_bytes = 1 << 28
         self.buckets: dict[str, dict[str, Stored]] = {}
         self.closed: dict[str, dict[str, Stored]] = {}
@@ -566,7 +568,8 @@ def _handler(store: FakeStore) -> type[BaseHTTPRequestHandler]:
             if parts.path.startswith("/api/v1/"):
                 self.answer_as_master(unquote(parts.path.removeprefix("/api/v1/")), parts.query)
             else:
-                self.answer_as_volume_server(int(parts.path.split("/")[2], 16))
+                _, volume, needle = parts.path.split("/")
+                self.answer_as_volume_server(int(volume), int(needle, 16))
 
         def answer_as_master(self, path: str, query: str) -> None:
             body = json.loads(self.body() or b"{}")
@@ -596,7 +599,7 @@ def _handler(store: FakeStore) -> type[BaseHTTPRequestHandler]:
                 return
             self.send(status, b"" if answer is None else json.dumps(answer).encode())
 
-        def answer_as_volume_server(self, needle: int) -> None:
+        def answer_as_volume_server(self, volume: int, needle: int) -> None:
             fault = store.fault(f"{self.command} needle")
             if fault == HANG_UP:
                 self.cut()
@@ -608,7 +611,7 @@ def _handler(store: FakeStore) -> type[BaseHTTPRequestHandler]:
                 return
             if self.command == "GET":
                 with store.lock:
-                    body = store.needles.get(needle)
+                    body = None if volume in store.lost_in else store.needles.get(needle)
                 if body is None:
                     self.refuse(Refusal(404, "needle_unknown"))
                 elif fault == CUT:

@@ -333,6 +333,18 @@ def test_a_damaged_object_is_named_with_what_to_do(warehouse: Warehouse, tmp_pat
     assert not (tmp_path / "f").exists()
 
 
+def test_an_object_whose_bytes_are_lost_is_named_with_what_to_do(warehouse: Warehouse, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"body")
+    warehouse("put", source, "b/k")
+    warehouse.fake.lost_in.add(1)
+    for arguments in (["b/k", tmp_path / "f"], ["-r", "b", tmp_path]):
+        told = warehouse("get", *arguments, code=1).stderr
+        assert "the bytes of 'k' in 'b' (chunk 0) are lost: the store has the object, but the volume server" in told
+        assert "`manage.py fsck`" in told
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_what_is_wrong_with_an_argument_is_one_line(warehouse: Warehouse, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"1")

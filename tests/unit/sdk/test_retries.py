@@ -21,6 +21,7 @@ from warehouse import (
     NotFound,
     ObjectChanged,
     ObjectDamaged,
+    ObjectLost,
     OutcomeUnknown,
     PermissionDenied,
     SourceChanged,
@@ -547,6 +548,52 @@ def test_wrong_bytes_here_and_damage_there_are_damage(fake: FakeStore, client: C
     fake.fail("GET needle", flip, Refusal(500, "needle_damaged"))
     with pytest.raises(ObjectDamaged):
         client.get("b", "k")
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_lost_bytes_are_not_told_as_an_object_that_is_not_there(
+    fake: FakeStore, client: Client, size: int, tmp_path: Path
+) -> None:
+    fake.replicas = 2
+    client.put("b", "k", os.urandom(size))
+    refused: dict[str, Exception] = {}
+    ways: list[Callable[[], object]] = [
+        lambda: client.get("b", "k"),
+        lambda: list(client.iter_bytes("b", "k")),
+        lambda: client.open("b", "k").read(),
+        lambda: client.download("b", "k", tmp_path / "k"),
+        lambda: list(client.get_many("b", ["k"])),
+        lambda: list(client.download_many("b", [("k", tmp_path / "k")])),
+    ]
+    for way in ways:
+        fake.faults.clear()
+        fake.calls.clear()
+        fake.fail("GET needle", *[Refusal(404, "needle_unknown")] * 100)
+        with pytest.raises(ObjectLost) as caught:
+            way()
+        error = caught.value
+        assert isinstance(error, ObjectDamaged)
+        assert (error.bucket, error.key, error.server) == ("b", "k", urlsplit(fake.url).netloc)
+        assert "manage.py fsck" in str(error)
+        assert fake.calls["POST downloads"] >= 2  # it may have been overwritten
+    fake.fail("GET needle", *[Refusal(404, "volume_unknown")] * 100)
+    assert list(client.get_many("b", ["k"], on_error=refused.__setitem__)) == []
+    assert isinstance(refused["k"], ObjectLost)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_a_copy_that_is_away_for_a_moment_is_waited_for_beside_one_that_lost_the_bytes(
+    fake: FakeStore, client: Client, size: int
+) -> None:
+    fake.replicas = 2
+    body = os.urandom(size)
+    client.put("b", "k", body)
+    ways: list[Callable[[], bytes]] = [lambda: client.get("b", "k"), lambda: b"".join(client.iter_bytes("b", "k"))]
+    for way in ways:
+        fake.lost_in.add(1)
+        fake.fail("GET needle", *[HANG_UP] * 2)
+        assert way() == body
 
 
 def test_expired_urls_are_asked_for_again(fake: FakeStore, client: Client) -> None:
