@@ -18,7 +18,7 @@ from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, lin
 from keys.errors import WarehouseError
 from volumes import selectors
 from volumes.background import figures_text, next_run_at, schedule_text
-from volumes.models import BackgroundTask, JobState, Replica, Server, Store, Volume, Worker
+from volumes.models import BackgroundTask, ForgottenServer, JobState, Replica, Server, Store, Volume, Worker
 from volumes.owners import owner_text, owners_of
 from volumes.services import placement
 from volumes.services.background import run_now
@@ -301,6 +301,21 @@ class ServerAdmin(ServicesAdmin):
         result = check_servers()
         level = messages.WARNING if result.failed else messages.SUCCESS
         self.message_user(request, f"{result.answered} answered, {result.failed} did not.", level)
+
+
+@admin.register(ForgottenServer)
+class ForgottenServerAdmin(ShownOnly):
+    help_text = "Servers that died for good and were taken off the books: they are never let in again under their ids."
+    list_display = ("__str__", "forgotten")
+    fields = readonly_fields = ("id", "node", "forgotten", "served")
+
+    @admin.display(description="forgotten", ordering="forgotten_at")
+    def forgotten(self, server: ForgottenServer) -> str:
+        return when(server.forgotten_at)
+
+    @admin.display(description="what it had served")
+    def served(self, server: ForgottenServer) -> str:
+        return figures_text(server.traffic)
 
 
 @admin.register(Volume)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib import admin
@@ -28,7 +29,7 @@ from keys.services.keys import create_key, delete_key
 from keys.services.sign_in import issue_tokens
 from tests.unit.buckets.lab import Lab, chunk_put, forget_caches, make_key, require_sound
 from tests.unit.volumes.factories import make_server, make_volume
-from volumes.models import Server
+from volumes.models import ForgottenServer, Server
 from volumes.services.background import begin_run, end_run, pulse_worker
 
 pytestmark = pytest.mark.django_db
@@ -89,6 +90,7 @@ def fill(lab: Lab, turn: int) -> None:
         begin_run(name=f"a.task.{turn}.{n}", run_id="1", limit_s=9, is_scheduled=False)
         end_run(name=f"a.task.{turn}.{n}", run_id="1", error=ValueError("<script>alert(3)</script>"))
         pulse_worker(name=f"celery@host/{turn}{n}", started_at=timezone.now())
+        ForgottenServer.objects.create(pk=uuid4(), node="<script>alert(4)</script>", traffic={"reads": 1})
         take_sample(now=timezone.now() - timedelta(minutes=3 * turn + n))
 
 
