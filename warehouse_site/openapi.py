@@ -15,9 +15,10 @@ from drf_spectacular.renderers import (
     OpenApiYamlRenderer,
     OpenApiYamlRenderer2,
 )
-from rest_framework.permissions import AllowAny
+from rest_framework.permissions import SAFE_METHODS, AllowAny
 
 from keys import errors
+from volumes.errors import LeasesHalted
 from volumes.models import MAX_VOLUME
 from warehouse_site import problems
 from warehouse_site.examples import example_of
@@ -27,6 +28,9 @@ RENDERERS = {
     for renderer in (OpenApiYamlRenderer, OpenApiYamlRenderer2, OpenApiJsonRenderer, OpenApiJsonRenderer2)
 }
 """The forms that the document has, by media type; the first is sent to whom any will do."""
+
+TOKENS = "/api/v1/tokens"
+"""Below it one signs in and out, in a database that is behind, too."""
 
 PARAMETERS: dict[str, dict[str, Any]] = {
     "bucket": {"description": "The bucket's name.", "schema": {"type": "string", "minLength": 1}},
@@ -127,6 +131,8 @@ class HouseSchema(AutoSchema):
         places = {parameter["in"] for parameter in operation.get("parameters", ())}
         method = inspect.unwrap(getattr(self.view, self.method.lower()))
         kinds: list[type[errors.WarehouseError]] = [problems.DatabaseBusy]
+        if self.method not in SAFE_METHODS and not self.path.startswith(TOKENS):
+            kinds.append(LeasesHalted)
         for kind in getattr(method, "errors", ()):
             # What is raised may be a special case of it; families as wide as `Invalid` stand for themselves.
             kinds += [kind] if kind.__module__ == errors.__name__ else problems.family(kind)

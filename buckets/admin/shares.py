@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -13,6 +13,7 @@ from buckets.models import Share
 from buckets.selectors import STATES_BY_TERMS, ask_makers, shares_in
 from buckets.services.shares import revoke_share
 from keys.admin_pages import ShownOnly, link_to, when
+from keys.errors import WarehouseError
 from keys.models import ApiKey
 from keys.printable import printable
 
@@ -118,6 +119,10 @@ class ShareAdmin(ShownOnly):
         if (page := self.ask_first(request, queryset, title="Revoke shares", warning=warning)) is not None:
             return page
         for share in queryset:
-            revoke_share(share_id=share.pk)
-            self.message_user(request, f"{capfirst(str(share))} is revoked.")
+            try:
+                revoke_share(share_id=share.pk)
+            except WarehouseError as error:
+                self.message_user(request, f"{capfirst(str(share))}: {error.detail}", messages.ERROR)
+            else:
+                self.message_user(request, f"{capfirst(str(share))} is revoked.")
         return None

@@ -15,7 +15,7 @@ from buckets.services.buckets import forget_cached, lock_bucket_row, remove_buck
 from buckets.services.objects import remove_first_objects
 from keys.actions import Action
 from keys.services.audit import record
-from volumes.services.store import next_sequence
+from volumes.services.store import current_store, next_sequence
 
 OBJECTS_A_BATCH = 1000
 BATCHES_A_CALL = 50
@@ -43,7 +43,12 @@ def close_bucket(*, name: str) -> Bucket | None:
 
 
 def delete_closed_buckets() -> bool:
-    """Goes on with the deletion of closed buckets, the first closed first; whether there may be more to do."""
+    """Goes on with the deletion of closed buckets, the first closed first; whether there may be more to do.
+
+    Not while the database is behind.
+    """
+    if current_store().behind_of is not None:
+        return False
     closed = Bucket.objects.filter(deleting_at__isnull=False).order_by("deleting_at", "pk")
     batches = 0
     for bucket_id in list(closed.values_list("pk", flat=True)):

@@ -21,6 +21,7 @@ from keys.errors import Invalid
 from keys.rights import KeyRights
 from keys.services.audit import record
 from keys.services.keys import UNSET, Unset
+from volumes.services.store import require_not_behind
 
 MAX_DOWNLOADS: Final = 1_000_000_000
 MAX_PASSWORD_CHARS: Final = 256
@@ -49,8 +50,9 @@ def create_share(
 ) -> NewShare:
     """Makes a share of an object that there is. None: it never expires, has no limit, asks for no password.
 
-    Raises Invalid, BucketUnknown, ObjectUnknown, Busy.
+    Raises Invalid, BucketUnknown, ObjectUnknown, Busy, LeasesHalted.
     """
+    require_not_behind()
     _require_valid(
         expires_at=expires_at, max_downloads=max_downloads, password=password, description=description, key=key
     )
@@ -93,8 +95,10 @@ def update_share(
 ) -> Share:
     """Changes what is given and leaves the rest; one that has expired or is used up may live again by that.
 
-    Another password, or none, ends what was opened with the old one. Raises ShareUnknown, ShareRevoked, Invalid, Busy.
+    Another password, or none, ends what was opened with the old one. Raises ShareUnknown, ShareRevoked, Invalid, Busy,
+    LeasesHalted.
     """
+    require_not_behind()
     given: dict[str, Any] = {
         "expires_at": expires_at, "max_downloads": max_downloads, "password": password, "description": description,
     }  # fmt: skip
@@ -117,7 +121,11 @@ def update_share(
 
 @transaction.atomic
 def revoke_share(*, share_id: int) -> Share:
-    """Ends a share for good, at once; done already is done. Its row stays, with its count. Raises ShareUnknown."""
+    """Ends a share for good, at once; done already is done. Its row stays, with its count.
+
+    Raises ShareUnknown, LeasesHalted.
+    """
+    require_not_behind()
     share = _locked(share_id)
     if share.revoked_at is None:
         share.revoked_at = timezone.now()

@@ -29,7 +29,7 @@ from volume_server.record import MAX_DATA_BYTES
 from volumes.services.leases import reserve_lease_number
 from volumes.services.placement import pick, require_room
 from volumes.services.presign import put_url
-from volumes.services.store import next_sequence
+from volumes.services.store import current_store, next_sequence
 
 MAX_CHUNKS = 10_000
 """Objects that would have more get larger chunks instead, up to what a needle holds: 2.4 TiB in all."""
@@ -161,7 +161,12 @@ def abort_upload(*, upload_id: uuid.UUID) -> None:
 
 
 def expire_uploads() -> int:
-    """Ends uploads whose time and grace are over, and forgets those that have been over for as long; how many ended."""
+    """Ends uploads whose time and grace are over, and forgets those that have been over for as long; how many ended.
+
+    None while the database is behind: other uploads are going on than it knows of.
+    """
+    if current_store().behind_of is not None:
+        return 0
     cutoff = timezone.now() - timedelta(seconds=settings.WAREHOUSE_CONFIRM_GRACE_SECONDS)
     ended = 0
     expired = Upload.objects.filter(state__in=IN_PROGRESS, expires_at__lt=cutoff)

@@ -1,7 +1,7 @@
 """Making, changing and deleting keys."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -31,6 +31,20 @@ class Unset:
 UNSET: Final = Unset()
 
 
+_guards: list[Callable[[], None]] = []
+
+
+def add_guard(guard: Callable[[], None]) -> None:
+    """Has a function asked before keys change: it raises where a change would not last. Apps above this one add it."""
+    _guards.append(guard)
+
+
+def require_lasting() -> None:
+    """Raises WarehouseError (Unavailable) where what is changed now would be undone later, as in an old database."""
+    for guard in _guards:
+        guard()
+
+
 @dataclass(frozen=True, slots=True)
 class NewKey:
     """A key that was just made; `text` is the only copy of its secret."""
@@ -51,8 +65,10 @@ def create_key(
 ) -> NewKey:
     """Make a key. `actor` is who asks; None is the system itself, which may do everything.
 
-    Raises Invalid for values that no key can have, KeyTooStrong for a key that `actor` does not cover.
+    Raises Invalid for values that no key can have, KeyTooStrong for a key that `actor` does not cover, and what
+    `require_lasting` raises; the system is not asked for that, whose first key lets an operator in to mend things.
     """
+    _require_lasting(actor)
     rows = _merged(grants)
     _require_valid(name=name, permissions=permissions, grants=rows)
     if expires_at is not None and expires_at <= timezone.now():
@@ -90,8 +106,9 @@ def update_key(
 
     A change that takes anything away raises the key's generation: its tokens, leases and URLs are dead.
     Raises KeyUnknown, Invalid, KeyTooStrong when the key as it was or as it would be is stronger than `actor` or
-    would get rights that outlast `actor`, and LastAdmin when no live ADMIN key would be left.
+    would get rights that outlast `actor`, LastAdmin when no live ADMIN key would be left, and as `require_lasting`.
     """
+    _require_lasting(actor)
     _lock_admins(actor)
     key = _locked(key_id)
     before = rights_of_row(key)
@@ -140,8 +157,9 @@ def update_key(
 def end_sessions(*, actor: KeyRights | None, key_id: int) -> None:
     """Make all that was signed for a key worthless: tokens, sessions, leases, URLs. The key itself stays good.
 
-    Raises KeyUnknown, KeyTooStrong.
+    Raises KeyUnknown, KeyTooStrong, and as `require_lasting`.
     """
+    _require_lasting(actor)
     key = _locked(key_id)
     rights = rights_of_row(key)
     _require_covered(actor, permissions=rights.permissions, grants=rights.grants)
@@ -156,8 +174,9 @@ def end_sessions(*, actor: KeyRights | None, key_id: int) -> None:
 def delete_key(*, actor: KeyRights | None, key_id: int) -> None:
     """Delete a key; all that was signed for it is refused from now on.
 
-    Raises KeyUnknown, KeyTooStrong, and LastAdmin when no live ADMIN key would be left.
+    Raises KeyUnknown, KeyTooStrong, LastAdmin when no live ADMIN key would be left, and as `require_lasting`.
     """
+    _require_lasting(actor)
     _lock_admins(actor)
     key = _locked(key_id)
     rights = rights_of_row(key)
@@ -191,6 +210,11 @@ def rotate_keys() -> bool:
     replaced = secrets.replace_token_key()
     logger.warning("all tokens were invalidated", extra={"signing_key_replaced": replaced})
     return replaced
+
+
+def _require_lasting(actor: KeyRights | None) -> None:
+    if actor is not None:
+        require_lasting()
 
 
 def _locked(key_id: int) -> ApiKey:

@@ -47,26 +47,36 @@ def next_sequence() -> int:
     """The number of the commit that the caller's transaction is.
 
     The row stays locked until that transaction ends, so commits become visible in the order of their numbers;
-    therefore it is called as late as possible.
+    therefore it is called as late as possible. Every change of what buckets hold passes here, so this is where a
+    database that is behind refuses them: they would be undone without a word when the right one is put back.
+    Raises LeasesHalted.
     """
-    return raise_number("sequence", by=1)
+    return raise_number("sequence", by=1, only_if="behind_of IS NULL")
 
 
-def raise_number(column: Literal["sequence", "lease_high", "volume_high"], *, by: int) -> int:
-    """Adds to one of the row's numbers in one statement and gives the new value."""
-    statement = f"UPDATE volumes_store SET {column} = {column} + %s WHERE id = %s RETURNING {column}"  # noqa: S608
+def raise_number(
+    column: Literal["sequence", "lease_high", "volume_high"],
+    *,
+    by: int,
+    only_if: Literal["TRUE", "behind_of IS NULL"] = "TRUE",
+) -> int:
+    """Adds to one of the row's numbers in one statement and gives the new value.
+
+    Raises LeasesHalted where the database is behind and ``only_if`` minds that.
+    """
+    statement = f"UPDATE volumes_store SET {column} = {column} + %s WHERE id = %s AND {only_if} RETURNING {column}"  # noqa: S608
     with connection.cursor() as cursor:
         cursor.execute(statement, [by, Store.ONLY_ID])
         row = cursor.fetchone()
         if row is None:
-            current_store()
+            require_not_behind()  # which makes the row, too, on a new database
             cursor.execute(statement, [by, Store.ONLY_ID])
             row = cursor.fetchone()
     return int(row[0])
 
 
 def note_behind(*, seen_sequence: int) -> None:
-    """Halts leases and deletions, because a server has seen a commit that this database does not have.
+    """Halts leases and all changes, because a server has seen a commit that this database does not have.
 
     It stays so, even if new commits bring the own number above the seen one: they would be other commits.
     """
@@ -75,7 +85,7 @@ def note_behind(*, seen_sequence: int) -> None:
         return
     Store.objects.filter(pk=Store.ONLY_ID).update(behind_of=seen_sequence)
     log.error(
-        "this database is behind its volume servers (commit %d here, %d seen there): leases and deletions are halted",
+        "this database is behind its volume servers (commit %d here, %d seen there): leases and changes are halted",
         store.sequence,
         seen_sequence,
     )
@@ -90,7 +100,8 @@ def refuse_if_behind(store: Store) -> None:
     if store.behind_of is not None:
         raise LeasesHalted(
             f"A volume server has seen commit {store.behind_of}, this database has {store.sequence}. "
-            "Restore the newer database, or accept this one in the admin site."
+            "Nothing is changed until the newer database is put back, or its commits are got out of the volumes "
+            "(`manage.py rebuild`), or an operator accepts this one in the admin site."
         )
 
 

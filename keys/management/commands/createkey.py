@@ -9,10 +9,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 
-from keys.errors import Invalid
+from keys.errors import Invalid, Unavailable
 from keys.permissions import Permission, bits_of, names
 from keys.rights import GrantRow
-from keys.services.keys import create_key
+from keys.services.keys import create_key, require_lasting
 
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
@@ -68,6 +68,10 @@ class Command(BaseCommand):
                 "Hint: this key may do nothing yet. Give it rights in the admin site, or make one with --permissions, "
                 "--grant or --admin."
             )
+        try:
+            require_lasting()
+        except Unavailable as error:
+            self.stderr.write(f"Note: this key goes when another database takes this one's place. {error.detail}")
         if options["json"]:
             self.stdout.write(json.dumps({"id": new.key.pk, "key": new.text}, separators=(",", ":")))
             return

@@ -4,7 +4,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from keys.services.keys import rotate_keys
+from keys.errors import Unavailable
+from keys.services.keys import require_lasting, rotate_keys
 
 
 class Command(BaseCommand):
@@ -19,5 +20,9 @@ class Command(BaseCommand):
             "Every token, session, lease and signed URL is invalid now, for volume servers within two heartbeats. "
             "Keys stay good: sign in with them again."
         )
+        try:
+            require_lasting()
+        except Unavailable as error:
+            self.stderr.write(f"Note: do it again when another database has taken this one's place. {error.detail}")
         if not replaced:
             self.stdout.write("The key that signs tokens comes from WAREHOUSE_JWT_KEY: change it there.")

@@ -23,7 +23,7 @@ class Command(BaseCommand):
             raise CommandError("The database is PostgreSQL: use pg_dump -Fc, as docs/operations.md shows it.")
         source, target = Path(str(connection.settings_dict["NAME"])), options["file"]
         if not source.exists():
-            raise CommandError(f"There is no database at {source}.")
+            raise CommandError(f"There is no database at {source} (WAREHOUSE_DATA).")
         if target.exists():
             raise CommandError(f"{target} exists already; name another file.")
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
@@ -45,12 +45,26 @@ def _copy(source: Path, target: Path) -> None:
     with _connected(f"file:{source}?mode=ro") as reader, _connected(f"file:{target}") as writer:
         # In one go: by stretches it would begin anew after each commit of the store.
         reader.backup(writer)
+        _require_store(writer, source)
         # A file of its own, without a log beside it.
         writer.execute("PRAGMA journal_mode=DELETE")
         (verdict,) = writer.execute("PRAGMA quick_check").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(f"the copy is damaged: {verdict}")
     _sync(target)
+
+
+def _require_store(copy: sqlite3.Connection, source: Path) -> None:
+    """Raises CommandError: a copy of an empty database is no backup, and must not be taken for one."""
+    try:
+        found = copy.execute("SELECT 1 FROM volumes_store").fetchone()
+    except sqlite3.OperationalError:
+        found = None  # not even its tables
+    if found is None:
+        raise CommandError(
+            f"The database at {source} holds no store, so there is nothing to back up. Is that the one you mean? If "
+            "its file was lost, put a backup in its place, or stop the store and run `manage.py rebuild`."
+        )
 
 
 class _connected:  # noqa: N801 - a context manager

@@ -43,11 +43,13 @@ def test_a_database_that_is_behind_stays_so_until_an_operator_speaks() -> None:
     require_not_behind()
     note_behind(seen_sequence=3)
     for _ in range(5):
-        next_sequence()  # other commits than those that were seen: they make nothing good
+        with pytest.raises(LeasesHalted, match="seen commit 3, this database has 1"):
+            next_sequence()  # another commit than those that were seen
     with pytest.raises(LeasesHalted):
         require_not_behind()
     accept_store()
     require_not_behind()
+    assert next_sequence() == 5
 
 
 def test_the_highest_commit_seen_is_kept() -> None:
