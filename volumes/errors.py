@@ -5,7 +5,8 @@ WarehouseError
 ├── PermissionDenied ── JoinRefused
 ├── NotFound ── VolumeNotFound, ServerNotFound, TaskUnknown
 ├── Conflict ── WrongStore, MasterBehind, ServerKnown, ServerRunning, Superseded, IllegalTransition,
-│              VolumeBusy, VolumeSealed, VolumeDegraded, ServerAlive, ServerForgotten, ServerNeeded
+│              VolumeBusy, VolumeSealed, VolumeDegraded, ServerAlive, ServerForgotten, ServerNeeded,
+│              AdminStateConflict
 ├── NoSpace ── NoRoom, CompactionNeedsSpace
 └── Unavailable ── NoServers, LeasesHalted, ServerOffline, TaskNotQueued
     └── VolumeServerError ── ServerUnreachable, ServerRefused, ServerAnswerInvalid
@@ -139,6 +140,13 @@ class ServerNeeded(Conflict):
 
     code = "server_needed"
     title = "Only this server has what objects name"
+
+
+class AdminStateConflict(Conflict):
+    """A server is being emptied, or in maintenance: neither takes the other's place, or ends it, by the way."""
+
+    code = "admin_state_conflict"
+    title = "The server is being emptied, or in maintenance"
 
 
 class NoRoom(NoSpace):

@@ -24,6 +24,7 @@ from volumes.api.serializers import (
 )
 from volumes.errors import (
     SERVER_TROUBLE,
+    AdminStateConflict,
     CompactionNeedsSpace,
     LeasesHalted,
     ServerAlive,
@@ -77,9 +78,12 @@ class ServerDetail(APIView):
         return Response(ServerSerializer(server).data)
 
     @extend_schema(request=ServerUpdateSerializer, responses=ServerSerializer)
-    @raises(ServerNotFound)
+    @raises(ServerNotFound, AdminStateConflict)
     def patch(self, request: Request, server_id: UUID) -> Response:
-        """Have a server emptied (`draining`), say that it will be silent (`maintenance`), or put it back (`active`)."""
+        """Have a server emptied (`draining`), say that it will be silent (`maintenance`), or put it back (`active`).
+
+        Of draining and maintenance neither takes the other's place: 409 `admin_state_conflict` until it is `active`.
+        """
         rights(request).require(Permission.VOLUMES_MANAGE)
         given = ServerUpdateSerializer(data=request.data)
         given.is_valid(raise_exception=True)

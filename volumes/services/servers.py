@@ -20,6 +20,7 @@ from keys.services.audit import record
 from volumes import client
 from volumes.derived_secrets import server_secret
 from volumes.errors import (
+    AdminStateConflict,
     JoinRefused,
     MasterBehind,
     ServerKnown,
@@ -45,6 +46,15 @@ MENDED_A_REPORT = 20
 """So many volumes are seen to in answer to a report; the others wait for the worker."""
 REVOKED_MARGIN = timedelta(minutes=5)
 """How much longer than any URL lives the revoked keys are told."""
+
+_OTHER = {
+    Server.AdminState.DRAINING: Server.AdminState.MAINTENANCE,
+    Server.AdminState.MAINTENANCE: Server.AdminState.DRAINING,
+}
+_END_FIRST = {
+    Server.AdminState.DRAINING: "is being emptied; `manage.py drain {} --cancel` keeps it, nothing else was changed.",
+    Server.AdminState.MAINTENANCE: "is in maintenance; `manage.py maintenance {} off` ends that, nothing was changed.",
+}
 
 _REPORTED = ("capacity_bytes", "free_bytes", "used_bytes", "last_seen_at", "proven", "stray_volumes", "traffic")
 """What a report changes in a server's row; an operator may change the rest at the same time."""
@@ -171,13 +181,20 @@ def deregister_server(*, server_id: UUID, instance: str) -> None:
 
 
 @transaction.atomic
-def set_admin_state(*, server_id: UUID, admin_state: str) -> None:
-    """What the operator wants of a server. Raises Invalid, ServerNotFound."""
+def set_admin_state(*, server_id: UUID, admin_state: str, ends: str | None = None) -> None:
+    """What the operator wants of a server; ``ends`` is what alone may end by its being active, None: whatever it is.
+
+    Raises Invalid, ServerNotFound, AdminStateConflict: a drain and a maintenance never take each other's place.
+    """
     if admin_state not in Server.AdminState:
         raise Invalid(errors={"admin_state": [f"One of {', '.join(Server.AdminState.values)}."]})
+    in_the_way = _OTHER.get(ends or admin_state)
     # This column alone: a heartbeat may write the rest at the same time.
-    if not Server.objects.filter(pk=server_id).update(admin_state=admin_state):
-        raise ServerNotFound(f"There is no server {server_id}.")
+    if not Server.objects.filter(pk=server_id).exclude(admin_state=in_the_way).update(admin_state=admin_state):
+        server = Server.objects.filter(pk=server_id).first()
+        if server is None:
+            raise ServerNotFound(f"There is no server {server_id}.")
+        raise AdminStateConflict(f"Server {server} {_END_FIRST[server.admin_state].format(str(server.pk)[:8])}")
     record(Action.SERVER_UPDATE, target=str(server_id), admin_state=admin_state)
     log.info("server %s is to be %s", server_id, admin_state)
     transaction.on_commit(placement.forget_table)

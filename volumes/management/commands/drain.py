@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from keys.errors import WarehouseError
 from volumes import selectors
 from volumes.management.progress import Board, bar, percent, size_text
 from volumes.management.server_argument import find_server
@@ -30,11 +31,15 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         server = find_server(options["server"])
+        draining = Server.AdminState.DRAINING
+        state = Server.AdminState.ACTIVE if options["cancel"] else draining
+        try:
+            set_admin_state(server_id=server.pk, admin_state=state, ends=draining)
+        except WarehouseError as error:
+            raise CommandError(error.detail) from error
         if options["cancel"]:
-            set_admin_state(server_id=server.pk, admin_state=Server.AdminState.ACTIVE)
             self.stdout.write(f"{server} is kept.")
             return
-        set_admin_state(server_id=server.pk, admin_state=Server.AdminState.DRAINING)
         if options["no_wait"]:
             self.stdout.write(f"{server} is being emptied; this command without --no-wait shows how far it is.")
             return

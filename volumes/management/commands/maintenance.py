@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from keys.errors import WarehouseError
 from volumes.management.server_argument import find_server
 from volumes.models import Server
 from volumes.services.servers import set_admin_state
@@ -22,7 +23,11 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         server = find_server(options["server"])
         is_on = options["state"] == "on"
-        state = Server.AdminState.MAINTENANCE if is_on else Server.AdminState.ACTIVE
-        set_admin_state(server_id=server.pk, admin_state=state)
+        maintenance = Server.AdminState.MAINTENANCE
+        state = maintenance if is_on else Server.AdminState.ACTIVE
+        try:
+            set_admin_state(server_id=server.pk, admin_state=state, ends=maintenance)
+        except WarehouseError as error:
+            raise CommandError(error.detail) from error
         told = "is in maintenance: it may be stopped and started" if is_on else "is in use again"
         self.stdout.write(f"{server} {told}.")

@@ -192,6 +192,8 @@ def test_a_server_is_drained_and_kept() -> None:
     assert manager.get(path).json()["drain"]["is_empty"] is True
     Server.objects.filter(pk=server.pk).update(stray_volumes=[7])
     assert manager.get(path).json()["drain"]["is_empty"] is False
+    refused = manager.patch(path, {"admin_state": "maintenance"}, format="json")
+    assert (refused.status_code, refused.json()["code"]) == (409, "admin_state_conflict")
     assert manager.patch(path, {"admin_state": "active"}, format="json").json()["drain"] is None
     for wrong in ({"admin_state": "off"}, {}, {"admin_state": "active", "node": "x"}):
         assert manager.patch(path, wrong, format="json").status_code == 400

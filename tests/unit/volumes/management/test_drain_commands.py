@@ -124,6 +124,24 @@ class TestMaintenance:
         assert run("maintenance", "n3", "off") == f"{server} is in use again.\n"
         assert state_of(server) == "active"
 
+    @pytest.mark.parametrize(
+        ("state", "command", "end"),
+        [
+            ("draining", ["maintenance", "n3", "on"], "drain {} --cancel"),
+            ("draining", ["maintenance", "n3", "off"], "drain {} --cancel"),
+            ("maintenance", ["drain", "n3"], "maintenance {} off"),
+            ("maintenance", ["drain", "n3", "--cancel"], "maintenance {} off"),
+        ],
+    )
+    def test_neither_a_drain_nor_a_maintenance_ends_the_other(self, state: str, command: list[str], end: str) -> None:
+        server = make_server(node="n3", admin_state=state)
+        _, said = failing(*command)
+        named = str(server.pk)[:8]
+        assert f"`manage.py {end.format(named)}`" in said
+        assert state_of(server) == state
+        run(*end.format(named).split())
+        assert state_of(server) == "active"
+
     @pytest.mark.parametrize("word", ["", "yes", "On"])
     def test_neither_on_nor_off(self, word: str) -> None:
         server = make_server()
