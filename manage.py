@@ -64,6 +64,12 @@ def no_database(error: Exception) -> str:
 
 if __name__ == "__main__":
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()  # here, where a reader that has seen enough is no error to be traced
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:  # also while the imports go on; what has more to say of it has said so
         sys.exit(INTERRUPTED)

@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from buckets.errors import BucketDeleting, BucketUnknown, ObjectUnknown, ShareUnknown, UploadUnknown
 from buckets.filters import NO_FILTERS, Filters, starts_with
-from buckets.models import IN_PROGRESS, Bucket, Chunk, Journal, JournalNeedle, Object, Share, Survey, Upload
+from buckets.models import IN_PROGRESS, Bucket, Chunk, Journal, JournalNeedle, Object, Proof, Share, Survey, Upload
 from buckets.names import successor
 from buckets.services.bulk import MAX_PARAMETERS, Row, as_datetime, run_in
 from keys import secret_text
@@ -296,6 +296,12 @@ class JournalStatus:
     lag_seconds: float | None
     """How long ago everything was told; None: never, or off."""
     detail: str
+
+
+def missing_by_last_check() -> int | None:
+    """Chunks without their bytes, by the last check of the whole store that ended; None: none has."""
+    done = Proof.objects.filter(state=Proof.State.DONE, volume=None).order_by("-pk")
+    return done.values_list("missing", flat=True).first()
 
 
 def journal_status() -> JournalStatus:

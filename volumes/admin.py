@@ -350,6 +350,7 @@ class VolumeAdmin(ShownOnly):
         "state_changed_at",
         "damage",
     )
+    fields = readonly_fields  # the rest is the master's own, and its note says what that means
     inlines = (ReplicaInline,)
     actions = ("compact", "scrub", "seal", "mend")
     unselected_actions = ("mend",)
@@ -363,7 +364,10 @@ class VolumeAdmin(ShownOnly):
     @admin.display(description="copies")
     def copies(self, volume: Volume) -> SafeString:
         dot = {"whole": "online", "degraded": "offline"}.get(volume.redundancy, "draining")
-        return with_dot(dot, f"{len(volume.replicas.all())} of {volume.replication}, {volume.redundancy}")
+        told = f"{len(volume.replicas.all())} of {volume.replication}, {volume.redundancy}"
+        if volume.redundancy == Volume.Redundancy.WHOLE and volume.redundancy_note:
+            return with_dot("draining", f"{told}; waits for others")
+        return with_dot(dot, told)
 
     @admin.display(description="made")
     def made(self, volume: Volume) -> str:

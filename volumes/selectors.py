@@ -9,7 +9,7 @@ from django.db import connection
 from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet, Sum
 from django.utils import timezone
 
-from volumes.models import OFFLINE_AFTER, Replica, Server, Volume
+from volumes.models import OFFLINE_AFTER, Replica, Server, Store, Volume
 
 _PARAMETERS = 500
 
@@ -160,6 +160,36 @@ def redundancy_counts() -> RedundancyCounts:
         waiting=Count("pk", filter=Q(redundancy=kind.WHOLE, unsettled=True)),
     )
     return RedundancyCounts(**counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether writing is possible at all, and whether damage is known; ``servers_offline`` are not in maintenance."""
+
+    is_behind: bool
+    servers: int
+    servers_online: int
+    servers_offline: int
+    damaged_count: int
+
+
+def server_standing(*, now: datetime | None = None) -> Standing:
+    """Three queries, whose cost grows with the servers and with what is damaged."""
+    online = Q(last_seen_at__gt=(now or timezone.now()) - OFFLINE_AFTER, stopped_at=None)
+    is_away = Q(admin_state=Server.AdminState.MAINTENANCE)
+    servers = Server.objects.aggregate(
+        count=Count("pk"),
+        online=Count("pk", filter=online),
+        excused=Count("pk", filter=is_away | online),
+    )
+    damaged = Replica.objects.filter(damaged_count__gt=0).aggregate(count=Sum("damaged_count", default=0))
+    return Standing(
+        is_behind=Store.objects.filter(behind_of__isnull=False).exists(),
+        servers=servers["count"],
+        servers_online=servers["online"],
+        servers_offline=servers["count"] - servers["excused"],
+        damaged_count=int(damaged["count"]),
+    )
 
 
 def totals(*, now: datetime | None = None) -> Totals:

@@ -8,6 +8,7 @@ from django.template.response import TemplateResponse
 
 from keys.forms import AdminSignInForm
 from volumes.background import background_health
+from volumes.models import Store
 from volumes.selectors import totals
 
 _APPS = ("buckets", "keys", "volumes")
@@ -32,7 +33,8 @@ class WarehouseAdminSite(admin.AdminSite):
         return sorted(apps, key=lambda app: (_place(app["app_label"]), app["name"]))
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
-        shown = {"store": totals(), "background": background_health()}
+        behind = Store.objects.filter(behind_of__isnull=False).first()
+        shown = {"store": totals(), "background": background_health(), "behind": behind}
         return super().index(request, shown | (extra_context or {}))
 
 

@@ -13,12 +13,12 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
-from buckets.selectors import JournalStatus, SurveyProgress, journal_status, survey_progress
+from buckets.selectors import JournalStatus, SurveyProgress, journal_status, missing_by_last_check, survey_progress
 from keys.api.bodies import NoQuery
 from keys.api.schema import raises
 from keys.errors import Invalid
 from volumes.background import UNKNOWN, BackgroundHealth, background_health
-from volumes.selectors import RedundancyCounts, count_online_servers, redundancy_counts
+from volumes.selectors import RedundancyCounts, Standing, redundancy_counts, server_standing
 from warehouse_site import openapi
 
 
@@ -70,9 +70,22 @@ class SurveySerializer(serializers.Serializer[dict[str, object]]):
 
 
 class HealthSerializer(serializers.Serializer[dict[str, object]]):
-    status = serializers.CharField(help_text="`ok` or `unavailable`")
+    status = serializers.ChoiceField(
+        choices=["ok", "degraded", "failing", "unavailable"],
+        help_text="`unavailable`: the database does not answer. `failing`: nothing can be written (the database is "
+        "behind, no server is online) or something is lost or damaged. `degraded`: a server is offline that is not in "
+        "maintenance, or a volume has a copy away.",
+    )
     database = serializers.CharField(help_text="`ok` or `unavailable`")
+    behind = serializers.BooleanField(
+        help_text="A volume server has seen later commits than this database has: nothing is written or deleted."
+    )
+    servers = serializers.IntegerField(help_text="Volume servers on the books, whether they are heard or not.")
     servers_online = serializers.IntegerField(help_text="Volume servers heard of in the last seconds.")
+    damaged = serializers.IntegerField(help_text="Damaged records known of now, over all volumes.")
+    missing = serializers.IntegerField(
+        allow_null=True, help_text="Chunks without their bytes, by the last check of the store; null: none has ended."
+    )
     worker = serializers.CharField(
         help_text="`alive`; `silent`: it was not heard for a minute; `none`: there is none, or it was stopped"
     )
@@ -109,28 +122,44 @@ class Health(APIView):
     def get(self, request: Request) -> Response:
         NoQuery.require(request)
         try:
-            online = count_online_servers()
+            standing = server_standing()
+            missing = missing_by_last_check()
             background = background_health()
             journal = journal_status()
             counts = redundancy_counts()
             survey = survey_progress()
         except DatabaseError:
-            return Response(_health("unavailable", 0, UNKNOWN, None, RedundancyCounts(0, 0, 0), None), status=503)
-        return Response(_health("ok", online, background, journal, counts, survey))
+            nothing = Standing(is_behind=False, servers=0, servers_online=0, servers_offline=0, damaged_count=0)
+            none = RedundancyCounts(0, 0, 0)
+            return Response(_health("unavailable", nothing, None, UNKNOWN, None, none, None), status=503)
+        return Response(_health("ok", standing, missing, background, journal, counts, survey))
+
+
+def _status(standing: Standing, counts: RedundancyCounts, missing: int | None) -> str:
+    """``ok``, ``degraded`` or ``failing``; a store that has never had a server is ok."""
+    is_silent = standing.servers > 0 and not standing.servers_online
+    if standing.is_behind or is_silent or standing.damaged_count or missing:
+        return "failing"
+    return "degraded" if standing.servers_offline or counts.degraded else "ok"
 
 
 def _health(
-    status: str,
-    online: int,
+    database: str,
+    standing: Standing,
+    missing: int | None,
     background: BackgroundHealth,
     journal: JournalStatus | None,
     counts: RedundancyCounts,
     survey: SurveyProgress | None,
 ) -> dict[str, object]:
     return {
-        "status": status,
-        "database": status,
-        "servers_online": online,
+        "status": _status(standing, counts, missing) if database == "ok" else database,
+        "database": database,
+        "behind": standing.is_behind,
+        "servers": standing.servers,
+        "servers_online": standing.servers_online,
+        "damaged": standing.damaged_count,
+        "missing": missing,
         "worker": background.worker,
         "beat": background.beat,
         "tasks_failed": background.failed,

@@ -48,7 +48,7 @@ class ProofAdmin(ShownOnly):
 
     @admin.display(description="verdict")
     def outcome(self, proof: Proof) -> str:
-        return verdict(proof.counts)
+        return verdict(proof.counts) if proof.state == Proof.State.DONE else "-"
 
     @admin.display(description="needles")
     def needles(self, proof: Proof) -> str:

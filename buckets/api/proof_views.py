@@ -42,7 +42,7 @@ class FindingSerializer(serializers.Serializer[Any]):
 
 class ProofSerializer(serializers.ModelSerializer[Proof]):
     state = serializers.ChoiceField(choices=Proof.State.choices)
-    verdict = serializers.SerializerMethodField(help_text="What was found, in one line; of a running check so far.")
+    verdict = serializers.SerializerMethodField(help_text="What was found, in one line; null: it has not ended.")
     findings = FindingSerializer(many=True, help_text="The first thousand.")
 
     class Meta:
@@ -64,8 +64,8 @@ class ProofSerializer(serializers.ModelSerializer[Proof]):
         )
         read_only_fields = fields
 
-    def get_verdict(self, proof: Proof) -> str:
-        return verdict(proof.counts)
+    def get_verdict(self, proof: Proof) -> str | None:
+        return verdict(proof.counts) if proof.state == Proof.State.DONE else None
 
 
 class SweepFiguresSerializer(serializers.Serializer[Any]):

@@ -87,7 +87,8 @@ class Client:
     # Buckets
 
     def create_bucket(self, name: str, **settings: Any) -> Bucket:
-        """Make a bucket. ``settings``: visibility, chunk_size, quota_bytes, quota_objects, cors_origins."""
+        """Make a bucket. ``settings``: visibility, chunk_size, replication, quota_bytes,
+        quota_objects, cors_origins."""
         body = {"name": name, **settings}
         return Bucket.from_json(self._master.call("POST", "buckets", body=body, repeatable=False))
 

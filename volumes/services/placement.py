@@ -135,6 +135,8 @@ class _Table:
     servers: list[_Standing]
     nodes: int
     """How many nodes have servers that are meant to be used, online or not."""
+    set_aside: tuple[str, ...]
+    """Servers that are drained or in maintenance, in words."""
     usable_bytes: int
     """Of all servers."""
     good_until: float
@@ -144,6 +146,8 @@ class _Table:
     is_stale: bool = False
 
 
+_NAMED = 5
+"""Servers that a refusal names as left out."""
 _lock = threading.Lock()
 _table: _Table | None = None
 _reader: threading.Thread | None = None
@@ -253,23 +257,24 @@ def _by_node(candidates: Sequence[_Candidate]) -> list[Iterator[_Candidate]]:
 def _refuse(table: _Table, needed_bytes: int, replication: int, now: float) -> NoReturn:
     """Raises what fits the reason why nothing could be picked."""
     online = [one for one in table.servers if now < one.good_until]
+    left_out = f" Left out: {', '.join(table.set_aside[:_NAMED])}." if table.set_aside else ""
     if not online:
-        raise NoServers("No volume server is online.")
+        raise NoServers(f"No volume server is online.{left_out}")
     roomy = {one.node for one in online if one.usable_bytes >= needed_bytes}
     fits_a_volume = needed_bytes + RECORD_OVERHEAD_BYTES + RECORDS_START <= settings.WAREHOUSE_VOLUME_SIZE
     if fits_a_volume and len(roomy) >= replication:
         raise NoServers("Volumes are being made; try again in a few seconds.")
     if replication == 1 or not fits_a_volume:
-        raise NoRoom(f"None of the {len(online)} servers online has room for {needed_bytes} bytes.")
+        raise NoRoom(f"None of the {len(online)} servers online has room for {needed_bytes} bytes.{left_out}")
     nodes = {one.node for one in online}
     if len(nodes) < replication <= table.nodes:
         raise NoServers(
             f"Replication {replication} wants servers on {replication} different nodes; of {table.nodes}, "
-            f"{len(nodes)} are online."
+            f"{len(nodes)} are online.{left_out}"
         )
     raise NoRoom(
         f"Replication {replication} wants servers on {replication} different nodes with room for {needed_bytes} bytes "
-        f"each; there are {len(roomy)}. Add a server on another node, or lower the bucket's replication."
+        f"each; there are {len(roomy)}. Add a server on another node, or lower the bucket's replication.{left_out}"
     )
 
 
@@ -309,7 +314,11 @@ def _read_table(before: dict[int, list[_Candidate]]) -> _Table:
     standing: dict[UUID, _Standing] = {}
     nodes: set[str] = set()
     alive_since = timezone.now() - OFFLINE_AFTER
-    for server in Server.objects.filter(admin_state=Server.AdminState.ACTIVE):
+    set_aside: list[str] = []
+    for server in Server.objects.all():
+        if server.admin_state != Server.AdminState.ACTIVE:
+            set_aside.append(f"{server} ({server.admin_state})")
+            continue
         nodes.add(server.node)
         if server.last_seen_at is None or server.stopped_at is not None or server.last_seen_at <= alive_since:
             continue
@@ -327,6 +336,7 @@ def _read_table(before: dict[int, list[_Candidate]]) -> _Table:
         rows=len(standing) + copies,
         servers=list(standing.values()),
         nodes=len(nodes),
+        set_aside=tuple(set_aside),
         usable_bytes=sum(one.usable_bytes for one in standing.values()),
         good_until=min((one.good_until for one in standing.values()), default=0.0),
         ready=ready,

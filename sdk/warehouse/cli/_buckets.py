@@ -15,12 +15,14 @@ _LOOK_EVERY_S = 0.5
 
 @click.command()
 @click.argument("buckets", metavar="BUCKET…", nargs=-1, required=True)
+@click.option("--replication", type=click.IntRange(1), metavar="N", help="Copies of each object, on as many nodes.")
 @click.pass_obj
-def mb(context: Context, buckets: tuple[str, ...]) -> None:
+def mb(context: Context, buckets: tuple[str, ...], replication: int | None) -> None:
     """Make buckets."""
+    settings = {} if replication is None else {"replication": replication}
     with context.client() as client:
         for bucket in buckets:
-            client.create_bucket(bucket)
+            client.create_bucket(bucket, **settings)
 
 
 @click.command()

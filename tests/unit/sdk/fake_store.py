@@ -91,6 +91,8 @@ class FakeStore:
         """Volumes that do not have what was put into them."""
         self.max_lease_bytes = 1 << 28
         self.buckets: dict[str, dict[str, Stored]] = {}
+        self.settings: dict[str, dict[str, Any]] = {}
+        """What each bucket was made with, besides its name."""
         self.closed: dict[str, dict[str, Stored]] = {}
         """Buckets that are being deleted."""
         self.needles: dict[int, bytes] = {}
@@ -140,6 +142,7 @@ class FakeStore:
                 if body["name"] in self.buckets:
                     raise Refusal(409, "bucket_taken")
                 self.buckets[body["name"]] = {}
+                self.settings[body["name"]] = {name: value for name, value in body.items() if name != "name"}
                 return 201, self.bucket_json(body["name"])
             case "DELETE", ["buckets", bucket]:
                 return self.delete_bucket(bucket, force=query.get("force") == "true")

@@ -333,6 +333,14 @@ def test_a_damaged_object_is_named_with_what_to_do(warehouse: Warehouse, tmp_pat
     assert not (tmp_path / "f").exists()
 
 
+def test_a_bucket_is_made_with_its_replication(warehouse: Warehouse) -> None:
+    warehouse("mb", "--replication", "2", "twice")
+    assert warehouse.fake.settings["twice"] == {"replication": 2}
+    warehouse("mb", "--replication", "0", "never", code=2)
+    warehouse("mb", "once")
+    assert warehouse.fake.settings["once"] == {}
+
+
 def test_an_object_whose_bytes_are_lost_is_named_with_what_to_do(warehouse: Warehouse, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"body")

@@ -224,3 +224,31 @@ def test_accept_a_database_that_is_behind(operator: Client) -> None:
     note_behind(seen_sequence=9)
     assert "Accepted" in operator.post(url, accept, follow=True).content.decode()
     assert (current_store().behind_of, current_store().sequence) == (None, 10)
+
+
+def test_a_drain_is_not_replaced_by_a_maintenance(operator: Client) -> None:
+    server = Server.objects.get()
+    Server.objects.update(admin_state="draining")
+    form = {"action": "maintain", "_selected_action": [str(server.pk)]}
+    page = operator.post(reverse("admin:volumes_server_changelist"), form, follow=True)
+    assert f"manage.py drain {str(server.pk)[:8]} --cancel" in page.content.decode()
+    page = operator.post(
+        reverse("admin:volumes_server_change", args=[server.pk]), {"admin_state": "maintenance"}, follow=True
+    )
+    assert f"manage.py drain {str(server.pk)[:8]} --cancel" in page.content.decode()
+    assert Server.objects.get().admin_state == "draining"
+
+
+def test_a_database_that_is_behind_is_told_on_the_first_page(operator: Client) -> None:
+    assert "The database is behind" not in operator.get("/admin/").content.decode()
+    note_behind(seen_sequence=9)
+    assert "The database is behind: a volume server has seen commit 9" in operator.get("/admin/").content.decode()
+
+
+def test_a_volume_that_waits_for_other_copies_is_not_shown_as_done(operator: Client) -> None:
+    Volume.objects.update(replication=2, unsettled=True, redundancy_note="There is no other node.")
+    page = operator.get(reverse("admin:volumes_volume_changelist")).content.decode()
+    assert "1 of 2, whole; waits for others" in page
+    page = operator.get(reverse("admin:volumes_volume_change", args=[Volume.objects.get().pk])).content.decode()
+    assert "There is no other node." in page
+    assert "nsettled" not in page

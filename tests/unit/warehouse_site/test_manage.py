@@ -1,5 +1,6 @@
 """The command line's own part, in a process of its own."""
 
+import os
 import subprocess
 import sys
 
@@ -34,3 +35,15 @@ def test_there_are_no_users(arguments: tuple[str, ...]) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "createkey" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_traceback() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = subprocess.run(
+            [sys.executable, "manage.py", "help"], cwd=ROOT, stdout=write_end, stderr=subprocess.PIPE, check=False
+        )
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -1,9 +1,14 @@
+from datetime import timedelta
 from urllib.parse import urljoin
 
 import pytest
 from django.db import DatabaseError
 from django.test import Client
+from django.utils import timezone
 
+from buckets.models import Proof
+from tests.unit.volumes.factories import make_server, make_volume
+from volumes.models import Replica, Server, Store
 from warehouse_site import views
 
 
@@ -37,7 +42,11 @@ def test_health(client: Client, db: None) -> None:
     assert response.json() == {
         "status": "ok",
         "database": "ok",
+        "behind": False,
+        "servers": 0,
         "servers_online": 0,
+        "damaged": 0,
+        "missing": None,
         "worker": "none",
         "beat": "none",
         "tasks_failed": [],
@@ -48,11 +57,37 @@ def test_health(client: Client, db: None) -> None:
     }
 
 
+def test_health_is_failing_or_degraded_for_what_somebody_must_see_to(client: Client, db: None) -> None:
+    def told() -> tuple[str, int, int]:
+        health = client.get("/api/v1/health").json()
+        return health["status"], health["servers"], health["servers_online"]
+
+    one, other = make_server(), make_server()
+    volume = make_volume(one)
+    assert told() == ("ok", 2, 2)
+    Server.objects.filter(pk=other.pk).update(last_seen_at=timezone.now() - timedelta(minutes=1))
+    assert told() == ("degraded", 2, 1)
+    Server.objects.filter(pk=other.pk).update(admin_state="maintenance")
+    assert told() == ("ok", 2, 1)
+    Server.objects.filter(pk=one.pk).update(stopped_at=timezone.now())
+    assert told() == ("failing", 2, 0)
+    Server.objects.filter(pk=one.pk).update(stopped_at=None)
+    Replica.objects.filter(volume=volume).update(damaged_count=3)
+    assert (told()[0], client.get("/api/v1/health").json()["damaged"]) == ("failing", 3)
+    Replica.objects.filter(volume=volume).update(damaged_count=0)
+    now = timezone.now()
+    lost = Proof.objects.create(state="done", started_at=now, ended_at=now, missing=2)
+    assert (told()[0], client.get("/api/v1/health").json()["missing"]) == ("failing", 2)
+    lost.delete()
+    Store.objects.update_or_create(pk=Store.ONLY_ID, defaults={"behind_of": 7})
+    assert (told()[0], client.get("/api/v1/health").json()["behind"]) == ("failing", True)
+
+
 def test_health_without_a_database(client: Client, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> int:
         raise DatabaseError("gone")
 
-    monkeypatch.setattr(views, "count_online_servers", fail)
+    monkeypatch.setattr(views, "server_standing", fail)
     response = client.get("/api/v1/health")
     assert (response.status_code, response.json()["database"]) == (503, "unavailable")
 

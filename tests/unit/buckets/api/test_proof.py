@@ -65,6 +65,7 @@ def test_a_check_is_asked_for(woken: list[str]) -> None:
     manager = client_of(make_key(permissions=int(Permission.VOLUMES_READ | Permission.VOLUMES_MANAGE)))
     made = manager.post(URL, {"deep": True})
     assert (made.status_code, made.json()["state"], made.json()["deep"]) == (202, "asked", True)
+    assert made.json()["verdict"] is None, "nothing has been checked"
     assert woken == ["prove"]
     assert manager.post(URL, {"deep": True}).json()["id"] == made.json()["id"]
     assert manager.get(URL).json()["current"]["id"] == made.json()["id"]

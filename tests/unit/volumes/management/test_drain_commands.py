@@ -155,7 +155,9 @@ class TestNames:
     def test_a_server_is_named_by_what_an_operator_sees(self, command: list[str], meanwhile: Meanwhile) -> None:
         server, other = make_server(node="n1"), make_server(node="n10")
         name, *rest = command
-        for word in ("n1", str(server.pk), str(server.pk)[:8], server.public_url, server.internal_url.upper(), " n1 "):
+        host_and_port = server.public_url.removeprefix("http://")
+        addresses = (server.public_url, server.internal_url.upper(), f"{server.public_url}/", host_and_port)
+        for word in ("n1", str(server.pk), str(server.pk)[:8], *addresses, " n1 "):
             Server.objects.update(admin_state="active" if "--cancel" not in rest else "draining")
             before = state_of(other)
             run(name, word, *rest)

@@ -274,3 +274,16 @@ def test_threads_pick_side_by_side() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(some, range(8))) == 400
+
+
+def test_a_refusal_names_the_servers_that_are_left_out() -> None:
+    drained = make_server(node="n3", admin_state="draining")
+    make_volume(drained)
+    with pytest.raises(NoServers) as caught:
+        pick(needed_bytes=1)
+    assert caught.value.detail == f"No volume server is online. Left out: {drained} (draining)."
+    forget_table()
+    make_server(capacity_bytes=GIB, free_bytes=0)
+    with pytest.raises(NoRoom) as full:
+        pick(needed_bytes=1)
+    assert full.value.detail.endswith(f"Left out: {drained} (draining).")
