@@ -47,11 +47,11 @@ MENDED_A_REPORT = 20
 REVOKED_MARGIN = timedelta(minutes=5)
 """How much longer than any URL lives the revoked keys are told."""
 
-_OTHER = {
+_OTHER: dict[str, str] = {
     Server.AdminState.DRAINING: Server.AdminState.MAINTENANCE,
     Server.AdminState.MAINTENANCE: Server.AdminState.DRAINING,
 }
-_END_FIRST = {
+_END_FIRST: dict[str, str] = {
     Server.AdminState.DRAINING: "is being emptied; `manage.py drain {} --cancel` keeps it, nothing else was changed.",
     Server.AdminState.MAINTENANCE: "is in maintenance; `manage.py maintenance {} off` ends that, nothing was changed.",
 }
