@@ -13,6 +13,9 @@ from volume_server.logs import configure_logging
 from volume_server.process import Options, VolumeServer
 from volume_server.upkeep import DEFAULT_SCRUB_DAYS, DEFAULT_SCRUB_RATE
 
+NODE_CHARACTERS = 64
+"""The master takes no longer name of a node."""
+
 
 def parse_options(arguments: list[str] | None = None) -> Options:
     parser = argparse.ArgumentParser(
@@ -39,6 +42,7 @@ def parse_options(arguments: list[str] | None = None) -> Options:
     parser.add_argument("--internal-url", metavar="I", help="how the master reaches it (default: likewise)")
     parser.add_argument(
         "--node",
+        type=_node,
         default=os.uname().nodename,
         help="the failure domain: servers of one node never hold two replicas of a volume (default: %(default)s)",
     )
@@ -96,6 +100,12 @@ def _port(text: str) -> int:
     if not 0 <= port < 65536:
         raise argparse.ArgumentTypeError(f"{text} is not a port")
     return port
+
+
+def _node(text: str) -> str:
+    if not text.strip() or len(text) > NODE_CHARACTERS:
+        raise argparse.ArgumentTypeError(f"a node has a name, of up to {NODE_CHARACTERS} characters")
+    return text
 
 
 def _days(text: str) -> float:

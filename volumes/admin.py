@@ -239,7 +239,7 @@ class ServerAdmin(ServicesAdmin):
         if not server.volume_count:
             return "its last files are being removed" if server.holds_files else "empty: it may be switched off"
         left = f"{server.volume_count:,} volumes left, {filesizeformat(server.held_bytes)}"
-        return f"{left}; {server.waiting_count:,} can't be moved now" if server.waiting_count else left
+        return f"{left}; {server.waiting_count:,} wait" if server.waiting_count else left
 
     @admin.display(description="used", ordering="used_bytes")
     def used(self, server: Server) -> str:

@@ -292,7 +292,7 @@ def test_too_few_nodes_are_told(tmp_path: Path) -> None:
         [only] = store.servers
         log = store.directory / "drain.log"
         with drain_of(store, server_id(only)) as drain:
-            wait_until(lambda: "can't be moved now: volume " in log.read_text(), what="the reason")
+            wait_until(lambda: "waiting: volume " in log.read_text(), what="the reason")
             assert "no server on another node has room" in log.read_text()
             answer = api.request("PATCH", f"servers/{server_id(only)}", {"admin_state": "active"})
             assert answer.status == 200

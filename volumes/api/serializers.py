@@ -19,7 +19,7 @@ class DrainSerializer(serializers.Serializer[Any]):
     volumes = serializers.IntegerField(source="volume_count", help_text="Copies that are still assigned to it.")
     bytes = serializers.IntegerField(source="held_bytes", help_text="What these hold.")
     waiting = serializers.IntegerField(
-        source="waiting_count", help_text="Of these, how many can't be moved now; their `redundancy_note` says why."
+        source="waiting_count", help_text="Of these, how many wait; their `redundancy_note` says for what."
     )
     is_empty = serializers.SerializerMethodField(help_text="Its last file is gone, and it may be switched off.")
 

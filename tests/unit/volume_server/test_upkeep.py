@@ -628,7 +628,13 @@ def test_rate_is_given_as_a_person_would(text: str, size_bytes: int) -> None:
     assert options.scrub_rate == size_bytes
 
 
-@pytest.mark.parametrize("option", ["--scrub-rate=-1", "--scrub-rate=fast", "--scrub-days=-1", "--scrub-days=nan"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--scrub-rate=-1", "--scrub-rate=fast", "--scrub-days=-1", "--scrub-days=nan"),
+        *("--node=", "--node= ", f"--node={'n' * 65}"),
+    ],
+)
 def test_options_that_cannot_be_used_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.parse_options(["--data", "d", "--master", "m", option])

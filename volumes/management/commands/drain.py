@@ -68,13 +68,14 @@ class Command(BaseCommand):
             first = max(left, first or 0)
             waiting = self._waiting(now)
             if waiting and waiting != told_waiting:
-                board.say(f"can't be moved now: {waiting}")
+                board.say(f"waiting: {waiting}")
             told_waiting = waiting
             done = percent(first - left, first)
-            board.draw([f"{now} {bar(first - left, first)}  {left} volumes left, {size_text(held_bytes)}"])
+            told = f"{left} volume{'' if left == 1 else 's'} left, {size_text(held_bytes)}"
+            board.draw([f"{now} {bar(first - left, first)}  {told}"])
             if not board.is_live and done // PLAIN_STEP > told_percent:
                 told_percent = done // PLAIN_STEP
-                board.say(f"{done} %, {left} volumes left, {size_text(held_bytes)}")
+                board.say(f"{done} %, {told}")
             time.sleep(POLL_S)
 
     def _waiting(self, server: Server) -> str:

@@ -67,7 +67,7 @@ class TestDrain:
             "0 %, 4 volumes left, 16.0 MiB",
             "25 %, 3 volumes left, 12.0 MiB",
             "50 %, 2 volumes left, 8.0 MiB",
-            "75 %, 1 volumes left, 4.0 MiB",
+            "75 %, 1 volume left, 4.0 MiB",
             f"{server} is empty and may be switched off.",
         ]
         assert state_of(server) == "draining"
@@ -88,7 +88,7 @@ class TestDrain:
         volume = make_volume(server, redundancy_note="No server on another node has room.")
         meanwhile.events = [lambda: None, lambda: None, moves_away(volume)]
         said = run("drain", server.node)
-        assert said.count(f"can't be moved now: volume {volume.pk}: No server on another node has room.\n") == 1
+        assert said.count(f"waiting: volume {volume.pk}: No server on another node has room.\n") == 1
 
     def test_called_off(self, meanwhile: Meanwhile) -> None:
         server = make_server()
