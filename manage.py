@@ -54,10 +54,13 @@ def no_database(error: Exception) -> str:
     """What to say instead of a traceback where there is no store, or it is not up to date."""
     from django.conf import settings
 
+    from warehouse_site import lost_database
+
     where = "that DATABASE_URL names" if settings.DATABASE_URL else f"in {settings.WAREHOUSE_DATA} (WAREHOUSE_DATA)"
+    lost = lost_database.hint()
     return (
         f"the database {where} cannot be used: {str(error).strip().splitlines()[0]}.\n"
-        "Is that the store you mean? `manage.py up --init` makes one there, or brings it up to date; "
+        f"{lost or 'Is that the store you mean? `manage.py up --init` makes one there, or brings it up to date.'}\n"
         "--traceback shows where it went wrong."
     )
 

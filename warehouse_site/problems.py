@@ -21,6 +21,7 @@ from rest_framework.response import Response
 from keys import errors
 from keys.services.denials import note_denied
 from warehouse_site import logs
+from warehouse_site.sqlite.file import DatabaseLost
 
 logger = logging.getLogger("warehouse.problems")
 
@@ -122,6 +123,8 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
         error = drf.NotFound()
     elif isinstance(error, DjangoPermissionDenied):
         error = drf.PermissionDenied()
+    elif isinstance(error, DatabaseLost):
+        error = DatabaseBusy(str(error))
     elif isinstance(error, OperationalError):
         logger.error("the database failed", exc_info=error)
         error = DatabaseBusy()

@@ -14,7 +14,7 @@ from pathlib import Path
 from django.conf import settings
 from django.core.checks import WARNING, Tags, run_checks
 from django.core.management import call_command
-from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.utils import timezone
 
 from buckets.journal_format import TAIL_NAME
@@ -27,6 +27,7 @@ from keys.services.keys import create_key
 from volumes import client
 from volumes.selectors import online_servers
 from volumes.services.placement import pick
+from warehouse_site import lost_database
 from warehouse_site.supervisor import Part, Signals, Supervisor
 from warehouse_site.up_lock import UpLock
 
@@ -96,8 +97,12 @@ def require_free_ports(wanted: Plan) -> None:
 def prepare() -> None:
     """Secrets, database, first admin key: all that must be there before the first part starts.
 
-    Raises CannotStart when the database cannot be used.
+    Raises CannotStart when the database cannot be used, or was lost: the volumes of its store take no new one.
     """
+    if lost_database.is_lost():
+        raise CannotStart(
+            f"There is no database at {settings.DATABASES['default']['NAME']}. {lost_database.hint() or ''}".strip()
+        )
     ensure_secrets()
     try:
         call_command("migrate", interactive=False, verbosity=0)
@@ -168,7 +173,9 @@ class Running:
             self._start("worker", _celery("worker", "--pool", "threads", "--concurrency", "8", "--without-gossip"))
             self._start("beat", _celery("beat", "--pidfile", "", "--schedule", str(settings.BROKER_FOLDER / "beat")))
         ready = self._wait(lambda: _servers_registered(self.plan, began) and _lease_possible(self.plan))
-        connections.close_all()
+        if connection.vendor != "sqlite":
+            connections.close_all()
+        # Else it is kept for the end of the journal, which is read from the file that this is, wherever it may be then.
         return ready
 
     def watch(self) -> None:
@@ -189,10 +196,14 @@ class Running:
         self.supervisor.stop([part for part in self.supervisor.parts if part is self._master])
         if self.plan.worker and self._master is not None:
             self._end_journal()
+        if self._master is not None:
+            connections.close_all()
         self._lock.remember(())
 
     def _end_journal(self) -> None:
         folders = [self.plan.data / "volumes" / str(number) for number in range(1, len(self.plan.volume_ports) + 1)]
+        if (file := getattr(connection, "file", None)) is not None:
+            file.is_minded = False
         try:
             raw = read_tail()
             for folder in folders:
@@ -200,8 +211,6 @@ class Running:
                     write_file(folder / TAIL_NAME, raw, replace=True)
         except (DatabaseError, OSError, WarehouseError) as error:
             logger.warning("The end of the journal could not be written: %s", error)
-        finally:
-            connections.close_all()
 
     def _start(
         self, name: str, command: Sequence[str], final_codes: Mapping[int, str] | None = None, **variables: str

@@ -14,7 +14,7 @@ POLL_S = 0.05
 
 
 class AlreadyUp(Exception):
-    """Another `up` owns this data folder."""
+    """Another `up`, or a `rebuild`, owns this data folder."""
 
 
 class UpLock:
@@ -33,7 +33,7 @@ class UpLock:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AlreadyUp(f"Another `manage.py up` runs on {data}. Stop it, or choose another --data.") from None
+                raise AlreadyUp(f"`manage.py up` or `rebuild` runs on {data}: stop it first, or let it end.") from None
             lock = cls(descriptor)
             lock.wait_for_leftovers()
             yield lock

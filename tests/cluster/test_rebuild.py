@@ -111,8 +111,11 @@ def test_a_clean_stop_leaves_nothing_untold(start_store: StartStore, tmp_path: P
         assert done.returncode == 0, done.stderr
         api.post(f"buckets/{bucket}/delete", {"keys": ["gone"]}, status=200)
         api.put(bucket, "last", b"last")
+        delete_database(store)  # under it: whoever has it open reads it to its end
+        wait_until(lambda: api.request("GET", "health").status == 503, what="the loss to be noticed")
+        assert api.request("POST", f"buckets/{bucket}/delete", {"keys": ["kept"]}).status == 503
         assert store.stop() == 0
-        delete_database(store)
+        assert not (store.data / "db.sqlite3").exists(), "somebody made an empty one"
         code, report = rebuild(store)
         assert (code, report["certain"]) == (0, True), report
         store.start()

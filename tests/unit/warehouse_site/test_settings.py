@@ -114,6 +114,7 @@ def test_sqlite_is_asked_for_durability(tmp_path: Path) -> None:
         "k.execute('PRAGMA journal_size_limit').fetchone()[0], c.settings_dict['OPTIONS']['transaction_mode'])"
     )
     (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "db.sqlite3").touch()
     full, journal, kept_bytes, mode = python(code, tmp_path).stdout.split()
     assert (full, kept_bytes, mode) == ("2", str(32 << 20), "IMMEDIATE")
     assert journal in {"persist", "wal"}
@@ -184,6 +185,7 @@ def test_a_command_without_a_store_is_a_clear_message(tmp_path: Path, command: s
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "db.sqlite3").touch()
     done = manage(tmp_path, *command.split())  # an empty database
     assert "no such table" in done.stderr
     assert "Traceback" not in done.stderr

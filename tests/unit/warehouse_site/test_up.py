@@ -152,7 +152,7 @@ def test_the_broker_is_emptied(settings: Settings, tmp_path: Path) -> None:
 
 
 def test_one_up_for_each_folder(tmp_path: Path) -> None:
-    with UpLock.held(tmp_path), pytest.raises(AlreadyUp, match=str(tmp_path)), UpLock.held(tmp_path):
+    with UpLock.held(tmp_path), pytest.raises(AlreadyUp, match=f"{tmp_path}: stop it"), UpLock.held(tmp_path):
         pass
     with UpLock.held(tmp_path):
         pass

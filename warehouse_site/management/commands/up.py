@@ -38,7 +38,9 @@ class Command(BaseCommand):
         try:
             with UpLock.held(data) as lock:
                 self._run(lock, **options)
-        except (up.CannotStart, AlreadyUp) as error:
+        except AlreadyUp as error:
+            raise CommandError(f"{error} Another store takes another folder: --data.") from error
+        except up.CannotStart as error:
             raise CommandError(str(error)) from error
 
     def _run(self, lock: UpLock, **options: Any) -> None:
