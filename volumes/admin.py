@@ -28,7 +28,7 @@ from volumes.services.redundancy import mend_volumes
 from volumes.services.servers import set_admin_state
 from volumes.services.states import seal_volume
 from volumes.services.store import accept_store
-from volumes.services.upkeep import list_damage, start_compaction, start_scrub
+from volumes.services.upkeep import list_damage, scrub_copies, start_compaction
 
 DAMAGE_SHOWN = 50
 """Damaged records that a volume's page lists; `manage.py scrub` lists all that its server tells."""
@@ -455,7 +455,7 @@ class VolumeAdmin(ShownOnly):
 
     @admin.action(description="Scrub now: check every record", permissions=["operate"])
     def scrub(self, request: HttpRequest, queryset: QuerySet[Volume]) -> None:
-        self._each(request, queryset, start_scrub, "the scrub runs, or is next in its server's line.")
+        self._each(request, queryset, scrub_copies, "the scrub runs, or is next in its server's line.")
 
     @admin.action(description="Seal: no more writes, for good", permissions=["operate"])
     def seal(self, request: HttpRequest, queryset: QuerySet[Volume]) -> HttpResponse | None:

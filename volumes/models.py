@@ -313,6 +313,11 @@ class Replica(models.Model):
     live_count = models.BigIntegerField(default=0)
     tombstone_count = models.BigIntegerField(default=0)
     damaged_count = models.BigIntegerField(default=0, help_text="Damaged records that are known of now.")
+    tried_damage_count = models.BigIntegerField(
+        default=0,
+        editable=False,
+        help_text="Damage that the last opening knew of, less what scrubs have missed since: not tried again at once.",
+    )
     scrubbed_at = models.DateTimeField(null=True, blank=True, help_text="When the last full scrub pass ended.")
     compaction = models.JSONField(
         null=True, blank=True, help_text="How far a compaction is, or how the last one since the server's start ended."

@@ -128,7 +128,16 @@ def volumes_only_on(server_id: UUID) -> QuerySet[Volume]:
 
 def list_primaries(volume_ids: Iterable[int] | None = None) -> list[Replica]:
     """The primary replicas of these volumes, of all without a list, by number, each with its server."""
-    replicas = Replica.objects.filter(role=Replica.Role.PRIMARY).select_related("server").order_by("volume")
+    return _of_volumes(Replica.objects.filter(role=Replica.Role.PRIMARY).order_by("volume"), volume_ids)
+
+
+def list_copies(volume_ids: Iterable[int] | None = None) -> list[Replica]:
+    """All replicas of these volumes, of all without a list, by number, the primary first, each with its server."""
+    return _of_volumes(Replica.objects.order_by("volume", "role", "server_id"), volume_ids)
+
+
+def _of_volumes(replicas: QuerySet[Replica], volume_ids: Iterable[int] | None) -> list[Replica]:
+    replicas = replicas.select_related("server")
     if volume_ids is None:
         return list(replicas)
     wanted = sorted(set(volume_ids))

@@ -36,7 +36,7 @@ from volumes.errors import (
 )
 from volumes.services.forgetting import forget_server
 from volumes.services.servers import set_admin_state
-from volumes.services.upkeep import start_compaction, start_scrub
+from volumes.services.upkeep import scrub_copies, start_compaction
 
 
 class ReadersView(APIView):
@@ -153,15 +153,15 @@ class VolumeCompact(ManagersView):
 
 
 class VolumeScrub(ManagersView):
-    """Scrub of one volume: every record of its file is read and checked.
+    """Scrub of one volume: every record of each of its copies is read and checked.
 
-    The answer comes at once; how far it is stands in the replica's `scrub`, what it found in `damaged_count`.
+    The answer comes at once; how far it is stands in the replicas' `scrub`, what it found in their `damaged_count`.
     """
 
     @extend_schema(request=None, responses={202: VolumeSerializer})
     @raises(VolumeNotFound, *SERVER_TROUBLE)
     def post(self, request: Request, volume_id: int) -> Response:
-        start_scrub(volume_id=volume_id)
+        scrub_copies(volume_id=volume_id)
         return _volume(volume_id, status=202)
 
 

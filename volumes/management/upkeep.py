@@ -3,6 +3,7 @@
 import argparse
 import time
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,10 +44,12 @@ class Stage(Enum):
 
 @dataclass(slots=True)
 class Work:
-    """One volume to be worked on; ``figures`` as last heard from its server."""
+    """One copy of a volume to be worked on; ``figures`` as last heard from its server."""
 
     server: Server
     figures: Figures
+    name: str
+    """``volume 3``; and on which server, where others are worked on as well."""
     stage: Stage = Stage.WAITING
     told_percent: int = 0
     heard_at: float = 0.0
@@ -71,7 +74,7 @@ class UpkeepCommand(BaseCommand):
         )
 
     @abstractmethod
-    def start(self, volume: int, options: dict[str, Any]) -> Figures:
+    def start(self, work: Work, options: dict[str, Any]) -> Figures:
         """Has the job begin; its figures then."""
 
     @abstractmethod
@@ -81,6 +84,10 @@ class UpkeepCommand(BaseCommand):
     @abstractmethod
     def succeeded(self, work: Work, job: Job) -> str:
         """What to say of a job that is done. Raises WarehouseError."""
+
+    def copies(self, volumes: Iterable[int] | None) -> list[Replica]:
+        """What is worked on: of these volumes, or of all."""
+        return selectors.list_primaries(volumes)
 
     def reason_to_skip(self, figures: Figures, options: dict[str, Any]) -> str:
         """Why a volume needs no work; empty when it does."""
@@ -92,20 +99,22 @@ class UpkeepCommand(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.board = Board(self.stdout)
-        self.done = 0
-        self.failed = 0
+        self.done: set[int] = set()
+        self.failed: set[int] = set()
+        """Volumes; one of which a copy failed is not done."""
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="ask-server") as self._askers:
             works = self._look(self._chosen(options), options)
             if options["no_wait"]:
                 for work in works:
                     if self._start(work, options):
-                        self.board.say(f"volume {work.volume}: the {self.noun} runs")
+                        self.board.say(f"{work.name}: the {self.noun} runs")
             else:
                 self._run(works, options)
         if not options["no_wait"]:
-            self.board.say(f"{count_text(self.done)} done{self.summary()}, {self.failed} failed")
+            done = count_text(len(self.done - self.failed))
+            self.board.say(f"{done} done{self.summary()}, {len(self.failed)} failed")
         if self.failed:
-            raise CommandError(f"The {self.noun} of {count_text(self.failed)} failed; see above.")
+            raise CommandError(f"The {self.noun} of {count_text(len(self.failed))} failed; see above.")
 
     def _chosen(self, options: dict[str, Any]) -> list[Replica]:
         wanted = set(options["volumes"])
@@ -116,8 +125,8 @@ class UpkeepCommand(BaseCommand):
             raise CommandError(said, returncode=USAGE)
         if options["all_volumes"]:
             # One that is still to be made has nothing in it.
-            return [one for one in selectors.list_primaries() if one.state != Replica.State.EXPECTED]
-        found = selectors.list_primaries(wanted)
+            return [one for one in self.copies(None) if one.state != Replica.State.EXPECTED]
+        found = self.copies(wanted)
         unknown = wanted - {one.volume_id for one in found}
         if unknown:
             raise CommandError(f"Not in this store: {volumes_text(unknown)}.")
@@ -129,20 +138,24 @@ class UpkeepCommand(BaseCommand):
         # The rows were read a moment ago; none is judged by its last heartbeat after others were waited for.
         offline = {one.server_id for one in replicas if not one.server.is_alive()}
         answers = self._ask(one.server for one in replicas if one.server_id not in offline)
+        copies = Counter(one.volume_id for one in replicas)
         for replica in replicas:
             server = replica.server
+            name = f"volume {replica.volume_id}" + (f" on {server}" if copies[replica.volume_id] > 1 else "")
             if server.pk in offline:
-                self._fail(replica.volume_id, f"its server {server} is offline; start that server and run this again")
+                self._fail(
+                    replica.volume_id, name, f"its server {server} is offline; start that server and run this again"
+                )
                 continue
             answer = answers[server.pk]
             if isinstance(answer, VolumeServerError):
-                self._fail(replica.volume_id, answer.detail)
+                self._fail(replica.volume_id, name, answer.detail)
             elif replica.volume_id not in answer:
-                self._fail(replica.volume_id, f"server {server} does not list it; look at that server's log")
+                self._fail(replica.volume_id, name, f"server {server} does not list it; look at that server's log")
             elif reason := self.reason_to_skip(answer[replica.volume_id], options):
-                self.board.say(f"volume {replica.volume_id}: skipped, {reason}")
+                self.board.say(f"{name}: skipped, {reason}")
             else:
-                works.append(Work(server, answer[replica.volume_id]))
+                works.append(Work(server, answer[replica.volume_id], name))
         return works
 
     def _ask(self, servers: Iterable[Server]) -> dict[UUID, dict[int, Figures] | VolumeServerError]:
@@ -176,10 +189,10 @@ class UpkeepCommand(BaseCommand):
     def _start(self, work: Work, options: dict[str, Any]) -> bool:
         work.stage = Stage.RUNNING  # before it is asked for: after Ctrl-C in between it may well run
         try:
-            work.figures = self.start(work.volume, options)
+            work.figures = self.start(work, options)
         except WarehouseError as error:
             work.stage = Stage.OVER
-            self._fail(work.volume, error.detail)
+            self._fail(work.volume, work.name, error.detail)
             return False
         work.heard_at = time.monotonic()
         return True
@@ -190,7 +203,7 @@ class UpkeepCommand(BaseCommand):
             if time.monotonic() - work.heard_at >= SILENT_S:
                 reason = answer.detail if isinstance(answer, VolumeServerError) else "its server no longer lists it"
                 work.stage = Stage.OVER
-                self._fail(work.volume, f"lost sight of it, the {self.noun} may go on: {reason}")
+                self._fail(work.volume, work.name, f"lost sight of it, the {self.noun} may go on: {reason}")
             return
         work.figures = answer[work.volume]
         work.heard_at = time.monotonic()
@@ -200,9 +213,10 @@ class UpkeepCommand(BaseCommand):
             return
         work.stage = Stage.OVER
         if job is None:
-            self._fail(work.volume, f"its server was started anew, which ended the {self.noun}; run this again")
+            reason = f"its server was started anew, which ended the {self.noun}; run this again"
+            self._fail(work.volume, work.name, reason)
         elif job.state == JobState.FAILED:
-            self._fail(work.volume, job.detail or "its server does not say why")
+            self._fail(work.volume, work.name, job.detail or "its server does not say why")
         else:
             self._succeed(work, job)
 
@@ -210,16 +224,16 @@ class UpkeepCommand(BaseCommand):
         try:
             told = self.succeeded(work, job)
         except WarehouseError as error:
-            self._fail(work.volume, error.detail)
+            self._fail(work.volume, work.name, error.detail)
         else:
-            self.done += 1
-            self.board.say(f"volume {work.volume}: {told}")
+            self.done.add(work.volume)
+            self.board.say(f"{work.name}: {told}")
 
     def _tell_plainly(self, work: Work, job: Job) -> None:
         now = percent(job.done_bytes, job.total_bytes) // PLAIN_STEP * PLAIN_STEP
         if not self.board.is_live and now > work.told_percent:
             work.told_percent = now
-            self.board.say(f"volume {work.volume}: {now} %")
+            self.board.say(f"{work.name}: {now} %")
 
     def _draw(self, works: list[Work]) -> None:
         lines = []
@@ -227,10 +241,10 @@ class UpkeepCommand(BaseCommand):
         for work in works:
             done, total = self._bytes(work)
             if work.stage == Stage.RUNNING:
-                lines.append(f"volume {work.volume:<7} {bar(done, total)}  {size_text(done)} of {size_text(total)}")
+                lines.append(f"{work.name:<14} {bar(done, total)}  {size_text(done)} of {size_text(total)}")
             over += work.stage == Stage.OVER
             done_bytes, total_bytes = done_bytes + done, total_bytes + total
-        lines.append(f"{'in all':<14} {bar(done_bytes, total_bytes)}  {over} of {count_text(len(works))}")
+        lines.append(f"{'in all':<14} {bar(done_bytes, total_bytes)}  {over} of {self._works_text(works)}")
         self.board.draw(lines)
 
     def _bytes(self, work: Work) -> tuple[int, int]:
@@ -241,9 +255,13 @@ class UpkeepCommand(BaseCommand):
             return total, total
         return (0 if job is None else min(job.done_bytes, total)), total
 
-    def _fail(self, volume: int, reason: str) -> None:
-        self.failed += 1
-        self.board.say(f"volume {volume}: failed, {reason}")
+    def _works_text(self, works: list[Work]) -> str:
+        is_one_each = len({work.volume for work in works}) == len(works)
+        return count_text(len(works)) if is_one_each else f"{len(works)} copies"
+
+    def _fail(self, volume: int, name: str, reason: str) -> None:
+        self.failed.add(volume)
+        self.board.say(f"{name}: failed, {reason}")
 
     def _interrupted(self, works: list[Work]) -> str:
         told = "Interrupted."
@@ -274,5 +292,5 @@ def count_text(count: int) -> str:
 
 def volumes_text(volumes: Iterable[int]) -> str:
     """``volume 3`` or ``volumes 3, 5``."""
-    numbers = sorted(volumes)
+    numbers = sorted(set(volumes))
     return f"volume{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"

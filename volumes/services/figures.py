@@ -138,6 +138,10 @@ def _take_over(replica: Replica, figures: Figures | None, now: datetime) -> bool
     if figures.revision > replica.revision and replica.state != Replica.State.EXPECTED:
         # What is garbage now is what a compaction keeps.
         replica.compacted_at, replica.kept_garbage_bytes = now, figures.garbage_bytes
+    scrubbed_at, count = told["scrubbed_at"], figures.damaged_count
+    if count < replica.tried_damage_count and scrubbed_at not in {None, replica.scrubbed_at}:
+        # A full pass counts exactly: what is not there any more was mended. Other reports may only not have it yet.
+        Replica.objects.filter(pk=replica.pk, tried_damage_count__gt=count).update(tried_damage_count=count)
     for name, value in told.items():
         setattr(replica, name, value)
     replica.reported_at = now

@@ -54,7 +54,7 @@ COMPACTION_BEGINS_WITHIN = timedelta(seconds=30)
 LISTEN_GAP_S = 15.0
 """More than that between two looks does not count as listening."""
 MENDED_AGAIN_AFTER = timedelta(days=1)
-"""So long a volume is left open at least before it is opened anew for damage that was found in it."""
+"""So long a volume is left open at least before it is opened anew for damage that its last opening could not mend."""
 _STEPS = 4
 _NO_SOURCE = "No copy that has everything is online."
 _PARAMETERS = 500
@@ -299,9 +299,10 @@ def _to_look_at(now: datetime) -> list[int]:
         Replica.objects.filter(server__in=leaving),
         Replica.objects.filter(server__in=away, volume__replication__gt=1),
         Replica.objects.filter(
+            Q(damaged_count__gt=F("tried_damage_count"))
+            | Q(volume__redundancy_changed_at__lte=now - MENDED_AGAIN_AFTER),
             damaged_count__gt=0,
             scrubbed_at__gt=F("volume__redundancy_changed_at"),
-            volume__redundancy_changed_at__lte=now - MENDED_AGAIN_AFTER,
             volume__replication__gt=1,
         ),
     ):
@@ -456,14 +457,20 @@ def _degraded_by(case: _Case) -> str | None:
 def _to_be_mended(case: _Case) -> str | None:
     """Why a volume that is whole is to be opened anew: a scrub has found damage since it was opened.
 
-    An opening takes what is damaged in one copy from another. What no copy has sound it leaves, so it is not tried
-    again and again.
+    An opening takes what is damaged in one copy from another. New damage does not wait: the same record may be the next
+    one to rot elsewhere. What no copy has sound an opening leaves, so for that it is not tried again and again.
     """
     volume = case.volume
-    if len(case.replicas) < 2 or case.now - volume.redundancy_changed_at < MENDED_AGAIN_AFTER:
+    if len(case.replicas) < 2:
         return None
+    is_long_open = case.now - volume.redundancy_changed_at >= MENDED_AGAIN_AFTER
     for one in case.replicas:
-        if one.damaged_count and one.scrubbed_at is not None and one.scrubbed_at > volume.redundancy_changed_at:
+        if (
+            (is_long_open or one.damaged_count > one.tried_damage_count)
+            and one.damaged_count
+            and one.scrubbed_at is not None
+            and one.scrubbed_at > volume.redundancy_changed_at
+        ):
             return f"{one.damaged_count} records on server {one.server} are damaged, and to be taken from another copy."
     return None
 
@@ -606,7 +613,7 @@ def _reopen(step: Reopen, volume: Volume, replicas: Sequence[Replica], now: date
     rows = Replica.objects.filter(volume=volume)
     rows.exclude(server=step.primary).filter(role=Replica.Role.PRIMARY).update(role=Replica.Role.SECONDARY)
     rows.filter(server=step.primary).update(role=Replica.Role.PRIMARY)
-    rows.filter(server__in=step.members).update(member_epoch=volume.epoch)
+    rows.filter(server__in=step.members).update(member_epoch=volume.epoch, tried_damage_count=F("damaged_count"))
     volume.unsettled = True
     _turn(volume, Volume.Redundancy.OPENING, now, note="")
     if step.added or step.removed:

@@ -97,12 +97,32 @@ def start_scrub(*, volume_id: int, server_id: UUID | None = None) -> Figures:
     return figures
 
 
-def list_damage(*, volume_id: int) -> DamageReport:
-    """The damaged records of a volume, as its server knows them now.
+def scrub_copies(*, volume_id: int) -> None:
+    """Has each copy of a volume checked by its server, as `start_scrub` does it: any of them may have rotted.
+
+    All are asked before what one of them could not do is raised.
+    """
+    copies = Replica.objects.filter(volume=volume_id).order_by("role", "server")
+    server_ids = list(copies.values_list("server", flat=True))
+    failures: list[WarehouseError] = []
+    for server_id in server_ids:
+        try:
+            start_scrub(volume_id=volume_id, server_id=server_id)
+        except WarehouseError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    if not server_ids:
+        raise VolumeNotFound(f"There is no volume {volume_id}.")
+
+
+def list_damage(*, volume_id: int, server_id: UUID | None = None) -> DamageReport:
+    """The damaged records of a volume's copy, as its server knows them now. ``server_id``: whose; None: the primary's.
 
     Raises VolumeNotFound, ServerOffline, VolumeServerError.
     """
-    return client.damaged(_primary(volume_id).server, volume_id)
+    replica = _primary(volume_id) if server_id is None else _copy(volume_id, server=server_id)
+    return client.damaged(replica.server, volume_id)
 
 
 def ask_figures(*, server: Server, timeout_s: float = client.ANSWER_TIMEOUT_S) -> dict[int, Figures]:

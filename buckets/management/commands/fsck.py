@@ -15,13 +15,15 @@ from volumes.management.progress import Board, bar
 from volumes.management.upkeep import INTERRUPTED, USAGE, volume_number
 
 HOW_TO_MEND = {
-    Proof.Kind.MISSING: "put the objects named above again, or bring the volume back from a copy or a backup "
-    "(docs/operations.md, Proof); then `manage.py fsck --volume N`",
+    Proof.Kind.MISSING: "a volume of several copies first as with divergent; else put the objects named above again, "
+    "or bring the volume back from a backup (docs/operations.md, Damage); then `manage.py fsck --volume N`",
     Proof.Kind.ORPHANED: "`manage.py sweep` shows them; the worker deletes them when they have been seen twice, "
     "`manage.py sweep --delete` does so now",
-    Proof.Kind.DIVERGENT: "where one of several copies is named: stop its server, remove the volume's files (N.*) "
-    "there, start it: the copy is made anew from the others; else `manage.py scrub N` reads the volume; then as with "
-    "damage (docs/operations.md, Damage)",
+    Proof.Kind.DIVERGENT: "`manage.py scrub N` reads all copies of the volume; within seconds its copies are brought "
+    "into line, and each record that is damaged in one is taken from another that has it sound. Then `manage.py fsck "
+    "--deep --volume N`, and only if that names exactly one of several copies: stop its server, remove the volume's "
+    "files (N.*) there, start it, and it is made anew from the others. Remove nothing where it names several, since "
+    "each may have what the others lack: put the objects named again (docs/operations.md, Damage)",
     Proof.Kind.UNKNOWN: "start the servers named above, or look at their logs; then run this again; "
     "`manage.py forget` those that died for good",
     Proof.Kind.MISCOUNTED: "`manage.py fsck --mend-counts` counts these buckets anew",

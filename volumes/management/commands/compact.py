@@ -43,8 +43,8 @@ class Command(UpkeepCommand):
             "are copied as they are. `python -m volume_server.fsck FILE` shows them before",
         )
 
-    def start(self, volume: int, options: dict[str, Any]) -> Figures:
-        return start_compaction(volume_id=volume, rate_bytes=options["rate"], drop_damage=options["drop_damage"])
+    def start(self, work: Work, options: dict[str, Any]) -> Figures:
+        return start_compaction(volume_id=work.volume, rate_bytes=options["rate"], drop_damage=options["drop_damage"])
 
     def job(self, figures: Figures) -> Job | None:
         return figures.compaction

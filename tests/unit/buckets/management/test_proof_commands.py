@@ -61,6 +61,7 @@ def test_everything_that_is_wrong_is_told_with_what_mends_it(house: House) -> No
     assert "object 'gone' in bucket 'photos', chunk 0" in text
     for command in ("manage.py sweep --delete", "manage.py scrub", "manage.py fsck --mend-counts"):
         assert command in text
+    assert "Remove nothing where it names several" in text, "one of two damaged copies may have what the other lost"
     assert Proof.objects.get().counts == {"missing": 1, "orphaned": 1, "divergent": 1, "unknown": 0, "miscounted": 1}
     assert run("fsck", "--mend-counts")[1][-1] == "1 buckets kept wrong counts"
     assert run("fsck")[1][-1] == "1 missing, 1 orphaned, 1 divergent"

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from tests.unit.volumes.factories import figures, job, make_server, make_volume
 from tests.unit.volumes.fake_server import FakeVolumeServer
 from tests.unit.volumes.management.test_progress import Terminal
 from volumes.management import upkeep
 from volumes.management.commands.compact import rate, share
-from volumes.models import Server
+from volumes.models import Replica, Server
 
 pytestmark = pytest.mark.django_db
 
@@ -296,6 +297,26 @@ class TestScrub:
         assert lines[at + 1001] == "  and 2 more"
         assert lines[-1] == "1 volume done, 1002 damaged records, 0 failed"
         assert ended.startswith("There is damage.")
+
+    def test_each_copy_is_read_and_damage_in_one_is_nobodys_loss(self, fakes: list[FakeVolumeServer]) -> None:
+        volume, single = add_volume(fakes[0]), add_volume(fakes[0])
+        peer = Server.objects.get(pk=fakes[1].id)
+        Replica.objects.create(
+            volume_id=volume, server=peer, role="secondary", state="open", reported_at=timezone.now()
+        )
+        fakes[1].volumes[volume] = figures(volume, size_bytes=10 << 20)
+        entry = {"needle": f"{0xA0001:016x}", "offset": 8192, "bytes": 96, "reason": "the CRC does not fit"}
+        fakes[1].damage[volume] = [entry]
+        said, ended = failing("scrub", volume)
+        assert f"volume {volume} on {Server.objects.get(pk=fakes[0].id)}: 10.0 MiB checked, sound\n" in said
+        assert f"volume {volume} on {peer}: 10.0 MiB checked, 1 DAMAGED\n" in said
+        assert said.endswith("1 volume done, 1 damaged records, 0 failed\n")
+        assert f"The copies of volume {volume} are brought into line" in ended
+        assert "again" not in ended
+        fakes[0].damage[single] = [entry]
+        ended = failing("scrub", "--all")[1]
+        assert f"The copies of volume {volume} are" in ended
+        assert f"Put the objects named above for volume {single} again;" in ended
 
     def test_damage_that_cannot_be_listed_is_a_failure(self, fakes: list[FakeVolumeServer]) -> None:
         volume = add_volume(fakes[0])

@@ -327,38 +327,34 @@ def test_of_whole_copies_the_one_with_the_least_damage_opens(cluster: Cluster) -
     assert volume.replicas.get(role="primary").server.node != primary
 
 
-def test_a_volume_in_which_a_scrub_found_damage_is_opened_anew_once(cluster: Cluster) -> None:
+def test_a_volume_in_which_a_scrub_found_damage_is_opened_anew_at_once_and_once(cluster: Cluster) -> None:
     """An opening mends what one copy has sound; what none has is not tried again with every look."""
     cluster.add("a", "b")
     cluster.settle()
     volume = next(iter(doubles()))
     node = cluster.nodes[0]
 
-    def scrubbed(damaged_count: int) -> None:
-        node.held[volume.pk] |= {
-            "damaged_count": damaged_count, "scrubbed_ms": int(cluster.now.timestamp() * 1000) + 1000,
-        }  # fmt: skip
+    def opened_after(damaged_count: int, *, scrubbed: bool = True) -> int:
+        node.held[volume.pk]["damaged_count"] = damaged_count
+        if scrubbed:
+            node.held[volume.pk]["scrubbed_ms"] = int(cluster.now.timestamp() * 1000) + 1000
+        cluster.now += timedelta(seconds=2)
+        cluster.settle()
+        volume.refresh_from_db()
+        assert volume.redundancy == "whole"
+        return volume.epoch
 
-    scrubbed(1)
-    cluster.settle()
-    volume.refresh_from_db()
-    assert volume.epoch == 2, "it was opened just now"
+    assert volume.epoch == 2
+    assert opened_after(1, scrubbed=False) == 2, "a scrub tells what else there is"
+    assert opened_after(1) == 3, "it was opened just now, and not for this damage"
+    assert opened_after(0, scrubbed=False) == 3
+    assert opened_after(1) == 3, "what could not be mended is found again"
+    assert opened_after(2) == 4
+    assert opened_after(0) == 4, "mended"
+    assert opened_after(1) == 5, "it is another one"
     cluster.now += timedelta(days=2)
-    cluster.settle()
-    volume.refresh_from_db()
-    assert (volume.redundancy, volume.epoch) == ("whole", 3)
-    cluster.now += timedelta(days=2)
-    cluster.settle()
-    volume.refresh_from_db()
-    assert volume.epoch == 3, "no scrub has found anything since"
-    scrubbed(0)
-    cluster.settle()
-    volume.refresh_from_db()
-    assert volume.epoch == 3
-    scrubbed(1)
-    cluster.settle()
-    volume.refresh_from_db()
-    assert (volume.redundancy, volume.epoch) == ("whole", 4)
+    assert opened_after(1, scrubbed=False) == 5, "no scrub has found anything since"
+    assert opened_after(1) == 6, "after a day it is worth another try"
 
 
 def test_without_room_elsewhere_it_waits_and_says_why(cluster: Cluster) -> None:

@@ -29,6 +29,7 @@ from volumes.services.store import note_behind
 from volumes.services.upkeep import (
     ask_figures,
     list_damage,
+    scrub_copies,
     start_compaction,
     start_scrub,
     tombstones_kept_for,
@@ -70,6 +71,14 @@ class TestStart:
             "state": "running", "done_bytes": 0, "total_bytes": 10_000, "detail": "",
             "started_ms": told.scrub.started_ms, "ended_ms": None,
         }  # fmt: skip
+
+    def test_all_copies_are_scrubbed_that_can_be(self, volume: Volume, fake_server: FakeVolumeServer) -> None:
+        away = make_server(last_seen_at=None)
+        Replica.objects.filter(volume=volume).update(role="secondary")
+        Replica.objects.create(volume=volume, server=away, state="open", reported_at=timezone.now())
+        with pytest.raises(ServerOffline):
+            scrub_copies(volume_id=volume.pk)
+        assert [body for _, body in fake_server.asked] == [{"volume": volume.pk}]
 
     def test_the_rate_is_passed_on(self, volume: Volume, fake_server: FakeVolumeServer) -> None:
         start_compaction(volume_id=volume.pk, rate_bytes=5_000)
