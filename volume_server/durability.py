@@ -54,6 +54,15 @@ class FileSystem:
         finally:
             self.close(fd)
 
+    def is_at(self, fd: int, path: Path) -> bool:
+        """Whether an open file is the one that has this name. Raises OSError where that cannot be told."""
+        try:
+            there = path.stat()
+        except FileNotFoundError:
+            return False
+        here = os.fstat(fd)
+        return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
     def size_bytes(self, fd: int) -> int:
         return os.fstat(fd).st_size
 

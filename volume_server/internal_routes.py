@@ -109,6 +109,7 @@ class InternalRoutes:
         """The volume's figures, and what is being done with it."""
         return {
             **volume.report(),
+            "detail": volume.sealed or "",
             "compaction": self.compactor.report(volume),
             "scrub": self.upkeep.report(volume),
             "scrubbed_ms": volume.scrubbed_ms,

@@ -136,6 +136,8 @@ class Listings:
         self.look()
         if self._stopping:
             raise VolumeBusy("the server is stopping")
+        if volume.is_unlinked:  # what is lost with the next restart is no proof of anything
+            raise ListingFailed(f"volume {volume.number}: {volume.sealed}")
         if len(self._listings) >= MAX_LISTINGS:
             idle = [listing for listing in self._listings.values() if not listing.is_busy]
             if not idle:

@@ -32,6 +32,8 @@ DEFAULT_SCRUB_RATE = 16 << 20
 DAY_MS = 24 * 3600 * 1000
 LOOK_S = 1.0
 """How often it is looked whether somebody's turn has come."""
+FILES_LOOKS = 5
+"""In so many looks it is looked at each volume once whether its file is still in its place."""
 REST_S = 300.0
 """After a start or a failed pass no volume is scrubbed for so long, unless it is asked for."""
 
@@ -67,10 +69,16 @@ class Upkeep:
         self._rests_until_s = loop.time() + REST_S
         self._stopping = False
         self._timer: asyncio.TimerHandle | None = None
+        self._to_look_at: list[int] = []
+        """Numbers of the volumes whose files are looked at next."""
+        self._a_look = 0
+        self._suspects: dict[int, int] = {}
+        """Of volumes whose files were not in their places at the last look: the descriptors."""
 
     def start(self) -> None:
         """Look for work from now on, again and again."""
         self.look()
+        self.look_at_files()
         self._timer = self.loop.call_later(LOOK_S, self.start)
 
     def ask(self, volume: Volume) -> Job:
@@ -131,6 +139,26 @@ class Upkeep:
             job = self._new_job(volume)
         self._pass = Pass(self, volume, job)
 
+    def look_at_files(self) -> None:
+        """Whether some of the volumes' files are where they were opened; in some turns all of them are looked at.
+
+        Nothing but a look at the names shows that a file was removed or replaced: it can be read and written on. A file
+        that is being swapped is out of its place for a moment, and has another descriptor at the next look.
+        """
+        if not self._to_look_at:
+            self._to_look_at = list(self.store.volumes)
+            self._a_look = -(-len(self._to_look_at) // FILES_LOOKS)
+        looked_at, self._to_look_at = self._to_look_at[: self._a_look], self._to_look_at[self._a_look :]
+        suspects, self._suspects = self._suspects, {}
+        for number in {*looked_at, *suspects}:
+            volume = self.store.volumes.get(number)
+            if volume is None or volume.is_unlinked or self.is_busy(volume) or _is_in_place(volume):
+                continue
+            if suspects.get(number) == volume.fd:
+                volume.note_unlinked()
+            else:
+                self._suspects[number] = volume.fd
+
     def ended(self, finished: "Pass", *, again: bool) -> None:
         """A pass is over; ``again``: it has to be repeated."""
         self._pass = None
@@ -161,6 +189,13 @@ class Upkeep:
 
 def _last_pass_ms(volume: Volume) -> int:
     return volume.superblock.created_ms if volume.scrubbed_ms is None else volume.scrubbed_ms
+
+
+def _is_in_place(volume: Volume) -> bool:
+    try:
+        return volume.is_in_place()
+    except OSError:  # it is not known, and a scrub will tell
+        return True
 
 
 class Pass:
@@ -223,6 +258,8 @@ class Pass:
         """Have the child read it all. Why it did not, or None."""
         if self._given_up:
             return None
+        if not _is_in_place(self.volume):
+            return self.volume.sealed or f"its file {self.volume.path.name} was removed or replaced; see the log"
         first = {
             "superblock": superblock.encode(self.volume.superblock).hex(),
             "end": self.end,

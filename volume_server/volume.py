@@ -184,8 +184,10 @@ class Volume:
         self._sync_lock = threading.Lock()
         self._state_lock = threading.Lock()
         self._damage_is_unsaved = False
-        self._is_short = False
-        """The file ends before what was durable in it (see `_open_short`)."""
+        self._seal_passes = False
+        """It ends with its cause, and is not written down: see `_open_short` and `note_unlinked`."""
+        self.is_unlinked = False
+        """The open file is not the one at its path any more."""
         self._undone: int | None = None
         """Where the first record lies that was given up after the seal: the file may end within it."""
         self._is_closed = False
@@ -285,15 +287,54 @@ class Volume:
         for damage in name_needles(Damage(start, self.tail - start, None, CUT_OFF), lost):
             self.note_damage(damage)
         self._checkpoints_stopped = True
-        self._is_short = True
-        self.sealed = self.sealed or (
+        self._pass_seal(
             f"its file ends at {size_bytes}, though {self.tail} bytes were durable: {len(lost)} needles are lost"
         )
-        log.critical(
-            "volume %d is sealed: %s. Stop the server, put the whole file back (%s), and start it again; or, if "
-            "nothing better is to be had, remove %s, and what is left is taken for all that there was",
-            self.number, self.sealed, self.path.name, self.checkpoint_file.path.name,
-        )  # fmt: skip
+        log.critical("volume %d is sealed: %s. %s", self.number, self.sealed, self._way_out_of_short())
+
+    def _way_out_of_short(self) -> str:
+        told = f"Stop the server, put the whole file back ({self.path.name}), and start it again"
+        if self.has_copies:
+            return (
+                f"{told}; or, where `manage.py fsck --deep --volume {self.number}` names no other copy, remove all "
+                f"files of this volume ({self.path.stem}.*) instead: it is fetched anew from there"
+            )
+        return (
+            f"{told}; or, if nothing better is to be had, remove {self.checkpoint_file.path.name}, and what is left is "
+            "taken for all that there was"
+        )
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether it had copies on other servers when it was told of them last."""
+        return self.replica is not None and self.replica.mode != ALONE
+
+    def _pass_seal(self, reason: str) -> None:
+        if self.sealed is None:
+            self.sealed, self._seal_passes = reason, True
+
+    def is_in_place(self) -> bool:
+        """Whether the open file is the one at its path. Raises OSError where that cannot be told."""
+        return self.files.is_at(self.fd, self.path)
+
+    def note_unlinked(self) -> None:
+        """The file was removed or replaced under the running server. Its bytes are here until the process ends.
+
+        No record is taken any more, so that a copy that is made of it now is whole.
+        """
+        if self.is_unlinked:
+            return
+        self.is_unlinked = True
+        what_to_do = (
+            "restart this server, which fetches it from the volume's other copies"
+            if self.has_copies
+            else "copy it back, with the server running, then restart that"
+        )
+        self._pass_seal(
+            f"its file {self.path} was removed or replaced while the server ran. It can be read until that stops, as "
+            f"/proc/{os.getpid()}/fd/{self.fd}: {what_to_do}"
+        )
+        log.critical("volume %d is sealed: %s", self.number, self.sealed)
 
     def _replay(self, found: recovery.Found | recovery.Gap) -> None:
         if isinstance(found, recovery.Gap):
@@ -697,6 +738,7 @@ class Volume:
         if self.sealed is None:
             self.seal(f"an fdatasync failed: {self.sync_failure}")
         else:
+            self._seal_passes = False
             self.save_state()
 
     def require_synced(self, needle: int) -> None:
@@ -739,7 +781,7 @@ class Volume:
     def _state(self, epoch: int, replica: Replica | None) -> State:
         return State(
             epoch,
-            None if self._is_short else self.sealed,
+            None if self._seal_passes else self.sealed,
             self.unsynced,
             self.scrubbed_ms,
             self.figures.damaged_count,

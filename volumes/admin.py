@@ -73,6 +73,7 @@ class ReplicaInline(admin.TabularInline):  # type: ignore[type-arg]
         "damaged",
         "scrubbed",
         "work",
+        "detail",
         "reported",
     )
     readonly_fields = fields
@@ -418,17 +419,23 @@ class VolumeAdmin(ShownOnly):
     @admin.display(description="damaged records")
     def damage(self, volume: Volume) -> SafeString | str:
         """Asked of the server while the page is made, for volumes alone that are known to be damaged."""
-        primary = self._primary(volume)
-        if primary is None or not primary.damaged_count:
+        copies = list(volume.replicas.all())
+        damaged = [one for one in copies if one.damaged_count]
+        if not damaged:
             return "none known"
+        if len(copies) == 1:
+            return self._damage_of(damaged[0])
+        return format_html_join("", "<div>On {}: {}</div>", ((one.server, self._damage_of(one)) for one in damaged))
+
+    def _damage_of(self, replica: Replica) -> SafeString | str:
         try:
-            report = list_damage(volume_id=volume.pk)
+            report = list_damage(volume_id=replica.volume_id, server_id=replica.server_id)
         except WarehouseError as error:
-            return f"{primary.damaged_count}; which ones is not known now: {error.detail}"
+            return f"{replica.damaged_count}; which ones is not known now: {error.detail}"
         if not report.count:
             return "none known any more; the figures follow in a moment"
         if not report.records:
-            is_looking = primary.scrub is not None and primary.scrub["state"] == JobState.RUNNING
+            is_looking = replica.scrub is not None and replica.scrub["state"] == JobState.RUNNING
             where = "where is being looked for" if is_looking else "scrub the volume to learn where"
             return format_html('<span class="damage">{} damaged</span>; {}', report.count, where)
         shown = report.records[:DAMAGE_SHOWN]

@@ -299,6 +299,7 @@ class Replica(models.Model):
         default=State.EXPECTED,
         help_text="Expected: not made yet. Missing: the server had it and no longer lists it.",
     )
+    detail = models.CharField(max_length=500, blank=True, help_text="Why its server has sealed it.")
     epoch = models.PositiveBigIntegerField(default=0)
     whole_epoch = models.PositiveBigIntegerField(
         default=0, help_text="The last one under which it was known to be equal to the others."

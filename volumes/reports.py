@@ -100,6 +100,8 @@ class Figures:
     """When the last full pass ended; None: never."""
     replication: Replication | None = None
     """None: it was never replicated."""
+    detail: str = ""
+    """Why it is sealed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,7 @@ def parse_figures(body: object) -> Figures:
         scrub=fields.take("scrub", _scrub, default=None),
         scrubbed_ms=fields.take("scrubbed_ms", _integer(0, MAX_MS), default=None),
         replication=fields.take("replication", _replication, default=None),
+        detail=fields.take("detail", _detail, default=""),
     )
     fields.done()
     if figures.garbage_bytes > figures.size_bytes:

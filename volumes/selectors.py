@@ -153,7 +153,7 @@ class RedundancyCounts:
     """Volumes that are not as they should be; all others are whole."""
 
     degraded: int
-    """A copy is away; they are read, and take no record."""
+    """A copy is away; they are read, and take no record. Or the only one is missing on a server that is there."""
     copying: int
     """Their copies are being made, or brought into line."""
     waiting: int
@@ -163,10 +163,13 @@ class RedundancyCounts:
 def redundancy_counts() -> RedundancyCounts:
     """One query, whose cost grows with the volumes that are not as they should be, not with all."""
     kind = Volume.Redundancy
-    counts = Volume.objects.filter(~Q(redundancy=kind.WHOLE) | Q(unsettled=True)).aggregate(
-        degraded=Count("pk", filter=Q(redundancy=kind.DEGRADED)),
+    missing = Exists(Replica.objects.filter(volume=OuterRef("pk"), state=Replica.State.MISSING))
+    looked_at = Volume.objects.filter(~Q(redundancy=kind.WHOLE) | Q(unsettled=True)).annotate(is_missing=missing)
+    is_lost = Q(redundancy=kind.WHOLE, is_missing=True)
+    counts = looked_at.aggregate(
+        degraded=Count("pk", filter=Q(redundancy=kind.DEGRADED) | is_lost),
         copying=Count("pk", filter=Q(redundancy__in=[kind.MAKING, kind.OPENING, kind.CLOSED])),
-        waiting=Count("pk", filter=Q(redundancy=kind.WHOLE, unsettled=True)),
+        waiting=Count("pk", filter=Q(redundancy=kind.WHOLE, unsettled=True, is_missing=False)),
     )
     return RedundancyCounts(**counts)
 

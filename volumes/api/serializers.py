@@ -145,6 +145,7 @@ class ReplicaSerializer(serializers.ModelSerializer[Replica]):
             "node",
             "role",
             "state",
+            "detail",
             "epoch",
             "whole_epoch",
             "replication",

@@ -68,7 +68,7 @@ def _record_answer(server: Server, usage: Usage) -> None:
         return
     if current.check_error:
         log.info("server %s (%s) answers again", server.pk, server.internal_url)
-    record_figures(server=current, volumes=usage.volumes, now=now)
+    record_figures(server=current, volumes=usage.volumes, now=now, tells_all=False)
     current.capacity_bytes = usage.capacity_bytes
     current.free_bytes = usage.free_bytes
     current.used_bytes = sum(figures.size_bytes for figures in usage.volumes)

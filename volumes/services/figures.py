@@ -27,7 +27,7 @@ _FIGURES = (
     "damaged_count",
 )
 """What is called alike in a report and in a row."""
-_KEPT = (*_FIGURES, "compaction", "scrub", "scrubbed_at", "compacted_at", "kept_garbage_bytes", "replication")
+_KEPT = (*_FIGURES, "compaction", "scrub", "scrubbed_at", "compacted_at", "kept_garbage_bytes", "replication", "detail")
 _BATCH = 100
 FULL_PER_MILLE = 999
 """Of WAREHOUSE_VOLUME_SIZE; what is left would be tried in vain for most needles."""
@@ -45,15 +45,22 @@ class Recorded:
     to_mend: tuple[int, ...]
 
 
-def record_figures(*, server: Server, volumes: Sequence[Figures], now: datetime) -> Recorded:
+def record_figures(
+    *, server: Server, volumes: Sequence[Figures], now: datetime, tells_all: bool = True
+) -> Recorded:  # fmt: skip
     """Takes over what a server says of its volumes; inside the caller's transaction.
 
     Only replicas that are assigned to the server count. One that it had and no longer lists is marked missing,
-    never made anew: unknown is not absent. Rows whose figures stay the same are not written.
+    never made anew: unknown is not absent. Rows whose figures stay the same are not written. ``tells_all``: reports
+    come in order, so what this one does not list is gone; an answer may be older than the last report.
     """
     told = {figures.volume: figures for figures in volumes}
     replicas = tuple(Replica.objects.filter(server=server).select_related("volume").order_by("volume"))
-    changed = [replica for replica in replicas if _take_over(replica, told.get(replica.volume_id), now)]
+    changed = [
+        replica
+        for replica in replicas
+        if (tells_all or replica.volume_id in told) and _take_over(replica, told.get(replica.volume_id), now)
+    ]
     if changed:
         Replica.objects.bulk_update(changed, ["state", "reported_at", *_KEPT], batch_size=_BATCH)
     for replica in replicas:
@@ -120,8 +127,12 @@ def _take_over(replica: Replica, figures: Figures | None, now: datetime) -> bool
     if figures is None:
         if replica.state in {Replica.State.EXPECTED, Replica.State.MISSING}:
             return False
-        log.error("server %s no longer lists volume %d", replica.server_id, replica.volume_id)
+        if replica.has_all_of(replica.volume):
+            log.error("server %s no longer lists volume %d", replica.server_id, replica.volume_id)
+        else:  # one that was never brought into line, or was given up: nothing is lost with it
+            log.info("server %s no longer lists its copy of volume %d", replica.server_id, replica.volume_id)
         replica.state = Replica.State.MISSING
+        Volume.objects.filter(pk=replica.volume_id, unsettled=False).update(unsettled=True)  # to have it told there
         replica.compaction = replica.scrub = None  # nothing is known of them
         return True
     told: dict[str, Any] = {
@@ -129,6 +140,7 @@ def _take_over(replica: Replica, figures: Figures | None, now: datetime) -> bool
         "compaction": figures.compaction and figures.compaction.as_json(),
         "scrub": figures.scrub and figures.scrub.as_json(),
         "replication": figures.replication and figures.replication.as_json(),
+        "detail": figures.detail,
         "scrubbed_at": None if figures.scrubbed_ms is None else datetime.fromtimestamp(figures.scrubbed_ms / 1000, UTC),
     }
     told |= {name: getattr(figures, name) for name in _FIGURES}
@@ -150,6 +162,20 @@ def _take_over(replica: Replica, figures: Figures | None, now: datetime) -> bool
 
 def _tell(replica: Replica, figures: Figures) -> None:
     """Logs what an operator wants to hear of; the row still has the figures of before."""
+    needles, before = figures.live_count + figures.tombstone_count, replica.live_count + replica.tombstone_count
+    is_shorter = figures.revision == replica.revision and figures.size_bytes < replica.size_bytes
+    if is_shorter and needles < before and replica.volume.replication == 1:  # others are brought into line
+        log.error(
+            "server %s reports %d needles in volume %d, there were %d: was its data put back from an earlier time? "
+            "`manage.py fsck --volume %d` tells what is missing",
+            replica.server_id,
+            needles,
+            replica.volume_id,
+            before,
+            replica.volume_id,
+        )
+    if figures.detail and figures.detail != replica.detail:
+        log.error("server %s: volume %d is sealed: %s", replica.server_id, replica.volume_id, figures.detail)
     if figures.damaged_count > replica.damaged_count:
         log.error(
             "server %s reports %d damaged records in volume %d, %d more than before",

@@ -488,7 +488,7 @@ def _place(case: _Case, primary: Replica, homes: Homes) -> Step:
         away = ", ".join(str(one.server) for one in case.waited_for)
         return Wait("" if len(case.replicas) == 1 else f"Server {away} is away.")
     if not case.sources:
-        return Wait("" if len(case.replicas) == 1 and not case.lost else _NO_SOURCE)
+        return Wait(_why_no_source(case, primary))
     job = primary.compaction
     if job is not None and job["state"] == JobState.RUNNING and primary in case.alive:
         return Wait("It is being compacted.")
@@ -514,6 +514,14 @@ def _place(case: _Case, primary: Replica, homes: Homes) -> Step:
     if short <= 0 and is_whole and len(case.replicas) > volume.replication:
         return Wait("It has more copies than it needs, for now.")  # until those that stay have reported themselves
     return Wait(homes.why_none if short > 0 else "")
+
+
+def _why_no_source(case: _Case, primary: Replica) -> str:
+    if len(case.replicas) > 1 or case.lost:
+        return _NO_SOURCE
+    if primary.state == Replica.State.MISSING:
+        return f"Server {primary.server} has no file of it any more, and no other copy is known: see its log."
+    return ""
 
 
 def _removable(case: _Case, *, short: int, added: int, is_whole: bool) -> list[Replica]:

@@ -28,6 +28,7 @@ from volume_server import record, recovery
 from volume_server.durability import FileSystem
 from volume_server.errors import Damaged, VolumeSealed
 from volume_server.index import MAX_USED
+from volume_server.state import ALONE, SHARED, Replica
 from volume_server.superblock import RECORDS_START
 from volume_server.volume import Volume
 
@@ -497,6 +498,19 @@ def test_index_file_that_is_not_good_is_made_anew(volume: Volume, harm: Callable
     assert contents(again) == expected
     assert again.report() == report
     assert contents(reopen(again, clean=True)) == expected
+
+
+@pytest.mark.parametrize("mode", [SHARED, ALONE])
+def test_volume_that_lost_its_end_is_had_from_another_copy_where_there_is_one(
+    volume: Volume, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = put(volume, NEEDLE, b"lost")
+    volume.save_replica(2, Replica("primary", mode))
+    volume.close(clean=True)
+    os.truncate(volume.path, lost.offset)
+    Volume.open(FileSystem(), volume.path).close(clean=False)
+    assert ("it is fetched anew from there" in caplog.text) == (mode == SHARED)
+    assert ("is taken for all that there was" in caplog.text) == (mode == ALONE)
 
 
 @pytest.mark.parametrize("into", [0, 8, 50], ids=["before it", "in its header", "in its data"])

@@ -37,7 +37,7 @@ from volume_server.damage import BAD_CRC, MAX_LISTED, NO_RECORD, READ, Damage
 from volume_server.errors import Damaged
 from volume_server.store import Store
 from volume_server.upkeep import DAY_MS, Upkeep, needles_within
-from volume_server.volume import Volume
+from volume_server.volume import Volume, read_state
 
 SLOW = 1
 """Bytes a second: a pass that does not end while a test looks at it."""
@@ -326,6 +326,64 @@ def test_pass_over_a_file_that_was_swapped_meanwhile_counts_for_nothing(
     found = scrub(server)
     assert passes == [1, 2]
     assert (found["scrub"]["state"], found["damaged_count"]) == ("done", 0)
+
+
+# -- files that are not where they were --------------------------------------------------------------------------
+
+
+def test_file_that_is_taken_from_under_the_server_is_told_and_read_on(server: Server) -> None:
+    server.put(FIRST, b"data")
+    path = server.volume.path
+    path.rename(path.with_suffix(".gone"))
+    assert f"{path.name} was removed or replaced" in scrub(server)["scrub"]["detail"], "a scrub looks at once"
+    for _ in range(2):
+        server.call(server.upkeep.look_at_files)
+    found = figures(server)
+    assert found["state"] == "sealed"
+    assert "was removed or replaced while the server ran" in found["detail"]
+    assert f"/proc/{os.getpid()}/fd/{server.volume.fd}: copy it back" in found["detail"]
+    assert server.get(FIRST).body == b"data"
+    refused = server.put(FIRST + 1, b"is lost with the next restart")
+    assert (refused.status, refused.json()["code"]) == (503, "volume_sealed")
+    listed = admin(server, "/admin/needles", {"volume": 1})
+    assert (listed.status, listed.json()["code"]) == (503, "listing_failed")
+    assert "was removed or replaced" in listed.body.decode()
+    server.call(server.volume.save_state)
+    assert read_state(server.volume.files, path).sealed is None, "the file that is put back takes records"
+
+
+def test_file_that_is_swapped_is_not_taken_for_one_that_is_lost(server: Server) -> None:
+    path = server.volume.path
+    aside = path.with_suffix(".aside")
+    path.rename(aside)
+    server.call(server.upkeep.look_at_files)
+    aside.rename(path)
+    for _ in range(2):
+        server.call(server.upkeep.look_at_files)
+    aside.write_bytes(path.read_bytes())
+    aside.replace(path)
+    server.call(server.upkeep.look_at_files)
+    server.volume.fd = os.open(path, os.O_RDWR)  # as a compaction does it, with the new file
+    for _ in range(2):
+        server.call(server.upkeep.look_at_files)
+    assert figures(server)["state"] == "open"
+
+
+def test_many_volumes_are_looked_at_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scene(turns: Turns) -> None:
+        volumes = [turns.volume(number, days_ago=1) for number in range(1, 13)]
+        looked_at: list[int] = []
+
+        def is_in_place(volume: Volume) -> bool:
+            looked_at.append(volume.number)
+            return True
+
+        monkeypatch.setattr(Volume, "is_in_place", is_in_place)
+        for _ in range(4):
+            turns.upkeep.look_at_files()
+        assert sorted(looked_at) == [volume.number for volume in volumes]
+
+    play(tmp_path, monkeypatch, scene)
 
 
 # -- whose turn it is --------------------------------------------------------------------------------------------

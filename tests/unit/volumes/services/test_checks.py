@@ -33,6 +33,12 @@ def test_figures_are_recorded_and_twice_is_once(server: Server, fake_server: Fak
     assert volume.replicas.get().live_count == 4
 
 
+def test_an_answer_that_is_older_than_the_last_report_makes_nothing_missing(server: Server) -> None:
+    volume = make_volume(server)
+    check_servers()  # of before the volume was made there
+    assert volume.replicas.get().state == "open"
+
+
 def test_silence_is_kept_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     server = make_server(internal_url="http://127.0.0.1:1")
     with caplog.at_level(logging.WARNING):

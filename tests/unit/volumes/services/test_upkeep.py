@@ -24,7 +24,9 @@ from volumes.errors import (
 )
 from volumes.models import Replica, Server, Volume
 from volumes.reports import parse_figures
+from volumes.selectors import redundancy_counts
 from volumes.services.figures import record_figures, record_volume
+from volumes.services.redundancy import mend_volumes
 from volumes.services.store import note_behind
 from volumes.services.upkeep import (
     ask_figures,
@@ -238,6 +240,46 @@ class TestRecord:
         self.record(server)
         replica = volume.replicas.get()
         assert (replica.state, replica.scrub) == ("missing", None)
+
+    def test_the_only_copy_that_is_missing_is_told_until_it_is_back(self, server: Server, volume: Volume) -> None:
+        self.record(server, figures(volume.pk))
+        self.record(server)
+        mend_volumes()
+        volume.refresh_from_db()
+        assert "has no file of it any more" in volume.redundancy_note
+        assert redundancy_counts().degraded == 1
+        self.record(server, figures(volume.pk))
+        mend_volumes()
+        volume.refresh_from_db()
+        assert (volume.redundancy_note, redundancy_counts().degraded) == ("", 0)
+
+    def test_a_copy_that_nobody_needs_goes_without_an_alarm(
+        self, server: Server, volume: Volume, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for whole_epoch, level in ((volume.opened_epoch, "ERROR"), (0, "INFO")):
+            self.record(server, figures(volume.pk))
+            volume.replicas.update(whole_epoch=whole_epoch)
+            caplog.clear()
+            with caplog.at_level(logging.INFO):
+                self.record(server)
+            assert [one.levelname for one in caplog.records if "no longer lists" in one.message] == [level]
+
+    def test_why_a_copy_is_sealed_is_kept(self, server: Server, volume: Volume) -> None:
+        self.record(server, figures(volume.pk, state="sealed", detail="its file was removed"))
+        assert volume.replicas.get().detail == "its file was removed"
+        self.record(server, figures(volume.pk))
+        assert volume.replicas.get().detail == ""
+
+    def test_data_of_an_earlier_time_are_told(
+        self, server: Server, volume: Volume, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        self.record(server, figures(volume.pk, size_bytes=9000, live_count=5))
+        self.record(server, figures(volume.pk, size_bytes=9100, live_count=4, tombstone_count=1))
+        self.record(server, figures(volume.pk, size_bytes=9000, live_count=4, tombstone_count=1))
+        self.record(server, figures(volume.pk, size_bytes=8900, live_count=4, revision=1))
+        assert "put back" not in caplog.text
+        self.record(server, figures(volume.pk, size_bytes=8800, live_count=3, revision=1))
+        assert f"3 needles in volume {volume.pk}, there were 4: was its data put back" in caplog.text
 
     def test_damage_and_its_end_are_logged(
         self, server: Server, volume: Volume, caplog: pytest.LogCaptureFixture
