@@ -87,7 +87,7 @@ def test_a_server_that_was_forgotten_stops_while_it_runs() -> None:
         def call(self, name: str, _: dict[str, Any]) -> dict[str, Any]:
             calls.append(name)
             if name == "heartbeat":
-                raise MasterRefuses(409, "server_forgotten", "Start with an empty directory.")
+                raise MasterRefuses("server_forgotten", "Start with an empty directory.")
             return {"store": "s", "sequence": 1, "now_ms": 1}
 
     heart = Heart(
