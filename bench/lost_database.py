@@ -2,8 +2,9 @@
 
     python -m bench.lost_database [--objects 100000] [--directory DIR]
 
-An own log of what was acknowledged is the oracle: every key that was put must be there with its ETag, every one whose
-deletion was journalled must be gone. Prints how long each step took; exit code 1 when something is missing.
+An own log of what was acknowledged is the oracle: every key that was put must be there with its ETag (or, where a
+later put of it ended in doubt, with that one's), every one whose deletion was journalled must be gone. Prints how long
+each step took; exit code 1 when something is missing.
 """
 
 import argparse
@@ -39,12 +40,15 @@ class Oracle:
     """What was acknowledged: key to ETag."""
 
     acknowledged: dict[str, str] = field(default_factory=dict)
+    doubtful: set[str] = field(default_factory=set)
+    """Keys whose last put was answered with an error, or not at all: it may have been committed, or not."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def note(self, some: dict[str, str]) -> None:
+    def note(self, some: dict[str, str], doubtful: set[str]) -> None:
         with self.lock:
             self.acknowledged |= some
+            self.doubtful |= doubtful
 
 
 def main() -> int:
@@ -79,7 +83,7 @@ def run(directory: Path, count: int) -> int:
         time.sleep(1.5)
         for path in store.data.glob("db.sqlite3*"):
             path.unlink()
-        time.sleep(1.5)  # the master's open file takes commits on, into nowhere
+        time.sleep(1.5)  # the master's open file takes commits on, into nowhere, until it notices
         oracle.stop.set()
         writer.join()
         store.stop(signal.SIGKILL)
@@ -111,13 +115,17 @@ def check(api: Api, oracle: Oracle, gone: list[str]) -> int:
         if page["next_after"] is None:
             break
         after = page["next_after"]
-    missing = [key for key, etag in oracle.acknowledged.items() if found.get(key) != etag]
+    missing = [
+        key
+        for key, etag in oracle.acknowledged.items()
+        if key not in found or (found[key] != etag and key not in oracle.doubtful)
+    ]
     risen = [key for key in gone if key in found and key not in oracle.acknowledged]  # some were put again
     sample = random.sample(sorted(oracle.acknowledged), min(500, len(oracle.acknowledged)))
     wrong = [key for key in sample if api.read(BUCKET, key)[: len(key)] != key.encode()]
     print(
-        f"{len(oracle.acknowledged):,} acknowledged: {len(missing)} missing or of another version, "
-        f"{len(risen)} deleted ones back, {len(wrong)} of {len(sample)} read wrong"
+        f"{len(oracle.acknowledged):,} acknowledged, {len(oracle.doubtful)} in doubt: "
+        f"{len(missing)} missing or of another version, {len(risen)} deleted ones back, {len(wrong)} of {len(sample)} read wrong"
     )
     return 1 if missing or risen or wrong else 0
 
@@ -126,7 +134,7 @@ def put_many(api: Api, oracle: Oracle, keys: list[str]) -> None:
     parts = [keys[at : at + LEASE] for at in range(0, len(keys), LEASE)]
     with ThreadPoolExecutor(THREADS) as pool:
         for done in pool.map(lambda part: put_lease(api, part, threading.Event()), parts):
-            oracle.note(done)
+            oracle.note(*done)
 
 
 def write_on(api: Api, oracle: Oracle) -> None:
@@ -135,31 +143,34 @@ def write_on(api: Api, oracle: Oracle) -> None:
         leases = [[f"late/{number}/{at}" for at in range(LEASE)] for number in range(4)]
         leases[0] = [f"key/{number:07d}" for number in range(1, LEASE)]
         for done in pool.map(lambda part: put_lease(api, part, oracle.stop), leases):
-            oracle.note(done)
+            oracle.note(*done)
 
 
-def put_lease(api: Api, keys: list[str], stop: threading.Event) -> dict[str, str]:
-    """Puts under one lease over one connection; the ETags of what was acknowledged."""
+def put_lease(api: Api, keys: list[str], stop: threading.Event) -> tuple[dict[str, str], set[str]]:
+    """Puts under one lease over one connection; the ETags of what was acknowledged, and the keys in doubt."""
     lease: Lease = api.lease(BUCKET, count=len(keys), max_bytes=MOST_BYTES)
     parts = urlsplit(lease.url)
     connection = HTTPConnection(parts.hostname or "", parts.port)
     done: dict[str, str] = {}
+    doubtful: set[str] = set()
     try:
         for slot, key in enumerate(keys):
             if stop.is_set():
                 break
             body = key.encode() + os.urandom(random.randrange(1, 1000))
             target = urlsplit(lease.url_of(slot))
+            doubtful.add(key)
             connection.request("PUT", f"{target.path}?{target.query}", body, put_headers(key))
             answer = connection.getresponse()
             raw = answer.read()
             if answer.status == CREATED:
                 done[key] = json.loads(raw)["etag"]
+                doubtful.discard(key)
     except OSError:
         pass  # nobody answers any more: what was acknowledged before counts
     finally:
         connection.close()
-    return done
+    return done, doubtful
 
 
 if __name__ == "__main__":
