@@ -125,7 +125,8 @@ def check(api: Api, oracle: Oracle, gone: list[str]) -> int:
     wrong = [key for key in sample if api.read(BUCKET, key)[: len(key)] != key.encode()]
     print(
         f"{len(oracle.acknowledged):,} acknowledged, {len(oracle.doubtful)} in doubt: "
-        f"{len(missing)} missing or of another version, {len(risen)} deleted ones back, {len(wrong)} of {len(sample)} read wrong"
+        f"{len(missing)} missing or of another version, {len(risen)} deleted ones back, "
+        f"{len(wrong)} of {len(sample)} read wrong"
     )
     return 1 if missing or risen or wrong else 0
 
