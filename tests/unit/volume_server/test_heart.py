@@ -1,5 +1,6 @@
 """Registering with the master, as far as it is judged here."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -25,17 +26,21 @@ class Answering:
         return {"store": "s", "sequence": self.sequence}
 
 
-def register(*, seen: int, sequence: int, meanwhile: int) -> dict[str, Any]:
-    identity = Identity(server="a", store="s", sequence=seen)
-    heart = Heart(
-        cast("MasterApi", Answering(identity, sequence=sequence, meanwhile=meanwhile)),
+def heart_of(master: object, on_fatal: Callable[[MasterRefuses], None] = lambda _: None) -> Heart:
+    return Heart(
+        cast("MasterApi", master),
         address=Address(node="n", public_url="http://p", internal_url="http://i"),
         instance="i",
         join_token="t",
         report=dict,
         on_answer=lambda _: False,
-        on_fatal=lambda _: None,
+        on_fatal=on_fatal,
     )
+
+
+def register(*, seen: int, sequence: int, meanwhile: int) -> dict[str, Any]:
+    identity = Identity(server="a", store="s", sequence=seen)
+    heart = heart_of(Answering(identity, sequence=sequence, meanwhile=meanwhile))
     return heart._register()
 
 
@@ -59,15 +64,7 @@ def test_what_has_changed_is_told_without_waiting_for_the_next_beat(monkeypatch:
             beats.append(name)
             return {"store": "s", "sequence": 1, "now_ms": 1}
 
-    heart = Heart(
-        cast("MasterApi", Counting()),
-        address=Address(node="n", public_url="http://p", internal_url="http://i"),
-        instance="i",
-        join_token="t",
-        report=dict,
-        on_answer=lambda _: False,
-        on_fatal=lambda _: None,
-    )
+    heart = heart_of(Counting())
     heart.start()
     wait_until(lambda: beats == ["register"], what="the registration")
     heart.beat_soon()
@@ -90,15 +87,7 @@ def test_a_server_that_was_forgotten_stops_while_it_runs() -> None:
                 raise MasterRefuses("server_forgotten", "Start with an empty directory.")
             return {"store": "s", "sequence": 1, "now_ms": 1}
 
-    heart = Heart(
-        cast("MasterApi", Forgetting()),
-        address=Address(node="n", public_url="http://p", internal_url="http://i"),
-        instance="i",
-        join_token="t",
-        report=dict,
-        on_answer=lambda _: True,
-        on_fatal=lambda error: ends.append(error.detail),
-    )
+    heart = heart_of(Forgetting(), on_fatal=lambda error: ends.append(error.detail))
     heart.start()
     wait_until(lambda: bool(ends), what="the end")
     assert (calls, ends) == (["register", "heartbeat"], ["Start with an empty directory."])
