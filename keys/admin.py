@@ -4,7 +4,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.db.models import Count, F, QuerySet
 from django.forms import BaseModelFormSet
@@ -17,7 +17,6 @@ from django.utils.safestring import SafeString
 
 from keys.actions import Action, Outcome
 from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, when, with_dot
-from keys.errors import WarehouseError
 from keys.models import ApiKey, AuditEntry, Grant, RefreshFamily, RevokedKey
 from keys.permissions import DESCRIPTIONS, GRANTABLE, Permission, names
 from keys.printable import printable
@@ -200,8 +199,10 @@ class ApiKeyAdmin(ServicesAdmin):
         warning = "These keys are refused from now on, and all that was signed for them. A new expiry revives a key."
         if (page := self.ask_first(request, queryset, title="Expire keys", warning=warning)) is not None:
             return page
-        for key in queryset:
-            self._try(request, key, "it has expired.", update_key, expires_at=timezone.now())
+        actor, now = _actor(request), timezone.now()
+        self.do_each(
+            request, queryset, lambda key: update_key(actor=actor, key_id=key.pk, expires_at=now), "it has expired."
+        )
         return None
 
     @admin.action(description="Sign out everywhere: end tokens, sessions, leases and URLs", permissions=["change"])
@@ -209,17 +210,11 @@ class ApiKeyAdmin(ServicesAdmin):
         warning = "All that was signed for these keys ends: tokens, sessions, leases, URLs. The keys stay good."
         if (page := self.ask_first(request, queryset, title="Sign keys out", warning=warning)) is not None:
             return page
-        for key in queryset:
-            self._try(request, key, "it is signed out everywhere.", end_sessions)
+        actor = _actor(request)
+        self.do_each(
+            request, queryset, lambda key: end_sessions(actor=actor, key_id=key.pk), "it is signed out everywhere."
+        )
         return None
-
-    def _try(self, request: HttpRequest, key: ApiKey, success: str, service: Any, **values: Any) -> None:
-        try:
-            service(actor=_actor(request), key_id=key.pk, **values)
-        except WarehouseError as error:
-            self.message_user(request, f"{key}: {error.detail}", messages.ERROR)
-        else:
-            self.message_user(request, f"{key}: {success}")
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         return super().get_fieldsets(request, obj) if obj is not None else self.fieldsets[:1]

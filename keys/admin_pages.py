@@ -4,7 +4,7 @@ They show, and whatever changes something calls the service that the API calls: 
 the form, or a message, and nothing was changed. No page counts or sorts a table of a million rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -159,6 +159,24 @@ class ServicesAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "opts": self.opts,
         }
         return TemplateResponse(request, "admin/ask_first.html", context)
+
+    def do_each(
+        self,
+        request: HttpRequest,
+        rows: Iterable[Any],
+        service: Callable[[Any], object],
+        success: str,
+        *,
+        named: Callable[[Any], str] = str,
+    ) -> None:
+        """Calls a service for every chosen row, and says of each, by its name, how that went."""
+        for row in rows:
+            try:
+                service(row)
+            except WarehouseError as error:
+                self.message_user(request, f"{named(row)}: {error.detail}", messages.ERROR)
+            else:
+                self.message_user(request, f"{named(row)}: {success}")
 
     def _choose_all(self, request: HttpRequest) -> None:
         """Django lets no action run without a row: those that ask for none get all."""

@@ -481,14 +481,13 @@ class VolumeAdmin(ShownOnly):
     def _each(
         self, request: HttpRequest, queryset: QuerySet[Volume], service: Callable[..., object], success: str
     ) -> None:
-        """Calls a service for every chosen volume, and says of each how that went."""
-        for volume in queryset:
-            try:
-                service(volume_id=volume.pk)
-            except WarehouseError as error:
-                self.message_user(request, f"Volume {volume.pk}: {error.detail}", messages.ERROR)
-            else:
-                self.message_user(request, f"Volume {volume.pk}: {success}")
+        self.do_each(
+            request,
+            queryset,
+            lambda volume: service(volume_id=volume.pk),
+            success,
+            named=lambda volume: f"Volume {volume.pk}",
+        )
 
 
 @admin.register(Replica)
@@ -609,13 +608,13 @@ class BackgroundTaskAdmin(ShownOnly):
 
     @admin.action(description="Run now", permissions=["operate"])
     def run(self, request: HttpRequest, queryset: QuerySet[BackgroundTask]) -> None:
-        for task in queryset:
-            try:
-                run_now(name=task.name)
-            except WarehouseError as error:
-                self.message_user(request, f"{task.name}: {error.detail}", messages.ERROR)
-            else:
-                self.message_user(request, f"{task.name}: a worker is asked to run it.")
+        self.do_each(
+            request,
+            queryset,
+            lambda task: run_now(name=task.name),
+            "a worker is asked to run it.",
+            named=lambda task: str(task.name),
+        )
 
 
 _TASK_DOTS = {"failed": "offline", "lost": "offline", "waiting": "maintenance"}

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
@@ -16,7 +16,6 @@ from buckets.names import successor
 from buckets.services.objects import delete_objects, delete_objects_of, update_object
 from buckets.services.uploads import abort_upload, expire_uploads
 from keys.admin_pages import ServiceForm, ServicesAdmin, ShownOnly, link_to, link_to_list, when
-from keys.errors import WarehouseError
 from keys.printable import printable
 
 OBJECTS_SEARCHED = 1000
@@ -292,13 +291,13 @@ class UploadAdmin(ShownOnly):
         warning = "These uploads end, and what was stored of them is gone. Their clients have to begin anew."
         if (page := self.ask_first(request, queryset, title="Abort uploads", warning=warning)) is not None:
             return page
-        for upload in queryset:
-            try:
-                abort_upload(upload_id=upload.pk)
-            except WarehouseError as error:
-                self.message_user(request, error.detail, messages.ERROR)
-            else:
-                self.message_user(request, f"Upload {upload.pk} is aborted.")
+        self.do_each(
+            request,
+            queryset,
+            lambda upload: abort_upload(upload_id=upload.pk),
+            "it is aborted.",
+            named=lambda upload: f"Upload {upload.pk}",
+        )
         return None
 
     @admin.action(description="End all that are overdue now, as the worker does", permissions=["operate"])

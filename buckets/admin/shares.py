@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -13,7 +13,6 @@ from buckets.models import Share
 from buckets.selectors import STATES_BY_TERMS, ask_makers, shares_in
 from buckets.services.shares import revoke_share
 from keys.admin_pages import ShownOnly, link_to, when
-from keys.errors import WarehouseError
 from keys.models import ApiKey
 from keys.printable import printable
 
@@ -118,11 +117,11 @@ class ShareAdmin(ShownOnly):
         warning = "The links of these shares end for good. Their rows stay, with their counts."
         if (page := self.ask_first(request, queryset, title="Revoke shares", warning=warning)) is not None:
             return page
-        for share in queryset:
-            try:
-                revoke_share(share_id=share.pk)
-            except WarehouseError as error:
-                self.message_user(request, f"{capfirst(str(share))}: {error.detail}", messages.ERROR)
-            else:
-                self.message_user(request, f"{capfirst(str(share))} is revoked.")
+        self.do_each(
+            request,
+            queryset,
+            lambda share: revoke_share(share_id=share.pk),
+            "it is revoked.",
+            named=lambda share: capfirst(str(share)),
+        )
         return None
