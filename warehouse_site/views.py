@@ -2,7 +2,6 @@
 
 from dataclasses import asdict
 
-from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from drf_spectacular.utils import extend_schema
@@ -13,12 +12,11 @@ from rest_framework.response import Response
 from rest_framework.reverse import reverse
 from rest_framework.views import APIView
 
-from buckets.selectors import JournalStatus, SurveyProgress, journal_status, missing_by_last_check, survey_progress
+from buckets.health import Health as StoreHealth
+from buckets.health import store_health
 from keys.api.bodies import NoQuery
 from keys.api.schema import raises
 from keys.errors import Invalid
-from volumes.background import UNKNOWN, BackgroundHealth, background_health
-from volumes.selectors import RedundancyCounts, Standing, redundancy_counts, server_standing
 from warehouse_site import openapi
 
 
@@ -121,45 +119,20 @@ class Health(APIView):
     @raises(Invalid)
     def get(self, request: Request) -> Response:
         NoQuery.require(request)
-        try:
-            standing = server_standing()
-            missing = missing_by_last_check()
-            background = background_health()
-            journal = journal_status()
-            counts = redundancy_counts()
-            survey = survey_progress()
-        except DatabaseError:
-            nothing = Standing(is_behind=False, servers=0, servers_online=0, servers_offline=0, damaged_count=0)
-            none = RedundancyCounts(0, 0, 0)
-            return Response(_health("unavailable", nothing, None, UNKNOWN, None, none, None), status=503)
-        return Response(_health("ok", standing, missing, background, journal, counts, survey))
+        health = store_health()
+        return Response(_told(health), status=200 if health.has_database else 503)
 
 
-def _status(standing: Standing, counts: RedundancyCounts, missing: int | None) -> str:
-    """``ok``, ``degraded`` or ``failing``; a store that has never had a server is ok."""
-    is_silent = standing.servers > 0 and not standing.servers_online
-    if standing.is_behind or is_silent or standing.damaged_count or missing:
-        return "failing"
-    return "degraded" if standing.servers_offline or counts.degraded else "ok"
-
-
-def _health(
-    database: str,
-    standing: Standing,
-    missing: int | None,
-    background: BackgroundHealth,
-    journal: JournalStatus | None,
-    counts: RedundancyCounts,
-    survey: SurveyProgress | None,
-) -> dict[str, object]:
+def _told(health: StoreHealth) -> dict[str, object]:
+    standing, background, journal = health.standing, health.background, health.journal
     return {
-        "status": _status(standing, counts, missing) if database == "ok" else database,
-        "database": database,
+        "status": health.status,
+        "database": "ok" if health.has_database else "unavailable",
         "behind": standing.is_behind,
         "servers": standing.servers,
         "servers_online": standing.servers_online,
         "damaged": standing.damaged_count,
-        "missing": missing,
+        "missing": health.missing,
         "worker": background.worker,
         "beat": background.beat,
         "tasks_failed": background.failed,
@@ -171,8 +144,8 @@ def _health(
             "commits_behind": journal.commits_behind,
             "lag_seconds": journal.lag_seconds,
         },
-        "degraded_volumes": counts.degraded,
-        "copying_volumes": counts.copying,
-        "waiting_volumes": counts.waiting,
-        "survey": None if survey is None else asdict(survey),
+        "degraded_volumes": health.redundancy.degraded,
+        "copying_volumes": health.redundancy.copying,
+        "waiting_volumes": health.redundancy.waiting,
+        "survey": None if health.survey is None else asdict(health.survey),
     }

@@ -6,10 +6,10 @@ from django.db import DatabaseError
 from django.test import Client
 from django.utils import timezone
 
+from buckets import health
 from buckets.models import Proof
 from tests.unit.volumes.factories import make_server, make_volume
 from volumes.models import Replica, Server, Store
-from warehouse_site import views
 
 
 def test_the_landing_page_leads_somewhere(client: Client, db: None) -> None:
@@ -87,7 +87,7 @@ def test_health_without_a_database(client: Client, db: None, monkeypatch: pytest
     def fail() -> int:
         raise DatabaseError("gone")
 
-    monkeypatch.setattr(views, "server_standing", fail)
+    monkeypatch.setattr(health, "server_standing", fail)
     response = client.get("/api/v1/health")
     assert (response.status_code, response.json()["database"]) == (503, "unavailable")
 
