@@ -101,6 +101,11 @@ def online_servers() -> QuerySet[Server]:
     return Server.objects.filter(last_seen_at__gt=timezone.now() - OFFLINE_AFTER, stopped_at=None)
 
 
+def public_urls() -> list[str]:
+    """Where clients reach the servers, those that are away included."""
+    return list(Server.objects.order_by().values_list("public_url", flat=True).distinct())
+
+
 def count_online_servers() -> int:
     return online_servers().count()
 
