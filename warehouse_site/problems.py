@@ -107,14 +107,20 @@ def problem(error: errors.WarehouseError) -> dict[str, object]:
 def problem_response(error: errors.WarehouseError, request: HttpRequest | None = None) -> HttpResponse:
     """The answer of a plain Django view to a domain error."""
     body = problem(error)
-    status = cast("int", body["status"])
-    _log(request, status, error)
-    _note_if_denied(request, status, error.code, error.detail)
+    status = note_refusal(error, request)
     response = JsonResponse(body, status=status, content_type=CONTENT_TYPE)
     _keep_from_django_s_log(response)
     for name, value in _headers(status, error.extra).items():
         response.headers[name] = value
     return response
+
+
+def note_refusal(error: errors.WarehouseError, request: HttpRequest | None) -> int:
+    """The status of an error; what the log and the audit trail have to know of it, they know then."""
+    status = status_of(error)
+    _log(request, status, error)
+    _note_if_denied(request, status, error.code, error.detail)
+    return status
 
 
 def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response | None:

@@ -254,6 +254,7 @@ INSTALLED_APPS = [
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "django_htmx",
+    "template_partials.apps.SimpleAppConfig",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -281,16 +282,18 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
 ]
 
+_LOADERS = ["django.template.loaders.filesystem.Loader", "django.template.loaders.app_directories.Loader"]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "DIRS": [BASE_DIR / "templates"],
-        "APP_DIRS": True,
         "OPTIONS": {
+            "loaders": [("template_partials.loader.Loader", [("django.template.loaders.cached.Loader", _LOADERS)])],
             "context_processors": [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "warehouse_site.navigation.navigation",
             ],
         },
     },
@@ -358,8 +361,8 @@ CACHES: dict[str, dict[str, Any]] = {
 AUTH_USER_MODEL = "keys.ApiKey"
 AUTHENTICATION_BACKENDS = ["keys.backends.KeyBackend"]
 LOGIN_URL = "admin:login"
-LOGIN_REDIRECT_URL = "landing"
-LOGOUT_REDIRECT_URL = "landing"
+LOGIN_REDIRECT_URL = "dashboard"
+LOGOUT_REDIRECT_URL = "sign-in"
 SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_HTTPONLY = True
 CSRF_FAILURE_VIEW = "warehouse_site.problems.csrf_refused"

@@ -24,7 +24,6 @@ browsable_api = (
 api_root = views.ApiRoot.as_view()
 
 urlpatterns = [
-    path("", views.landing, name="landing"),
     path("admin", RedirectView.as_view(url="/admin/")),
     path("admin/", admin.site.urls),
     path(".well-known/jwks.json", Jwks.as_view(), name="jwks"),
@@ -39,6 +38,8 @@ urlpatterns = [
     path("api/v1/", include("keys.api.urls")),
     path("api/v1/", include("volumes.api.urls")),
     path("api/v1/", include("buckets.api.urls")),
+    path("", include("keys.web.urls")),
+    path("", include("volumes.web.urls")),
     path("", include("buckets.web.urls")),
 ]
 

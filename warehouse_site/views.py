@@ -1,9 +1,8 @@
-"""The landing page, the root of the API, and the store's health."""
+"""The root of the API, and the store's health."""
 
 from dataclasses import asdict
 
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.permissions import AllowAny
@@ -18,11 +17,6 @@ from keys.api.bodies import NoQuery
 from keys.api.schema import raises
 from keys.errors import Invalid
 from warehouse_site import openapi
-
-
-def landing(request: HttpRequest) -> HttpResponse:
-    """What this is, and where to go from here."""
-    return render(request, "landing.html")
 
 
 class ApiRoot(APIView):

@@ -1,0 +1,52 @@
+"""The menu of the web UI: what the key that is signed in may look at."""
+
+from dataclasses import dataclass
+
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+
+from keys.permissions import Permission
+from keys.web.pages import rights_of_request
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A section: ``name`` is its page's URL name, too."""
+
+    name: str
+    title: str
+    icon: str
+    shortcut: str
+    """What is typed after g to go there."""
+    needs: Permission | None = None
+
+
+ENTRIES = (
+    Entry("dashboard", "Dashboard", "dashboard", "d"),
+    Entry("buckets", "Buckets", "bucket", "b"),
+    Entry("shares", "Shares", "share", "s"),
+    Entry("servers", "Servers", "server", "e", Permission.VOLUMES_READ),
+    Entry("volumes", "Volumes", "volume", "v", Permission.VOLUMES_READ),
+    Entry("keys", "Keys", "key", "k", Permission.KEYS_READ),
+    Entry("activity", "Activity", "activity", "a", Permission.ADMIN),
+)
+
+
+def navigation(request: HttpRequest) -> dict[str, object]:
+    """A context processor: the entries of the menu; none for who is not signed in."""
+    return {"navigation": lambda: _entries(request)}
+
+
+def _entries(request: HttpRequest) -> list[Entry]:
+    rights = rights_of_request(request) if hasattr(request, "user") else None
+    if rights is None:
+        return []
+    return [entry for entry in ENTRIES if _is_there(entry) and (entry.needs is None or rights.allows(entry.needs))]
+
+
+def _is_there(entry: Entry) -> bool:
+    try:
+        reverse(entry.name)
+    except NoReverseMatch:
+        return False
+    return True
