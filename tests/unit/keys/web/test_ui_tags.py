@@ -1,0 +1,62 @@
+"""Tags and filters of the templates: what a reader sees of sizes, moments and names."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.template import engines
+from django.test import RequestFactory
+from django.utils import timezone
+
+from keys.templatetags.ui import bytes_text, count, meter, shown, when
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (999_499, "999 kB"),
+        (999_600, "1.0 MB"),
+        (83_886_080, "83.9 MB"),
+        (10**12, "1.0 TB"),
+        (None, "–"),
+    ],
+)
+def test_sizes_have_three_figures_at_most(size: int | None, text: str) -> None:
+    assert bytes_text(size) == text
+
+
+def test_counts_are_grouped() -> None:
+    assert (count(1234567), count(None)) == ("1,234,567", "–")
+
+
+def test_names_hide_nothing() -> None:
+    assert shown("a\nb\x00\u202etxt.exe") == "a\ufffdb\ufffd\ufffdtxt.exe"
+    assert shown("plain ünïcode 文 👍") == "plain ünïcode 文 👍"
+
+
+def test_moments_are_told_by_their_distance() -> None:
+    now = timezone.now()
+    assert when(None) == "never"
+    assert ">just now<" in when(now)
+    assert ">5\xa0minutes ago<" in when(now - timedelta(minutes=5, seconds=2))
+    assert ">in 2\xa0hours<" in when(now + timedelta(hours=2, seconds=30))
+    old = when(datetime(2020, 2, 3, 4, 5, 6, tzinfo=UTC))
+    assert ">3 Feb 2020<" in old
+    assert 'title="3 February 2020, 04:05:06 UTC"' in old
+
+
+def test_a_meter_never_leaves_its_frame() -> None:
+    over = meter(100, used=300, garbage=20)
+    assert 'class="live" width="80.00"' in over
+    assert 'x="80.00" width="20.00"' in over
+    assert 'class="meter bad"' in over
+    assert 'width="0.00"' in meter(0)
+    assert "&lt;b&gt;" in meter(1, label="<b>")
+
+
+def test_a_query_keeps_what_is_not_changed() -> None:
+    template = engines["django"].from_string('{% load ui %}{% query after="" order="name" %}')
+    request = RequestFactory().get("/x?prefix=a%26b&after=7&order=newest")
+    assert template.render({}, request) == "?prefix=a%26b&amp;order=name"
