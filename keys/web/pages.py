@@ -92,17 +92,17 @@ class Page(View):
         patch_vary_headers(response, ("HX-Request", "HX-Target"))
         return response
 
-    def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return self.page(self.show(**kwargs))
 
-    def post(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return self.act(**kwargs)
 
-    def show(self, **kwargs: Any) -> dict[str, object]:
+    def show(self, *args: Any, **kwargs: Any) -> dict[str, object]:
         """What the template is given."""
         return {}
 
-    def act(self, **kwargs: Any) -> HttpResponseBase:
+    def act(self, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """What a POST does; ends with `done`."""
         return self.http_method_not_allowed(self.request)
 
@@ -170,21 +170,21 @@ class FormPage(Page, ABC):
     http_method_names = ("get", "head", "post", "options")
     form_class: ClassVar[type[UiForm]]
 
-    def initial(self, **kwargs: Any) -> dict[str, Any]:
+    def initial(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {}
 
-    def make_form(self, data: Any = None, **kwargs: Any) -> UiForm:
+    def make_form(self, data: Any = None, *args: Any, **kwargs: Any) -> UiForm:
         return self.form_class(data, initial=self.initial(**kwargs))
 
     @abstractmethod
-    def save(self, form: UiForm, **kwargs: Any) -> HttpResponseBase:
+    def save(self, form: UiForm, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Does what a valid form says; ends with `done`. An `Invalid` out of it is told beside the fields."""
 
-    def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         form = self.make_form(**kwargs)
         return self.page({**self.show(**kwargs), "form": form})
 
-    def post(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
+    def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         form = self.make_form(request.POST, **kwargs)
         if form.is_valid():
             try:
