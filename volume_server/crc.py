@@ -1,4 +1,6 @@
-"""The CRC-32 of a needle's data alone, from that of data and meta together, which is what a header holds.
+"""The CRC-32 of a part from that of the whole, and of the whole from those of its parts.
+
+A needle's header holds the CRC of data and meta together; that of its data alone is what clients use.
 
 With the polynomial as a field over GF(2), ``crc(data + meta) = crc(data) * x^(8 * len(meta)) + crc(meta)`` (zlib's
 crc32_combine). Both are known, so the data's own follows by a multiplication with ``x^(-8 * len(meta))``. x has the
@@ -23,6 +25,17 @@ def data_crc(together: int, meta: bytes | memoryview) -> int:
     moved = together ^ crc32(meta)
     low, second, third, high = _tables(len(meta))
     return low[moved & 255] ^ second[moved >> 8 & 255] ^ third[moved >> 16 & 255] ^ high[moved >> 24]
+
+
+def joined_crc(first: int, second: int, second_bytes: int) -> int:
+    """Of two pieces, one behind the other, from the CRC of each (zlib's crc32_combine)."""
+    return _times(_shift(second_bytes), first) ^ second
+
+
+@lru_cache(MAX_TABLES)
+def _shift(size_bytes: int) -> int:
+    """What so many bytes behind a piece multiply its CRC with. Nearly all chunks are of one size."""
+    return _power(8 * size_bytes)
 
 
 def _times(left: int, right: int) -> int:
