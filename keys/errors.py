@@ -95,6 +95,13 @@ class Conflict(WarehouseError):
     title = "The request conflicts with what is there"
 
 
+class KeyChanged(Conflict):
+    """Somebody changed the key since its editor saw it; saved now, what they did would be undone unseen."""
+
+    code = "key_changed"
+    title = "The key was changed meanwhile"
+
+
 class LastAdmin(Conflict):
     """Nobody could administer the store any more."""
 

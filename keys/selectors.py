@@ -1,5 +1,7 @@
 """Reading keys and what they may do."""
 
+import hashlib
+import json
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -119,6 +121,14 @@ def rights_of_row(key: ApiKey) -> KeyRights:
         is_active=key.is_active,
         name=key.name,
     )
+
+
+def edition_of(key: ApiKey) -> str:
+    """A short text of what can be changed about a key: the same as long as nobody changes any of it."""
+    grants = [(row.bucket, row.prefix, row.permissions) for row in rights_of_row(key).grants]
+    expires_at = None if key.expires_at is None else key.expires_at.isoformat()
+    shown = json.dumps([key.name, key.description, key.permissions, expires_at, grants])
+    return hashlib.sha256(shown.encode()).hexdigest()[:16]
 
 
 def forget_rights() -> None:

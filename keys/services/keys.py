@@ -12,11 +12,11 @@ from django.utils import timezone
 
 from keys import secret_text, secrets
 from keys.actions import Action
-from keys.errors import Invalid, KeyTooStrong, KeyUnknown, LastAdmin
+from keys.errors import Invalid, KeyChanged, KeyTooStrong, KeyUnknown, LastAdmin
 from keys.models import MAX_BUCKET_CHARS, MAX_NAME_CHARS, MAX_PREFIX_BYTES, ApiKey, Grant, RefreshFamily, RevokedKey
 from keys.permissions import ALL_PERMISSIONS, GRANTABLE, Permission
 from keys.rights import GrantRow, KeyRights
-from keys.selectors import forget_rights, lasting_admin_exists, live_admin_exists, rights_of_row
+from keys.selectors import edition_of, forget_rights, lasting_admin_exists, live_admin_exists, rights_of_row
 from keys.services.audit import record
 
 logger = logging.getLogger("warehouse.keys")
@@ -101,18 +101,22 @@ def update_key(
     permissions: int | Unset = UNSET,
     grants: Iterable[GrantRow] | Unset = UNSET,
     expires_at: datetime | Unset | None = UNSET,
+    edition: str | Unset = UNSET,
 ) -> ApiKey:
-    """Change what is given and leave the rest.
+    """Change what is given and leave the rest; with an `edition` (`selectors.edition_of`), only a key that is still it.
 
     A change that takes anything away raises the key's generation: its tokens, leases and URLs are dead.
-    Raises KeyUnknown, Invalid, KeyTooStrong when the key as it was or as it would be is stronger than `actor` or
-    would get rights that outlast `actor`, LastAdmin when no live ADMIN key would be left, and as `require_lasting`.
+    Raises KeyUnknown, Invalid, KeyChanged, KeyTooStrong when the key as it was or as it would be is stronger than
+    `actor` or would get rights that outlast `actor`, LastAdmin when no live ADMIN key would be left, and as
+    `require_lasting`.
     """
     _require_lasting(actor)
     _lock_admins(actor)
     key = _locked(key_id)
     before = rights_of_row(key)
     _require_covered(actor, permissions=before.permissions, grants=before.grants)
+    if not isinstance(edition, Unset) and edition != edition_of(key):
+        raise KeyChanged("Somebody else changed this key since you opened it.")
     if not isinstance(name, Unset):
         key.name = name
     if not isinstance(description, Unset):

@@ -5,12 +5,20 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from keys.errors import Invalid, KeyTooStrong, KeyUnknown, LastAdmin, TokenRefused
+from keys.errors import Invalid, KeyChanged, KeyTooStrong, KeyUnknown, LastAdmin, TokenRefused
 from keys.models import ApiKey, Grant, RefreshFamily, RevokedKey
 from keys.permissions import Permission
 from keys.rights import GrantRow, KeyRights
-from keys.selectors import rights_now
-from keys.services.keys import NewKey, create_key, delete_bucket_grants, delete_key, rotate_keys, update_key
+from keys.selectors import edition_of, rights_now
+from keys.services.keys import (
+    NewKey,
+    create_key,
+    delete_bucket_grants,
+    delete_key,
+    end_sessions,
+    rotate_keys,
+    update_key,
+)
 from keys.services.sign_in import issue_tokens, refresh_tokens, sign_in
 from keys.tokens import read_access
 
@@ -153,6 +161,36 @@ def test_only_weakening_raises_the_generation(
         READ | WRITE, grants=[GrantRow("b", "x/", int(WRITE))], expires_at=timezone.now() + timedelta(days=500)
     )
     assert update_key(actor=None, key_id=new.key.pk, **change).generation == (2 if weaker else 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "another"},
+        {"description": "what for"},
+        {"permissions": int(WRITE)},
+        {"grants": []},
+        {"grants": [GrantRow("b", "x/", int(WRITE))]},
+        {"expires_at": timezone.now() + timedelta(days=9)},
+    ],
+)
+def test_of_two_editors_the_second_is_told(new_key: Callable[..., NewKey], change: dict[str, Any]) -> None:
+    key = new_key(READ, grants=[GrantRow("b", "x/", 1)]).key
+    seen = edition_of(key)
+    update_key(actor=None, key_id=key.pk, edition=seen, **change)
+    with pytest.raises(KeyChanged):
+        update_key(actor=None, key_id=key.pk, edition=seen, name="mine")
+    now = ApiKey.objects.get(pk=key.pk)
+    assert now.name != "mine"
+    assert update_key(actor=None, key_id=key.pk, edition=edition_of(now), name="mine").name == "mine"
+
+
+def test_using_a_key_or_signing_it_out_is_no_change_of_it(new_key: Callable[..., NewKey]) -> None:
+    new = new_key(READ)
+    seen = edition_of(new.key)
+    sign_in(key_text=new.text, address="a")
+    end_sessions(actor=None, key_id=new.key.pk)
+    assert update_key(actor=None, key_id=new.key.pk, edition=seen, name="mine").name == "mine"
 
 
 def test_losing_a_grant_weakens(new_key: Callable[..., NewKey]) -> None:
