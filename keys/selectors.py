@@ -9,19 +9,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from django.db import connection
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.db.models.functions import Left
 from django.utils import timezone
 
 from keys import secret_text
 from keys.actions import Action, Outcome
-from keys.models import ApiKey, AuditEntry, RevokedKey
+from keys.models import ApiKey, AuditEntry, Grant, RevokedKey
 from keys.rights import GrantRow, KeyRights
 from volume_server.signing import REVOKED_FOR_EVER
 
 CACHE_SECONDS = 0.5
 """How old cached rights can be: a key that is weakened or deleted loses its rights within one second."""
 CACHE_ENTRIES = 10_000
+MAX_ID_DIGITS = 18
+"""Of an id that somebody types: as many as every number of which fits a column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,39 @@ def revoked_generations(since: datetime) -> dict[int, int]:
 def list_keys(*, after: int = 0, limit: int) -> QuerySet[ApiKey]:
     """Up to `limit` keys with an id above `after`, by id, grants included."""
     return ApiKey.objects.select_related("created_by").prefetch_related("grants").filter(pk__gt=after)[:limit]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLine:
+    """A key and how many grants it has."""
+
+    key: ApiKey
+    grant_count: int
+
+
+def find_keys(*, text: str = "", state: str = "", before: int | None = None, limit: int) -> list[KeyLine]:
+    """Up to `limit` keys with an id below `before`, newest first.
+
+    ``text``: a part of the name or of the description, or the id; ``state``: `live` or `expired`; empty: any.
+    """
+    keys = ApiKey.objects.select_related("created_by").order_by("-pk")
+    if "\0" in text:  # which no text in a database has
+        return []
+    if text:
+        found = Q(name__icontains=text) | Q(description__icontains=text)
+        if text.isdecimal() and len(text) <= MAX_ID_DIGITS:
+            found |= Q(pk=int(text))
+        keys = keys.filter(found)
+    if state == "live":
+        keys = keys.live()
+    elif state == "expired":
+        keys = keys.filter(expires_at__lte=timezone.now())
+    if before is not None:
+        keys = keys.filter(pk__lt=before)
+    found = list(keys[:limit])
+    counts = Grant.objects.filter(key__in=found).values_list("key").annotate(count=Count("pk")).order_by()
+    grant_counts = dict(counts)
+    return [KeyLine(key, grant_counts.get(key.pk, 0)) for key in found]
 
 
 def get_key(key_id: int) -> ApiKey | None:

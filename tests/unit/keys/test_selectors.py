@@ -79,3 +79,26 @@ def test_key_works(new_key: Callable[..., NewKey]) -> None:
     assert not selectors.key_works(key_text="nonsense")
     delete_key(actor=None, key_id=new.key.pk)
     assert not selectors.key_works(key_text=new.text)
+
+
+def test_keys_are_found_by_what_is_typed(new_key: Callable[..., NewKey], django_assert_num_queries: Any) -> None:
+    backup = new_key(name="Backup 100%", description="every night", grants=[GrantRow("b", "", 1), GrantRow("c", "", 1)])
+    over = new_key(name="old", expires_at=timezone.now() + timedelta(days=1)).key
+    ApiKey.objects.filter(pk=over.pk).update(expires_at=timezone.now())
+    maker = new_key(name="_", description="Nights").key
+
+    def found(**filters: Any) -> list[int]:
+        return [line.key.pk for line in selectors.find_keys(limit=10, **filters)]
+
+    assert found() == [maker.pk, over.pk, backup.key.pk]
+    assert found(text="bACK") == found(text="0%") == [backup.key.pk]
+    assert found(text="night") == [maker.pk, backup.key.pk]
+    assert found(text="_") == [maker.pk]
+    assert over.pk in found(text=str(over.pk))
+    assert found(text="9" * 30) == found(text="\0") == found(text="²") == []
+    assert found(state="live") == [maker.pk, backup.key.pk]
+    assert found(state="expired") == [over.pk]
+    assert found(before=maker.pk, state="live") == [backup.key.pk]
+    with django_assert_num_queries(2):
+        lines = selectors.find_keys(limit=10)
+    assert [line.grant_count for line in lines] == [0, 0, 2]
