@@ -172,10 +172,10 @@ def find_keys(*, text: str = "", state: str = "", before: int | None = None, lim
     if "\0" in text:  # which no text in a database has
         return []
     if text:
-        found = Q(name__icontains=text) | Q(description__icontains=text)
+        wanted = Q(name__icontains=text) | Q(description__icontains=text)
         if text.isdecimal() and len(text) <= MAX_ID_DIGITS:
-            found |= Q(pk=int(text))
-        keys = keys.filter(found)
+            wanted |= Q(pk=int(text))
+        keys = keys.filter(wanted)
     if state == "live":
         keys = keys.live()
     elif state == "expired":
