@@ -9,6 +9,7 @@ from django.http import HttpRequest
 
 from keys.errors import KeyRefused, TooManyFailures
 from keys.models import ApiKey
+from keys.ring import add_to_ring, carry_ring, held_keys
 from keys.services.sign_in import record_sign_in, record_sign_out, sign_in
 
 
@@ -19,6 +20,8 @@ class KeyBackend(BaseBackend):
         if key is None:
             return None
         address = request.META.get("REMOTE_ADDR", "") if request is not None else ""
+        if request is not None:
+            carry_ring(request)
         try:
             return sign_in(key_text=key, address=address)
         except (KeyRefused, TooManyFailures):
@@ -30,11 +33,13 @@ class KeyBackend(BaseBackend):
 
 
 @receiver(user_logged_in)
-def session_begins(user: Any, **_: Any) -> None:
+def session_begins(request: HttpRequest, user: Any, **_: Any) -> None:
     record_sign_in(key=user)
+    add_to_ring(request, user)
 
 
 @receiver(user_logged_out)
-def session_ends(user: Any, **_: Any) -> None:
-    if isinstance(user, ApiKey):  # else nobody was signed in
-        record_sign_out(key=user)
+def session_ends(request: HttpRequest, **_: Any) -> None:
+    """With all of its keys, whichever page it was that ended it."""
+    for key in held_keys(request):
+        record_sign_out(key=key)

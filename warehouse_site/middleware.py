@@ -8,15 +8,18 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.core.signals import request_finished
 from django.dispatch import receiver
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import resolve
+from django.utils.functional import SimpleLazyObject
 
 from keys.actions import Through
 from keys.errors import TooLarge
 from keys.models import ApiKey
+from keys.ring import acting_key
 from keys.services.acting import Acting, acting_as, identify
 from keys.services.denials import write_denials
 from warehouse_site import logs
@@ -200,3 +203,11 @@ class InternalMiddleware:
         response: HttpResponse = match.func(request, *match.args, **match.kwargs)
         response.headers["Content-Length"] = str(len(response.content))
         return response
+
+
+class KeyRingMiddleware(AuthenticationMiddleware):
+    """Whose session it is, when it is first asked: the end of one key's leaves the session's other keys to it."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        super().process_request(request)
+        request.user = SimpleLazyObject(lambda: acting_key(request))  # type: ignore[assignment]

@@ -13,7 +13,6 @@ from warehouse_site import views
 sign_in = LoginView.as_view(
     authentication_form=KeySignInForm,
     template_name="sign_in.html",
-    redirect_authenticated_user=True,
 )
 
 browsable_api = (
