@@ -109,6 +109,13 @@ class LastAdmin(Conflict):
     title = "This is the last live ADMIN key"
 
 
+class OtherKeyActs(Conflict):
+    """The page was made for one key of the session, and another one of it acts by now."""
+
+    code = "other_key_acts"
+    title = "Another key acts in this session"
+
+
 class PreconditionFailed(WarehouseError):
     code = "precondition_failed"
     title = "A precondition does not hold"

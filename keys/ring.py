@@ -17,12 +17,15 @@ from django.contrib.sessions.backends.base import SessionBase
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare
 
-from keys.errors import KeyUnknown
+from keys.errors import KeyUnknown, OtherKeyActs
 from keys.models import ApiKey
+from keys.printable import printable
 from keys.services.sign_in import mark_used, record_sign_out
 
 MAX_KEYS: Final = 10
 """With an eleventh the one that was signed in with longest ago leaves."""
+KEY_HEADER: Final = "Acting-Key"
+KEY_FIELD: Final = "acting_key"
 _RING: Final = "ring"
 _CARRIED: Final = "_ring_carried"
 """On a request: the ring as it was before Django emptied the session for another key."""
@@ -98,6 +101,18 @@ def leave(request: HttpRequest, *, key_id: int) -> ApiKey | None:
     request.session.flush()
     request.user = AnonymousUser()
     return None
+
+
+def require_same_key(request: HttpRequest, *, said: str | None) -> None:
+    """Raises OtherKeyActs where what asks was made for another key than acts now; ``said`` is that key's id, if any.
+
+    Pages say so in a field of their forms (`KEY_FIELD`) and, by their scripts, in a header (`KEY_HEADER`).
+    """
+    acting = request.user
+    if said and isinstance(acting, ApiKey) and said != str(acting.pk):
+        raise OtherKeyActs(
+            f"You switched to the key “{printable(acting.name)}” in another tab. Nothing was done: load the page again."
+        )
 
 
 def _held(request: HttpRequest, key_id: int) -> ApiKey:

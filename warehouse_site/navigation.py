@@ -1,4 +1,4 @@
-"""The menu of the web UI: what the key that is signed in may look at."""
+"""What the frame of every page shows: the menu of what the key may look at, the session's keys, the chosen theme."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,9 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
 from keys.permissions import Permission
+from keys.ring import held_keys
 from keys.web.pages import rights_of_request
+from warehouse_site import logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,20 @@ ENTRIES = (
 )
 
 
+THEME_COOKIE = "theme"
+THEMES = ("light", "dark")
+"""Those that one can choose; else it is as the system has it."""
+
+
 def navigation(request: HttpRequest) -> dict[str, object]:
-    """A context processor: the entries of the menu; none for who is not signed in."""
-    return {"navigation": lambda: _entries(request)}
+    """A context processor. Nothing is asked of the database before a template shows it."""
+    theme = request.COOKIES.get(THEME_COOKIE, "")
+    return {
+        "navigation": lambda: _entries(request),
+        "held_keys": lambda: held_keys(request) if hasattr(request, "session") else [],
+        "theme": theme if theme in THEMES else "",
+        "request_id": logs.request_id.get(),
+    }
 
 
 def _entries(request: HttpRequest) -> list[Entry]:

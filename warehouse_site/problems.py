@@ -5,9 +5,11 @@ family they belong to.
 """
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, cast
 
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
@@ -167,7 +169,7 @@ def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def csrf_refused(request: HttpRequest, reason: str = "") -> HttpResponse:  # noqa: ARG001
-    """Django's CSRF_FAILURE_VIEW: a form of another site, or of a page that was open for too long."""
+    """Django's CSRF_FAILURE_VIEW: a form of another site, or of a page from before somebody signed in."""
     return _page_or_problem(
         request,
         403,
@@ -183,15 +185,37 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django's handler500: what happened is in the log, never in the answer."""
+    if isinstance(sys.exception(), (OperationalError, DatabaseLost)):
+        return _page_or_problem(request, 503, DatabaseBusy.code, DatabaseBusy.title)
     return _page_or_problem(request, 500, "internal_error", "Something went wrong inside the store")
+
+
+def error_page(
+    request: HttpRequest,
+    status: int,
+    *,
+    title: str,
+    detail: str = "",
+    section: str = "",
+    extra: Mapping[str, object] = MappingProxyType({}),
+) -> HttpResponse:
+    """What a person is told. From 500 on nothing is asked of the database for it, whatever the frame would show."""
+    context: dict[str, object] = {"status": status, "title": title, "detail": detail, "section": section}
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        context |= {"navigation": (), "held_keys": (), "user": None, "messages": ()}
+    page = render(request, "error.html", context, status=status)
+    _keep_from_django_s_log(page)
+    for name, value in _headers(status, extra).items():
+        page.headers[name] = value
+    page.headers["Cache-Control"] = "no-store"
+    return page
 
 
 def _page_or_problem(request: HttpRequest, status: int, code: str, title: str) -> HttpResponse:
     if request.path_info.startswith(("/api/", "/.well-known/")):
         body = _document(status=status, code=code, title=title, detail=f"{title}.", extra={})
-        return JsonResponse(body, status=status, content_type=CONTENT_TYPE)
-    context = {"status": status, "title": title, "request_id": logs.request_id.get()}
-    return render(request, "error.html", context, status=status)
+        return JsonResponse(body, status=status, headers=_headers(status, {}), content_type=CONTENT_TYPE)
+    return error_page(request, status, title=title)
 
 
 def _from_drf(error: drf.APIException) -> tuple[dict[str, object], dict[str, object]]:

@@ -1,22 +1,17 @@
 """Every address of the master. None ends with a slash but the admin site's own, and the API's root if one likes."""
 
 from django.contrib import admin
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LogoutView
 from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularSwaggerSplitView
 
 from keys.api.views import Jwks
-from keys.forms import KeySignInForm
+from keys.web.session import SignIn
 from warehouse_site import views
 
-sign_in = LoginView.as_view(
-    authentication_form=KeySignInForm,
-    template_name="sign_in.html",
-)
-
 browsable_api = (
-    [path("sign-in", sign_in, name="login"), path("sign-out", LogoutView.as_view(), name="logout")],
+    [path("sign-in", SignIn.as_view(), name="login"), path("sign-out", LogoutView.as_view(), name="logout")],
     "rest_framework",  # the namespace in which the browsable API looks for its sign-in
 )
 

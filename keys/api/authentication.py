@@ -6,6 +6,7 @@ from rest_framework.request import Request
 
 from keys.errors import TokenRefused
 from keys.models import ApiKey
+from keys.ring import KEY_HEADER, require_same_key
 from keys.selectors import live_key
 from keys.services.acting import identify
 from keys.services.sign_in import mark_used
@@ -38,4 +39,5 @@ class SessionAuthentication(BaseSessionAuthentication):
         key = getattr(request._request, "user", None)
         if isinstance(key, ApiKey):
             identify(key_id=key.pk, key_name=key.name)  # before a missing CSRF token is refused
+            require_same_key(request._request, said=request.headers.get(KEY_HEADER))
         return super().authenticate(request)

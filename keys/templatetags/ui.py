@@ -13,6 +13,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.timesince import timesince
 
+from keys.ring import KEY_FIELD
+
 register = template.Library()
 
 _BIDI_CONTROLS: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
@@ -170,3 +172,13 @@ def query(context: Context, **changes: Any) -> str:
         else:
             given[name] = str(value)
     return f"?{given.urlencode()}" if given else "?"
+
+
+@register.simple_tag(takes_context=True)
+def csrf_token(context: Context) -> SafeString:
+    """Django's own, and the key that the form is made for: in another tab one may switch to another (`keys.ring`)."""
+    key = getattr(context.get("user"), "pk", None)
+    fields = format_html('<input type="hidden" name="csrfmiddlewaretoken" value="{}">', context.get("csrf_token", ""))
+    return (
+        fields if key is None else format_html('{}<input type="hidden" name="{}" value="{}">', fields, KEY_FIELD, key)
+    )

@@ -28,9 +28,10 @@ from keys.errors import Invalid, Unauthenticated, WarehouseError
 from keys.models import ApiKey
 from keys.permissions import Permission
 from keys.rights import KeyRights
+from keys.ring import KEY_FIELD, KEY_HEADER, require_same_key
 from keys.selectors import rights_of
 from keys.web.forms import UiForm
-from warehouse_site.problems import note_refusal
+from warehouse_site.problems import error_page, note_refusal
 
 UNPROCESSABLE = 422
 _POLL_HEADER = "Warehouse-Live"
@@ -81,6 +82,7 @@ class Page(View):
             if rights is None or not isinstance(request.user, ApiKey):
                 raise Unauthenticated
             self.key, self.rights = request.user, rights
+            require_same_key(request, said=request.headers.get(KEY_HEADER) or request.POST.get(KEY_FIELD))
             if self.needs is not None:
                 rights.require(self.needs)
             response = super().dispatch(request, *args, **kwargs)
@@ -148,8 +150,9 @@ class Page(View):
             messages.error(request, error.detail)
             return HttpResponseRedirect(self.back(), status=303)
         if not htmx:
-            context = {"status": status, "title": error.title, "detail": error.detail, "section": self.section}
-            return render(request, "error.html", context, status=status)
+            return error_page(
+                request, status, title=error.title, detail=error.detail, section=self.section, extra=error.extra
+            )
         if _POLL_HEADER in request.headers:  # it would be told again every few seconds
             messages.error(request, f"{error.detail} Load the page again to see what is left.")
             answer: HttpResponse = HttpResponseStopPolling()

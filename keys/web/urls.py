@@ -1,16 +1,14 @@
-from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import path
 
-from keys.forms import KeySignInForm
-from keys.web import keys
-
-sign_in = LoginView.as_view(
-    authentication_form=KeySignInForm, template_name="sign_in.html", redirect_authenticated_user=True
-)
+from keys.web import keys, session
 
 urlpatterns = [
-    path("sign-in", sign_in, name="sign-in"),
-    path("sign-out", LogoutView.as_view(), name="sign-out"),
+    # session
+    path("sign-in", session.SignIn.as_view(), name="sign-in"),
+    path("sign-out", session.SignOut.as_view(), name="sign-out"),
+    path("session/switch", session.Switch.as_view(), name="session-switch"),
+    path("session/leave", session.Leave.as_view(), name="session-leave"),
+    path("session/theme", session.Theme.as_view(), name="session-theme"),
     # keys
     path("keys", keys.Keys.as_view(), name="keys"),
     path("new-key", keys.NewKeyPage.as_view(), name="key-new"),

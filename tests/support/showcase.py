@@ -156,7 +156,7 @@ def _files() -> dict[str, dict[str, tuple[str, bytes]]]:
         "accounts/2026-10.csv": ("text/csv", _csv().encode()),
         "accounts/2026-11.csv": ("text/csv", _csv().encode()),
         "contracts/lease.pdf": ("application/pdf", _pdf("Lease of a workshop")),
-        "press/autumn.txt": ("text/plain", "The harbour opens again on Saturday.\n".encode() * 40),
+        "press/autumn.txt": ("text/plain", b"The harbour opens again on Saturday.\n" * 40),
         "settings.json": ("application/json", json.dumps(_SETTINGS, indent=2).encode()),
         "tools/thumbnails.py": ("text/x-python", PYTHON.encode()),
     }
@@ -200,7 +200,12 @@ def png(width: int, height: int, seed: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + block(b"IHDR", head) + block(b"IDAT", zlib.compress(bytes(rows), 6)) + block(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + block(b"IHDR", head)
+        + block(b"IDAT", zlib.compress(bytes(rows), 6))
+        + block(b"IEND", b"")
+    )
 
 
 def _wav(*, seconds: float, rate: int = 8000) -> bytes:
@@ -239,16 +244,17 @@ def _pdf(title: str) -> bytes:
     parts = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
         b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R "
-        b"/Resources << /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >> >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Resources 6 0 R >>",
         b"<< /Length %d >>\nstream\n%s\nendstream" % (len(text), text),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        b"<< /Font << /F1 5 0 R >> >>",
     ]
     out, places = b"%PDF-1.4\n", []
     for number, part in enumerate(parts, 1):
         places.append(len(out))
         out += b"%d 0 obj\n%s\nendobj\n" % (number, part)
     table = b"".join(b"%010d 00000 n \n" % place for place in places)
-    return out + b"xref\n0 5\n0000000000 65535 f \n%strailer << /Size 5 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (
+    return out + b"xref\n0 7\n0000000000 65535 f \n%strailer << /Size 7 /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (
         table,
         len(out),
     )

@@ -7,7 +7,10 @@ function watch(toast) {
   const text = toast.querySelector("p").textContent;
   for (const other of toasts.querySelectorAll(".toast"))
     if (other !== toast && other.querySelector("p").textContent === text) other.remove();
-  if (!toast.classList.contains("error")) setTimeout(() => toast.remove(), SECONDS_SHOWN * 1000);
+  if (toast.classList.contains("error") || toast.dataset.watched) return;
+  toast.dataset.watched = "";
+  const fade = () => (toast.matches(":hover, :focus-within") ? setTimeout(fade, 2000) : toast.remove());
+  setTimeout(fade, SECONDS_SHOWN * 1000);
 }
 
 /** Says something beside the page; `tone` is "success" or "error", which stays until it is closed. */
@@ -27,18 +30,32 @@ function toast(text, tone = "success") {
   toasts.append(box);
 }
 
-window.warehouse = { toast, csrf: () => document.body.dataset.csrf };
+/** The token of now: a sign-in in another tab makes a new one. */
+const csrf = () => /(?:^|; )csrftoken=(\w+)/.exec(document.cookie)?.[1] ?? document.body.dataset.csrf;
+
+/** What requests say beside their cookie: the page's own token, and the key that the page was made for. */
+const headers = () => ({ "X-CSRFToken": csrf(), "Acting-Key": document.body.dataset.key });
+
+window.warehouse = { toast, csrf, headers };
 
 for (const told of toasts.children) watch(told);
+// What a page brings along is only read aloud when it is put there afterwards.
+setTimeout(() => toasts.append(...toasts.children), 100);
+document.querySelector(".field.wrong :is(input, select, textarea)")?.focus();
+
 new MutationObserver((changes) => {
   for (const change of changes) for (const node of change.addedNodes) if (node.classList?.contains("toast")) watch(node);
 }).observe(toasts, { childList: true });
 
 document.addEventListener("click", async (event) => {
-  const target = event.target.closest?.("[data-close], [data-copy], [data-check-all]");
+  const target = event.target.closest?.("[data-close], [data-copy], [data-check-all], [data-themes] button");
   for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
   if (!target) return;
   if ("close" in target.dataset) target.closest(".toast, .notice").remove();
+  if (target.name === "theme") {
+    event.preventDefault();
+    choose(target);
+  }
   if (target.dataset.copy) {
     const source = document.querySelector(target.dataset.copy);
     const text = source.value ?? source.textContent;
@@ -57,8 +74,23 @@ document.addEventListener("click", async (event) => {
     }
 });
 
+document.addEventListener("submit", (event) => {
+  const token = event.target.elements.csrfmiddlewaretoken;
+  if (token) token.value = csrf();
+});
+
+/** The theme of a button, here and on the next pages; an empty one is the system's. */
+function choose(button) {
+  const theme = button.value;
+  if (theme) document.documentElement.dataset.theme = theme;
+  else delete document.documentElement.dataset.theme;
+  const secure = location.protocol === "https:" ? "; secure" : "";
+  document.cookie = `theme=${theme}; path=/; samesite=lax; max-age=${theme ? 31536000 : 0}${secure}`;
+  for (const other of button.form.elements.theme) other.setAttribute("aria-pressed", other === button);
+}
+
 document.body.addEventListener("htmx:configRequest", (event) => {
-  event.detail.headers["X-CSRFToken"] = document.body.dataset.csrf;
+  Object.assign(event.detail.headers, headers());
   if (event.detail.elt.matches("[data-live]") && event.detail.triggeringEvent === undefined)
     event.detail.headers["Warehouse-Live"] = "1";
 });
@@ -77,21 +109,39 @@ document.body.addEventListener("htmx:responseError", (event) => {
     toast(`The store answered with an error (${event.detail.xhr.status}). Try it again.`, "error");
 });
 
+/** To the next row of a list, or the one before: to what is first in it. */
+function step(by) {
+  const rows = [...document.querySelectorAll("main .table tbody tr")].filter((row) => row.querySelector("a, button"));
+  const at = rows.findIndex((row) => row.contains(document.activeElement));
+  const row = rows[at < 0 ? (by > 0 ? 0 : rows.length - 1) : at + by];
+  (row?.querySelector("th a, td a") ?? row?.querySelector("a, button"))?.focus();
+}
+
+const KEYS = {
+  "?": () => document.getElementById("shortcuts").showModal(),
+  "/": () => document.querySelector("main [type=search]")?.focus(),
+  n: () => document.querySelector("main a[href^='/new-'], main [data-new]")?.click(),
+  u: () => document.querySelector("main [data-upload], main label[for] + input[type=file], main input[type=file]")?.click(),
+  j: () => step(1),
+  k: () => step(-1),
+};
+
 let went = 0;
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("input, textarea, select, [contenteditable]");
-  if (event.key === "Escape") {
+  const { key, target } = event;
+  if (key === "Escape") {
     toasts.lastElementChild?.remove();
-    for (const menu of document.querySelectorAll("details.menu[open]")) menu.open = false;
-  }
-  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "?") document.getElementById("shortcuts").showModal();
-  else if (event.key === "/") {
-    const search = document.querySelector("main [type=search]");
-    if (search) {
-      event.preventDefault();
-      search.focus();
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      if (menu.contains(document.activeElement)) menu.querySelector("summary").focus();
+      menu.open = false;
     }
-  } else if (event.key === "g") went = Date.now();
-  else if (Date.now() - went < 1500) document.querySelector(`[data-shortcut="${CSS.escape(event.key)}"]`)?.click();
+  }
+  const typing = target.closest?.("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable], dialog");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const goes = Date.now() - went < 1500;
+  went = key === "g" ? Date.now() : 0;
+  const todo = goes ? () => document.querySelector(`[data-shortcut="${CSS.escape(key)}"]`)?.click() : KEYS[key];
+  if (!todo) return;
+  event.preventDefault();
+  todo();
 });
