@@ -374,6 +374,49 @@ def list_shares(
     return shares[:limit]
 
 
+@dataclass(frozen=True, slots=True)
+class SharePage:
+    """Shares, newest first. ``next_before``: where the next page begins; None: there is no more."""
+
+    shares: list[Share]
+    next_before: int | None
+
+
+def newest_shares(
+    *,
+    api_key: int | None = None,
+    bucket: str = "",
+    key: str = "",
+    state: str = "",
+    before: int | None = None,
+    limit: int = MAX_PAGE,
+) -> SharePage:
+    """A page of shares below the id ``before``, each asked whether its maker may still share.
+
+    ``state`` is one of `STATES_BY_TERMS`, ``key`` that of an object, whole. A page looks at `MAX_LOOKED_AT` shares:
+    with these two it may be short, even empty, and yet not the last. Three queries at the most.
+    """
+    shares = Share.objects.order_by("-pk")
+    if api_key is not None:
+        shares = shares.filter(api_key=api_key)
+    if bucket:
+        shares = shares.filter(bucket__name=bucket)
+    if before is not None:
+        shares = shares.filter(pk__lt=before)
+    window_end = None
+    if state or key:
+        window_end = next(iter(shares.values_list("pk", flat=True)[MAX_LOOKED_AT - 1 : MAX_LOOKED_AT]), None)
+        if window_end is not None:
+            shares = shares.filter(pk__gte=window_end)
+        if state:
+            shares = shares.filter(shares_in(state, now=timezone.now()))
+        if key:
+            shares = shares.filter(key=key)
+    found = list(shares.select_related("bucket")[: limit + 1])
+    shown = ask_makers(found[:limit])
+    return SharePage(shown, shown[-1].pk if len(found) > limit else window_end)
+
+
 def may_still_share(maker: KeyRights | None, share: Share) -> bool:
     """Whether the API key that made a share (None: it was deleted) has the rights that each use of it asks for."""
     return maker is not None and maker.allows(TO_SHARE, bucket=share.bucket.name, key=share.key)

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from django.db import connection
 from django.db.models import Count, Q, QuerySet
@@ -216,14 +217,33 @@ def key_works(*, key_text: str) -> bool:
 
 AUDIT_WINDOW = 10_000
 """Entries that one page of several filters looks through at the most."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_DIGITS = re.compile(r"[0-9]{1,19}")
+_MAX_NUMBER = (1 << 63) - 1
+"""What a column of the database can hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditPlace:
-    """Where a page ends: behind the entry of this time and id."""
+    """Where a page ends: behind the entry of this time and id. As text `<Unix microseconds>-<id>`."""
 
     at: datetime
     id: int
+
+    def __str__(self) -> str:
+        return f"{(self.at - _EPOCH) // _MICROSECOND}-{self.id}"
+
+    @classmethod
+    def parse(cls, text: str) -> "AuditPlace":
+        """The place that was written so. Raises ValueError for anything else."""
+        micros, _, number = text.partition("-")
+        if not all(_DIGITS.fullmatch(part) and int(part) <= _MAX_NUMBER for part in (micros, number)):
+            raise ValueError("This is no place in the audit trail.")
+        try:
+            return cls(_EPOCH + int(micros) * _MICROSECOND, int(number))
+        except OverflowError:
+            raise ValueError("No year is so late.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +263,8 @@ def list_audit(
     target: str = "",
     **filters: object,
 ) -> AuditPage:
-    """A page of the audit trail. ``filters``: `key_id`, `bucket`, `action`, `outcome`, each for exactly this value.
+    """A page of the audit trail. ``filters``: `key_id`, `bucket`, `action`, `outcome`, `through`, each for exactly this
+    value.
 
     ``since`` (inclusive) and ``until`` (exclusive) bound the time, ``target`` is what targets begin with.
     One filter is a stretch of an index, and costs what it gives. Of several, the first leads: within the next

@@ -1,7 +1,5 @@
 """The audit trail in the API: for ADMIN keys, newest first."""
 
-import re
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
@@ -19,25 +17,19 @@ from keys.selectors import AuditPlace, list_audit
 from keys.services.denials import write_denials
 
 MAX_PAGE = 1000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DIGITS = re.compile(r"[0-9]{1,19}")
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class PlaceField(serializers.CharField):
     """A place between two entries, as the page before gave it: `<Unix microseconds>-<id>`."""
 
     def to_internal_value(self, data: Any) -> Any:
-        micros, _, number = super().to_internal_value(data).partition("-")
-        if not all(_DIGITS.fullmatch(part) and int(part) <= MAX_NUMBER for part in (micros, number)):
-            raise serializers.ValidationError("Give the `next_after` of the page before.")
         try:
-            return AuditPlace(_EPOCH + int(micros) * _MICROSECOND, int(number))
-        except OverflowError:
+            return AuditPlace.parse(super().to_internal_value(data))
+        except ValueError:
             raise serializers.ValidationError("Give the `next_after` of the page before.") from None
 
     def to_representation(self, value: Any) -> str:
-        return f"{(value.at - _EPOCH) // _MICROSECOND}-{value.id}"
+        return str(value)
 
 
 class AuditEntrySerializer(serializers.ModelSerializer[AuditEntry]):
@@ -80,6 +72,7 @@ class AuditQuerySerializer(Query):
     action = serializers.CharField(required=False, max_length=MAX_ACTION_CHARS)
     bucket = serializers.CharField(required=False, max_length=MAX_BUCKET_CHARS)
     outcome = serializers.ChoiceField(choices=Outcome.choices, required=False)
+    through = serializers.ChoiceField(choices=Through.choices, required=False)
     since = serializers.DateTimeField(required=False, help_text="At this time or later.")
     until = serializers.DateTimeField(required=False, help_text="Before this time.")
     target = serializers.CharField(

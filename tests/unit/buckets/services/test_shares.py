@@ -9,6 +9,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from buckets import selectors
 from buckets.errors import (
     BucketUnknown,
     Busy,
@@ -19,7 +20,7 @@ from buckets.errors import (
     ShareUnknown,
 )
 from buckets.models import Bucket, Share
-from buckets.selectors import STATES_BY_TERMS, list_shares, shares_in
+from buckets.selectors import STATES_BY_TERMS, list_shares, newest_shares, shares_in
 from buckets.services import passwords
 from buckets.services.buckets import create_bucket, delete_bucket
 from buckets.services.objects import delete_objects
@@ -285,3 +286,34 @@ def test_lists(shared: Lab, maker: ApiKey) -> None:
     ) as queries:
         assert {share.bucket.name for share in list_shares()} == {"photos"}
     assert len(queries) == 1
+
+
+def test_pages_from_the_newest(shared: Lab, maker: ApiKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = make_maker()
+    a, b, gone, theirs = (
+        share_of(maker, "a").share, share_of(maker, "dir/b").share, share_of(maker, "a").share,
+        share_of(other, "a").share,
+    )  # fmt: skip
+    revoke_share(share_id=gone.pk)
+    ApiKey.objects.filter(pk=other.pk).delete()
+    with CaptureQueriesContext(connection) as queries:
+        page = newest_shares(limit=10)
+        assert [share.bucket.name for share in page.shares] == ["photos"] * 4
+    assert len(queries) == 2
+    assert (page.shares, page.next_before) == ([theirs, gone, b, a], None)
+    assert [share.state for share in page.shares] == ["denied", "revoked", "live", "live"]
+    assert newest_shares(api_key=maker.pk, state="live").shares == [b, a]
+    assert newest_shares(bucket="photos", key="a", state="revoked").shares == [gone]
+    assert newest_shares(bucket="none").shares == []
+    first = newest_shares(limit=3)
+    assert (first.shares, first.next_before) == ([theirs, gone, b], b.pk)
+    assert newest_shares(limit=3, before=first.next_before).shares == [a]
+    monkeypatch.setattr(selectors, "MAX_LOOKED_AT", 2)
+    found, before = [], None
+    for _ in range(3):  # a page looks at two: the first is short, and none is missed
+        page = newest_shares(key="a", state="live", before=before)
+        found += page.shares
+        before = page.next_before
+        if before is None:
+            break
+    assert (found, before) == ([theirs, a], None)

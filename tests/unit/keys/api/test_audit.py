@@ -91,12 +91,14 @@ def test_pages_go_from_the_newest_to_the_oldest(reader: APIClient) -> None:
         ({"bucket": "b", "action": "bucket.delete", "target": "Logs"}, [3]),
         ({"bucket": "b", "key": 5}, []),
         ({"bucket": "nowhere"}, []),
+        ({"through": "web"}, [1]),
+        ({"through": "web", "key": 5, "outcome": "done"}, [1]),
     ],
     ids=str,
 )
 def test_filters(reader: APIClient, query: dict[str, Any], expected: list[int]) -> None:
     rows = {
-        1: entry(1, key_id=5),
+        1: entry(1, key_id=5, through="web"),
         2: entry(2, action="bucket.delete"),
         3: entry(3, action="bucket.delete", bucket="b", outcome="denied", target="Logs/1"),
         4: entry(4, action="object.put", bucket="b", target="logs/1"),
@@ -109,7 +111,7 @@ def test_filters(reader: APIClient, query: dict[str, Any], expected: list[int]) 
     [
         "after=x", "after=1", "after=-", "after=1-x", "after=" + "9" * 19 + "-1", "after=1-" + "9" * 40, "limit=0",
         "limit=1001", "limit=x", "key=x", "key=0", "key=" + "9" * 30, "outcome=odd", "since=soon", "until=9",
-        "target=a%00b", "bucket=" + "b" * 64,
+        "through=odd", "target=a%00b", "bucket=" + "b" * 64,
     ],
 )  # fmt: skip
 def test_questions_that_make_no_sense(reader: APIClient, query: str) -> None:
