@@ -23,7 +23,7 @@ from buckets.models import IN_PROGRESS, Bucket, Chunk, Journal, JournalNeedle, O
 from buckets.names import successor
 from buckets.services.bulk import MAX_PARAMETERS, Row, as_datetime, run_in
 from keys import secret_text
-from keys.errors import Invalid
+from keys.errors import Invalid, PermissionDenied
 from keys.permissions import Permission
 from keys.rights import KeyRights
 from keys.selectors import rights_now
@@ -352,6 +352,26 @@ def find_share(share_id: int, *, api_key: int | None = None) -> Share | None:
     """One share; of one maker, where that is given."""
     shares = Share.objects.select_related("bucket").filter(pk=share_id)
     return (shares if api_key is None else shares.filter(api_key=api_key)).first()
+
+
+def require_share(share_id: int, *, actor: KeyRights) -> Share:
+    """One share, of the actor's own or with ADMIN any. Its `state` tells whether its maker may still share.
+
+    Raises PermissionDenied for any number that is none of the actor's own, so that a no tells nothing; ShareUnknown.
+    """
+    is_all_seeing = actor.allows(Permission.ADMIN)
+    share = find_share(share_id, api_key=None if is_all_seeing else actor.id)
+    if share is None and not is_all_seeing:
+        raise PermissionDenied(f"This key made no share {share_id}.")
+    if share is None:
+        raise ShareUnknown(f"There is no share {share_id}.")
+    return ask_makers([share])[0]
+
+
+def require_sharer(actor: KeyRights) -> None:
+    """Raises PermissionDenied for a key that may share nowhere."""
+    if actor.buckets(Permission.SHARE) == frozenset():
+        actor.require(Permission.SHARE)
 
 
 def share_of_token(token: str) -> Share:

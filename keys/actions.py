@@ -1,6 +1,7 @@
 """What the audit trail calls things: stable names, which other programs may filter by."""
 
 from enum import StrEnum
+from typing import Final
 
 from django.db import models
 
@@ -47,6 +48,50 @@ class Action(StrEnum):
     TASK_RUN = "task.run"
     STORE_REBUILD = "store.rebuild"
     MORE_DENIED = "denied.more"
+
+
+WORDS: Final[dict[str, str]] = {
+    Action.KEY_CREATE: "Create a key",
+    Action.KEY_UPDATE: "Change a key",
+    Action.KEY_DELETE: "Delete a key",
+    Action.KEY_END_SESSIONS: "End a key's sessions",
+    Action.KEY_ROTATE: "Invalidate all tokens",
+    Action.KEY_SIGN_IN: "Sign in",
+    Action.KEY_SIGN_OUT: "Sign out",
+    Action.TOKEN_REUSE: "Use a spent token",
+    Action.BUCKET_CREATE: "Create a bucket",
+    Action.BUCKET_UPDATE: "Change a bucket",
+    Action.BUCKET_RECOUNT: "Count a bucket anew",
+    Action.BUCKET_CLOSE: "Close a bucket",
+    Action.BUCKET_DELETE: "Delete a bucket",
+    Action.OBJECT_PUT: "Put objects",
+    Action.OBJECT_UPDATE: "Change an object",
+    Action.OBJECT_DELETE: "Delete objects",
+    Action.OBJECT_COPY: "Copy objects",
+    Action.OBJECT_RENAME: "Rename objects",
+    Action.OBJECT_COMMIT: "Commit a group",
+    Action.SHARE_CREATE: "Share an object",
+    Action.SHARE_UPDATE: "Change a share",
+    Action.SHARE_REVOKE: "Revoke a share",
+    Action.SHARE_OPEN: "Open a share",
+    Action.SHARE_FORGET: "Forget ended shares",
+    Action.UPLOAD_ABORT: "Give up an upload",
+    Action.SERVER_REGISTER: "Register a server",
+    Action.SERVER_DEREGISTER: "Stop a server",
+    Action.SERVER_UPDATE: "Change a server",
+    Action.SERVER_FORGET: "Forget a server",
+    Action.VOLUME_SEAL: "Seal a volume",
+    Action.VOLUME_COMPACT: "Compact a volume",
+    Action.VOLUME_SCRUB: "Scrub a volume",
+    Action.VOLUME_SWEEP: "Sweep a volume",
+    Action.VOLUME_PLACE: "Place copies of a volume",
+    Action.STORE_CHECK: "Check the store",
+    Action.STORE_ACCEPT: "Accept the database",
+    Action.STORE_REBUILD: "Rebuild the database",
+    Action.TASK_RUN: "Run a task",
+    Action.MORE_DENIED: "More that was denied",
+}
+"""What each is, in words that are true whether it was done, denied or failed."""
 
 
 class Through(models.TextChoices):

@@ -6,6 +6,7 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
 from keys.permissions import Permission
+from keys.rights import KeyRights
 from keys.ring import held_keys
 from keys.web.pages import rights_of_request
 from warehouse_site import logs
@@ -21,12 +22,14 @@ class Entry:
     shortcut: str
     """What is typed after g to go there."""
     needs: Permission | None = None
+    everywhere: bool = True
+    """False: it is enough to have that in some bucket, or for some keys of one."""
 
 
 ENTRIES = (
     Entry("dashboard", "Dashboard", "dashboard", "d"),
     Entry("buckets", "Buckets", "bucket", "b"),
-    Entry("shares", "Shares", "share", "s"),
+    Entry("shares", "Shares", "share", "s", Permission.SHARE, everywhere=False),
     Entry("servers", "Servers", "server", "e", Permission.VOLUMES_READ),
     Entry("volumes", "Volumes", "volume", "v", Permission.VOLUMES_READ),
     Entry("keys", "Keys", "key", "k", Permission.KEYS_READ),
@@ -54,7 +57,13 @@ def _entries(request: HttpRequest) -> list[Entry]:
     rights = rights_of_request(request) if hasattr(request, "user") else None
     if rights is None:
         return []
-    return [entry for entry in ENTRIES if _is_there(entry) and (entry.needs is None or rights.allows(entry.needs))]
+    return [entry for entry in ENTRIES if _is_there(entry) and _may_see(entry, rights)]
+
+
+def _may_see(entry: Entry, rights: KeyRights) -> bool:
+    if entry.needs is None or rights.allows(entry.needs):
+        return True
+    return not entry.everywhere and bool(rights.buckets(entry.needs))
 
 
 def _is_there(entry: Entry) -> bool:

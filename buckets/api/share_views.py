@@ -10,12 +10,10 @@ from rest_framework.views import APIView
 from buckets import errors, selectors
 from buckets.api import share_serializers as shapes
 from buckets.api.serving import NO_STORE
-from buckets.errors import ShareUnknown
 from buckets.models import Share
 from buckets.services.shares import create_share, revoke_share, update_share
 from keys.api import rights
 from keys.api.schema import raises
-from keys.errors import PermissionDenied
 from keys.permissions import Permission
 from keys.rights import KeyRights
 
@@ -60,47 +58,34 @@ class ShareDetail(APIView):
     @raises(errors.ShareUnknown)
     def get(self, request: Request, share_id: int) -> Response:
         """One share, of one's own or with ADMIN any."""
-        return _shown(self._share(request, share_id))
+        return Response(shapes.ShareSerializer(_share(request, share_id)).data)
 
     @extend_schema(request=shapes.ShareChangeSerializer, responses=shapes.ShareSerializer)
     @raises(errors.ShareUnknown, errors.ShareRevoked, errors.Busy)
     def patch(self, request: Request, share_id: int) -> Response:
         """Give the share another end, limit, description or password; a revoked one stays revoked."""
-        share = self._share(request, share_id)
+        share = _share(request, share_id)
         rights(request).require(selectors.TO_SHARE, bucket=share.bucket.name, key=share.key)
-        selectors.ask_makers([share])
         given = shapes.ShareChangeSerializer(share, data=request.data, partial=True)
         given.is_valid(raise_exception=True)
-        changed = update_share(share_id=share_id, **given.validated_data)
-        return _shown(changed)
+        [changed] = selectors.ask_makers([update_share(share_id=share_id, **given.validated_data)])
+        return Response(shapes.ShareSerializer(changed).data)
 
     @extend_schema(responses={204: None})
     @raises(errors.ShareUnknown)
     def delete(self, request: Request, share_id: int) -> Response:
         """Revoke the share: its link has ended. It stays in the list, with its count."""
-        revoke_share(share_id=self._share(request, share_id).pk)
+        revoke_share(share_id=_share(request, share_id).pk)
         return Response(status=204)
-
-    def _share(self, request: Request, share_id: int) -> Share:
-        """Raises PermissionDenied for any number that is none of the caller's own, so that a no tells nothing."""
-        actor = rights(request)
-        is_all_seeing = actor.allows(Permission.ADMIN)
-        share = selectors.find_share(share_id, api_key=None if is_all_seeing else actor.id)
-        if share is None and not is_all_seeing:
-            raise PermissionDenied(f"This key made no share {share_id}.")
-        if share is None:
-            raise ShareUnknown(f"There is no share {share_id}.")
-        return share
-
-
-def _shown(share: Share) -> Response:
-    [asked] = selectors.ask_makers([share])
-    return Response(shapes.ShareSerializer(asked).data)
 
 
 def _maker(request: Request) -> KeyRights:
     """The rights of who asks. Raises PermissionDenied for a key that may share nowhere."""
     maker = rights(request)
-    if maker.buckets(Permission.SHARE) == frozenset():
-        maker.require(Permission.SHARE)
+    selectors.require_sharer(maker)
     return maker
+
+
+def _share(request: Request, share_id: int) -> Share:
+    """One share, of one's own or with ADMIN any."""
+    return selectors.require_share(share_id, actor=rights(request))

@@ -7,7 +7,6 @@
 
 import base64
 import binascii
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +43,7 @@ _QUIET = {
     "Referrer-Policy": "no-referrer",  # the address is the secret
     "X-Robots-Tag": "noindex, nofollow",
 }
-_BIDI_CONTROLS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+_ICONS = {"image": "image", "audio": "audio", "video": "video", "text": "text", "application/pdf": "pdf"}
 
 
 class ShareView(View):
@@ -75,7 +74,13 @@ class SharePage(ShareView):
         if not _is_admitted(request, opened.share):
             return _password_page(request)
         found = find_shared(opened=opened)
-        context = {"token": token, "share": opened.share, "object": found, "name": _shown(file_name(found.key) or "")}
+        context = {
+            "token": token,
+            "share": opened.share,
+            "object": found,
+            "name": file_name(found.key) or "",
+            "icon": _icon(found.content_type),
+        }
         return render(request, "share.html", context)
 
     def post(self, request: HttpRequest, token: str) -> HttpResponseBase:
@@ -165,6 +170,12 @@ def _address(request: HttpRequest) -> str:
     return str(request.META.get("REMOTE_ADDR", ""))
 
 
+def _icon(content_type: str) -> str:
+    """What kind of thing it is, at a glance."""
+    whole = content_type.lower().partition(";")[0].strip()
+    return _ICONS.get(whole) or _ICONS.get(whole.partition("/")[0], "file")
+
+
 def _password_page(request: HttpRequest, *, error: WarehouseError | None = None) -> HttpResponse:
     """It tells nothing of the object: whoever has the link alone may not know."""
     response = render(request, "share_password.html", {"error": error})
@@ -177,20 +188,10 @@ def _refusal(request: HttpRequest, error: WarehouseError) -> HttpResponse:
     response = problem_response(error, request)
     if _wants_page(request):
         context = {"status": response.status_code, "title": error.title, "request_id": logs.request_id.get()}
-        page = render(request, "error.html", context, status=response.status_code)
+        page = render(request, "share_refused.html", context, status=response.status_code)
         if "Retry-After" in response.headers:
             page.headers["Retry-After"] = response.headers["Retry-After"]
         response = page
     if isinstance(error, SharePasswordRefused):
         response.headers["WWW-Authenticate"] = _CHALLENGE
     return response
-
-
-def _shown(name: str) -> str:
-    """A name that looks like what it is: nothing in it turns the text around or breaks its line."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}"
-        if unicodedata.category(char) in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(char) in _BIDI_CONTROLS
-        else char
-        for char in name
-    )

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from keys.web import keys, session
+from keys.web import activity, keys, session
 
 urlpatterns = [
     # session
@@ -15,4 +15,6 @@ urlpatterns = [
     path("keys/<int:key_id>", keys.KeyPage.as_view(), name="key"),
     path("keys/<int:key_id>/end-sessions", keys.EndSessions.as_view(), name="key-end-sessions"),
     path("keys/<int:key_id>/delete", keys.DeleteKey.as_view(), name="key-delete"),
+    # activity
+    path("activity", activity.Activity.as_view(), name="activity"),
 ]

@@ -1,0 +1,123 @@
+"""The audit trail, as the web UI shows it."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django import forms
+from django.urls import reverse
+from django.utils.http import urlencode
+
+from keys.actions import WORDS, Action, Outcome, Through
+from keys.errors import Invalid
+from keys.models import MAX_ACTION_CHARS, MAX_BUCKET_CHARS, MAX_TARGET_CHARS, AuditEntry
+from keys.permissions import Permission
+from keys.selectors import AuditPage, AuditPlace, list_audit, list_keys
+from keys.services.denials import write_denials
+from keys.web.forms import UiForm
+from keys.web.pages import Page
+
+PAGE_SIZE = 50
+OFFERED_KEYS = 200
+_MAX_KEY: Final = (1 << 63) - 1
+_TONES: Final = {Outcome.DONE: "ok", Outcome.DENIED: "warn", Outcome.FAILED: "bad"}
+
+
+class _Moment(forms.DateTimeField):
+    widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
+
+
+class ActivityForm(UiForm):
+    """What to look for; what is left empty lets everything through."""
+
+    key = forms.IntegerField(
+        label="Key",
+        required=False,
+        min_value=1,
+        max_value=_MAX_KEY,
+        widget=forms.TextInput(attrs={"list": "keys", "inputmode": "numeric", "autocomplete": "off"}),
+    )
+    action = forms.CharField(
+        label="Action",
+        required=False,
+        max_length=MAX_ACTION_CHARS,
+        widget=forms.TextInput(attrs={"list": "actions", "autocomplete": "off", "autocapitalize": "none"}),
+    )
+    bucket = forms.CharField(
+        label="Bucket",
+        required=False,
+        max_length=MAX_BUCKET_CHARS,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none"}),
+    )
+    target = forms.CharField(
+        label="Target begins with",
+        required=False,
+        strip=False,
+        max_length=MAX_TARGET_CHARS,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none"}),
+    )
+    outcome = forms.ChoiceField(label="Outcome", required=False, choices=[("", "Any"), *Outcome.choices])
+    through = forms.ChoiceField(label="Through", required=False, choices=[("", "Any"), *Through.choices])
+    since = _Moment(label="Since (UTC)", required=False)
+    until = _Moment(label="Until (UTC)", required=False)
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """What `list_audit` is given."""
+        given = {name: value for name, value in self.cleaned_data.items() if value not in (None, "")}
+        if "key" in given:
+            given["key_id"] = given.pop("key")
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An entry in words."""
+
+    entry: AuditEntry
+    words: str
+    tone: str
+    detail: list[tuple[str, str]]
+
+
+def told(entry: AuditEntry) -> Told:
+    detail = [(name.replace("_", " "), _text(value)) for name, value in sorted(entry.detail.items())]
+    return Told(entry, WORDS.get(entry.action, entry.action), _TONES.get(Outcome(entry.outcome), "soft"), detail)
+
+
+class Activity(Page):
+    """Every change and every denied try, newest first, for ADMIN keys as in the API."""
+
+    template_name = "activity/list.html"
+    section = "activity"
+    needs = Permission.ADMIN
+    parts = ("activity-list",)
+
+    def show(self) -> dict[str, object]:
+        query = self.request.GET
+        form = ActivityForm(query, auto_id="filter-%s")
+        after = query.get("after", "")
+        try:
+            place = AuditPlace.parse(after) if after else None
+        except ValueError:
+            raise Invalid("This is not the address of a page of this list.") from None
+        page = AuditPage([], None)
+        if form.is_valid():
+            write_denials(at_once=True)  # what this process has counted is in the list, too
+            page = list_audit(limit=PAGE_SIZE, after=place, **form.filters)
+        asked = {name: query[name] for name in form.fields if query.get(name)}
+        return {
+            "form": form,
+            "rows": [told(entry) for entry in page.entries],
+            "next_after": page.next_after,
+            "after": after,
+            "is_filtered": bool(asked),
+            "is_live": query.get("live") == "1" and not after,
+            "actions": [(str(action), WORDS[action]) for action in Action],
+            "keys": list_keys(limit=OFFERED_KEYS) if self.wanted_part is None else (),
+            "api_url": f"{reverse('audit')}?{urlencode(asked)}",
+        }
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
