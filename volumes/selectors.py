@@ -85,15 +85,21 @@ def open_primaries_of(volume_ids: Iterable[int]) -> dict[int, Server]:
 
 
 def list_servers() -> QuerySet[Server]:
-    """All servers by node, each with ``volume_count``, and over all of its volumes ``damaged_count``, ``held_bytes``
-    and ``waiting_count``: of how many it is known why nothing can be done about their copies now."""
+    """All servers by node, each with ``volume_count``, and over all of its volumes ``damaged_count``, ``held_bytes``,
+    ``garbage_bytes`` and ``waiting_count``: of how many it is known why nothing can be done about their copies now."""
     # A grouped query does not take the order of the model over.
     return Server.objects.annotate(
         volume_count=Count("replicas"),
         damaged_count=Sum("replicas__damaged_count", default=0),
         held_bytes=Sum("replicas__size_bytes", default=0),
+        garbage_bytes=Sum("replicas__garbage_bytes", default=0),
         waiting_count=Count("replicas", filter=~Q(replicas__volume__redundancy_note="")),
     ).order_by("node", "registered_at", "pk")
+
+
+def list_server_names(*, limit: int) -> QuerySet[Server]:
+    """The first servers by node, with what names them alone."""
+    return Server.objects.only("pk", "node")[:limit]
 
 
 def online_servers() -> QuerySet[Server]:
@@ -114,6 +120,25 @@ def list_volumes() -> QuerySet[Volume]:
     """All volumes by number, replicas and their servers along, the primary first."""
     replicas = Replica.objects.select_related("server").order_by("volume", "role", "server")
     return Volume.objects.prefetch_related(Prefetch("replicas", queryset=replicas))
+
+
+def find_volumes(
+    *, after: int = 0, state: str = "", redundancy: str = "", server: UUID | None = None, is_damaged: bool = False
+) -> QuerySet[Volume]:
+    """As `list_volumes`, those with a higher number than ``after`` that have all that is asked for.
+
+    ``server``: with a copy there. ``is_damaged``: with damage known of now in one of the copies.
+    """
+    volumes = list_volumes().filter(pk__gt=after)
+    if state:
+        volumes = volumes.filter(state=state)
+    if redundancy:
+        volumes = volumes.filter(redundancy=redundancy)
+    if server is not None:
+        volumes = volumes.filter(replicas__server=server)
+    if is_damaged:
+        volumes = volumes.filter(Exists(Replica.objects.filter(volume=OuterRef("pk"), damaged_count__gt=0)))
+    return volumes
 
 
 def volumes_only_on(server_id: UUID) -> QuerySet[Volume]:

@@ -15,6 +15,15 @@ browsable_api = (
     "rest_framework",  # the namespace in which the browsable API looks for its sign-in
 )
 
+api = (
+    [
+        path("", include("keys.api.urls")),
+        path("", include("volumes.api.urls")),
+        path("", include("buckets.api.urls")),
+    ],
+    "api",  # the names without it are those of the pages: `buckets` is one for people, `api:buckets` one for programs
+)
+
 api_root = views.ApiRoot.as_view()
 
 urlpatterns = [
@@ -29,9 +38,7 @@ urlpatterns = [
     path("api/v1/health", views.Health.as_view(), name="health"),
     path("api/v1/internal/", include("volumes.api.internal_urls")),
     path("api/v1/internal/", include("buckets.api.internal_urls")),
-    path("api/v1/", include("keys.api.urls")),
-    path("api/v1/", include("volumes.api.urls")),
-    path("api/v1/", include("buckets.api.urls")),
+    path("api/v1/", include(api)),
     path("", include("keys.web.urls")),
     path("", include("volumes.web.urls")),
     path("", include("buckets.web.urls")),

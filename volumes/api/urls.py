@@ -1,22 +1,7 @@
 from django.urls import path, register_converter
 
+from volumes import converters  # noqa: F401 - registers `volume`
 from volumes.api import task_views, views
-from volumes.models import MAX_VOLUME
-
-
-class VolumeNumber:
-    """A u32 in decimals without leading zeros; anything else is no volume, hence 404."""
-
-    regex = "[1-9][0-9]{0,9}"
-
-    def to_python(self, value: str) -> int:
-        number = int(value)
-        if number > MAX_VOLUME:
-            raise ValueError("too large for a volume number")
-        return number
-
-    def to_url(self, value: int) -> str:
-        return str(value)
 
 
 class TaskName:
@@ -31,7 +16,6 @@ class TaskName:
         return value
 
 
-register_converter(VolumeNumber, "volume")
 register_converter(TaskName, "task")
 
 urlpatterns = [

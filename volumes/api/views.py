@@ -110,17 +110,11 @@ class VolumeList(ReadersView):
     def get(self, request: Request) -> Response:
         query = VolumeQuerySerializer(data=request.query_params)
         query.is_valid(raise_exception=True)
-        wanted = query.validated_data
-        volumes = selectors.list_volumes().filter(pk__gt=wanted["after"])
-        if "state" in wanted:
-            volumes = volumes.filter(state=wanted["state"])
-        if "redundancy" in wanted:
-            volumes = volumes.filter(redundancy=wanted["redundancy"])
-        if "server" in wanted:
-            volumes = volumes.filter(replicas__server=wanted["server"])
-        page = list(volumes[: wanted["limit"] + 1])
-        has_more = len(page) > wanted["limit"]
-        page = page[: wanted["limit"]]
+        wanted = dict(query.validated_data)
+        limit = wanted.pop("limit")
+        page = list(selectors.find_volumes(**wanted)[: limit + 1])
+        has_more = len(page) > limit
+        page = page[:limit]
         return Response(
             {"results": VolumeSerializer(page, many=True).data, "next_after": page[-1].pk if has_more else None}
         )

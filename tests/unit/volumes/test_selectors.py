@@ -1,3 +1,4 @@
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -5,7 +6,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from tests.unit.volumes.factories import make_server, make_volume
 from volumes.models import Replica
-from volumes.selectors import VolumeState, primaries_of, volumes_for_confirm
+from volumes.selectors import VolumeState, find_volumes, list_servers, primaries_of, volumes_for_confirm
 
 pytestmark = pytest.mark.django_db
 
@@ -27,3 +28,33 @@ def test_queries_grow_with_the_parameter_limit_only(django_assert_num_queries: D
         volumes_for_confirm(range(1, 501))
     with django_assert_num_queries(2):
         volumes_for_confirm(range(1, 502))
+
+
+def test_volumes_are_found_by_what_they_are() -> None:
+    here, there = make_server(), make_server()
+    first = make_volume(here)
+    full = make_volume(here, state="full", replica={"damaged_count": 2})
+    Replica.objects.create(volume=full, server=there, role="secondary")
+    away = make_volume(there, redundancy="degraded")
+
+    def found(**wanted: Any) -> list[int]:
+        return [volume.pk for volume in find_volumes(**wanted)]
+
+    assert found() == [first.pk, full.pk, away.pk]
+    assert found(after=first.pk) == [full.pk, away.pk]
+    assert found(state="full") == found(is_damaged=True) == [full.pk]
+    assert found(redundancy="degraded") == [away.pk]
+    assert found(server=there.pk) == [full.pk, away.pk]
+    assert found(server=there.pk, state="writable", is_damaged=True) == []
+
+
+def test_figures_of_a_server_are_those_of_its_copies() -> None:
+    server, other = make_server(node="a"), make_server(node="b")
+    make_volume(server, replica={"size_bytes": 100, "garbage_bytes": 30, "damaged_count": 1})
+    make_volume(server, replica={"size_bytes": 50, "garbage_bytes": 5}, redundancy_note="no room")
+    listed: Any = list_servers()
+    told = [
+        (one.volume_count, one.held_bytes, one.garbage_bytes, one.damaged_count, one.waiting_count) for one in listed
+    ]
+    assert told == [(2, 150, 35, 1, 1), (0, 0, 0, 0, 0)]
+    assert [one.pk for one in listed] == [server.pk, other.pk]

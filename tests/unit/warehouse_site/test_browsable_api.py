@@ -31,7 +31,7 @@ def browser(world: World) -> Client:
 
 def page(browser: Client, route: Route, world: World) -> Any:
     known = values(world, INSIDE)
-    url = reverse(route.name, kwargs={name: known[name]() for name in FOUND[route.name].arguments})
+    url = reverse(FOUND[route.name].full_name, kwargs={name: known[name]() for name in FOUND[route.name].arguments})
     return browser.get(url + (f"?{route.query}" if route.query else ""))
 
 

@@ -26,7 +26,7 @@ def client(world: World) -> Client:
 
 def url_of(route: Route, world: World) -> str:
     known = values(world, INSIDE)
-    return reverse(route.name, kwargs={name: known[name]() for name in FOUND[route.name].arguments})
+    return reverse(FOUND[route.name].full_name, kwargs={name: known[name]() for name in FOUND[route.name].arguments})
 
 
 def assert_problem(answer: Any, status: int, code: str) -> dict[str, Any]:

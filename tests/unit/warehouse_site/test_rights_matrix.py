@@ -50,26 +50,33 @@ class Found:
     """A route as Django knows it."""
 
     name: str
+    full_name: str
+    """With the namespace, as `reverse` wants it."""
     path: str
     arguments: tuple[str, ...]
     methods: frozenset[str]
 
 
-def routes_of(patterns: Any, prefix: str = "") -> Iterator[Found]:
+def routes_of(patterns: Any, prefix: str = "", namespace: str = "") -> Iterator[Found]:
     """All routes of the API. HEAD goes with GET, OPTIONS shows nothing but the methods."""
     for pattern in patterns:
         route = prefix + str(pattern.pattern)
         if route.startswith(NO_API):
             continue
         if isinstance(pattern, URLResolver):
-            yield from routes_of(pattern.url_patterns, route)
+            inside = f"{namespace}{pattern.namespace}:" if pattern.namespace else namespace
+            yield from routes_of(pattern.url_patterns, route, inside)
         elif isinstance(pattern, URLPattern) and not any(page in pattern.callback.__module__ for page in PAGES):
             view = getattr(pattern.callback, "view_class", None)
             assert view is not None, f"/{route} is a function: make it a class, so that its methods can be known"
             methods = {method.upper() for method in view.http_method_names if hasattr(view, method)}
             assert pattern.name, f"/{route} has no name"
             yield Found(
-                pattern.name, route, tuple(pattern.pattern.converters), frozenset(methods - {"HEAD", "OPTIONS"})
+                name=pattern.name,
+                full_name=namespace + pattern.name,
+                path=route,
+                arguments=tuple(pattern.pattern.converters),
+                methods=frozenset(methods - {"HEAD", "OPTIONS"}),
             )
 
 
@@ -172,7 +179,7 @@ class Asker:
 
     def ask(self, route: Route, target: Target, authorization: str | None, method: str = "") -> Any:
         known = values(self.world, target)
-        url = reverse(route.name, kwargs={name: known[name]() for name in FOUND[route.name].arguments})
+        url = reverse(FOUND[route.name].full_name, kwargs={name: known[name]() for name in FOUND[route.name].arguments})
         if route.query:
             url += f"?{route.query}"
         headers = {} if authorization is None else {"Authorization": authorization}
