@@ -304,6 +304,15 @@ def missing_by_last_check() -> int | None:
     return done.values_list("missing", flat=True).first()
 
 
+def last_check() -> Proof | None:
+    """The last check of the whole store that ended, without its findings."""
+    return Proof.objects.filter(state=Proof.State.DONE, volume=None).defer("findings").order_by("-pk").first()
+
+
+def is_check_under_way() -> bool:
+    return Proof.objects.filter(state=Proof.State.RUNNING).exists()
+
+
 def journal_status() -> JournalStatus:
     """Two queries."""
     journal = Journal.objects.filter(pk=Journal.ONLY_ID).first()

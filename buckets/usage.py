@@ -58,6 +58,11 @@ def current_figures(*, now: datetime | None = None) -> dict[str, int]:
     return {**store, **{name: int(value) for name, value in held.items()}, **traffic}
 
 
+def history_begin() -> datetime | None:
+    """When the oldest sample that is left was taken; None: there is none."""
+    return UsageSample.objects.order_by("at").values_list("at", flat=True).first()
+
+
 def usage_history(*, begin: datetime | None = None, end: datetime | None = None, step_s: int | None = None) -> History:
     """The samples from ``begin`` (a day before ``end``) to ``end`` (now), the first one of each ``step_s`` seconds.
 

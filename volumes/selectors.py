@@ -102,6 +102,11 @@ def list_server_names(*, limit: int) -> QuerySet[Server]:
     return Server.objects.only("pk", "node")[:limit]
 
 
+def servers_at_a_glance() -> list[Server]:
+    """All servers by node, with what tells how they are and no more: it is asked for every few seconds."""
+    return list(Server.objects.defer("traffic", "stray_volumes").order_by("node", "registered_at", "pk"))
+
+
 def online_servers() -> QuerySet[Server]:
     """Servers heard within the last 10 s that have not said good-bye, whatever the operator wants of them."""
     return Server.objects.filter(last_seen_at__gt=timezone.now() - OFFLINE_AFTER, stopped_at=None)

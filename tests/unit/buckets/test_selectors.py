@@ -11,7 +11,7 @@ from pytest_django import DjangoAssertNumQueries
 
 from buckets import selectors
 from buckets.errors import BucketUnknown, ObjectUnknown
-from buckets.models import Bucket, Chunk, Object, Upload
+from buckets.models import Bucket, Chunk, Object, Proof, Upload
 from buckets.selectors import Counts, Page, find_owners, get_object, list_newest, list_objects, wrong_counts
 from keys.errors import Invalid
 from tests.unit.volumes.factories import make_server, make_volume
@@ -241,3 +241,19 @@ def test_a_thousand_prefixes_are_no_more_than_a_database_takes(db: None, monkeyp
                 break
             after = page.next_after
         assert sorted(found) == [f"{number:04}/x" for number in range(0, 1200, 100)]
+
+
+@pytest.mark.django_db
+def test_the_last_check_is_of_the_whole_store_and_has_ended(django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    now = timezone.now()
+    assert selectors.last_check() is None
+    _, wanted = (Proof.objects.create(state="done", started_at=now, ended_at=now, missing=lost) for lost in (2, 1))
+    Proof.objects.create(state="done", started_at=now, ended_at=now, volume=3)
+    Proof.objects.create(state="asked")
+    assert not selectors.is_check_under_way()
+    Proof.objects.create(state="running", started_at=now)
+    with django_assert_num_queries(2):
+        found = selectors.last_check()
+        assert found is not None
+        assert (found.pk, found.counts["missing"]) == (wanted.pk, 1)
+        assert selectors.is_check_under_way()

@@ -6,7 +6,14 @@ from pytest_django import DjangoAssertNumQueries
 
 from tests.unit.volumes.factories import make_server, make_volume
 from volumes.models import Replica
-from volumes.selectors import VolumeState, find_volumes, list_servers, primaries_of, volumes_for_confirm
+from volumes.selectors import (
+    VolumeState,
+    find_volumes,
+    list_servers,
+    primaries_of,
+    servers_at_a_glance,
+    volumes_for_confirm,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -58,3 +65,10 @@ def test_figures_of_a_server_are_those_of_its_copies() -> None:
     ]
     assert told == [(2, 150, 35, 1, 1), (0, 0, 0, 0, 0)]
     assert [one.pk for one in listed] == [server.pk, other.pk]
+
+
+def test_a_glance_at_the_servers_is_one_query(django_assert_num_queries: DjangoAssertNumQueries) -> None:
+    make_server(node="b")
+    make_server(node="a", last_seen_at=None)
+    with django_assert_num_queries(1):
+        assert [(server.node, server.status) for server in servers_at_a_glance()] == [("a", "offline"), ("b", "online")]

@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from buckets.models import UsageSample
 from buckets.services import usage
 from buckets.services.usage import take_sample, thin_samples
-from buckets.usage import MAX_POINTS, SAMPLED, usage_history
+from buckets.usage import MAX_POINTS, SAMPLED, history_begin, usage_history
 from keys.errors import Invalid
 from tests.support.races import at_once
 from tests.unit.buckets.lab import Lab
@@ -188,6 +188,12 @@ class TestHistory:
         begin, end = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
         history = usage_history(begin=begin, end=end)
         assert (end - begin) / timedelta(seconds=history.step_s) <= MAX_POINTS
+
+    def test_it_begins_with_the_oldest_sample(self) -> None:
+        assert history_begin() is None
+        times = [datetime(2026, 5, day, tzinfo=UTC) for day in (3, 1, 2)]
+        keep(*(sample(at) for at in times))
+        assert history_begin() == min(times)
 
 
 class TestTraffic:
