@@ -14,7 +14,9 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Sum, Value
+from django.db.models.functions import StrIndex
+from django.db.models.lookups import GreaterThan
 from django.utils import timezone
 
 from buckets.errors import BucketDeleting, BucketUnknown, ObjectUnknown, ShareUnknown, UploadUnknown
@@ -176,11 +178,18 @@ def is_public(name: str) -> bool:
     return Bucket.objects.filter(name=name, visibility=visibility, deleting_at=None).exists()
 
 
-def list_buckets(*, names: Iterable[str] | None = None, after: str = "", limit: int = MAX_PAGE) -> QuerySet[Bucket]:
-    """Up to ``limit`` buckets behind the name ``after``, by name; ``names`` None: any of them."""
+def list_buckets(
+    *, names: Iterable[str] | None = None, search: str = "", after: str = "", limit: int = MAX_PAGE
+) -> QuerySet[Bucket]:
+    """Up to ``limit`` buckets behind the name ``after``, by name; ``names`` None: any of them.
+
+    ``search``: only those in whose names it stands.
+    """
     buckets = Bucket.objects.filter(name__gt=after).order_by("name")
     if names is not None:
         buckets = buckets.filter(name__in=list(names))
+    if search:
+        buckets = buckets.filter(GreaterThan(StrIndex("name", Value(search)), 0))
     return buckets[:limit]
 
 
@@ -202,6 +211,31 @@ def stat_objects(*, bucket_id: int, keys: Iterable[str]) -> dict[str, Object]:
         rows = Object.objects.filter(bucket=bucket_id, key__in=wanted[start : start + MAX_PARAMETERS])
         found.update((row.key, row) for row in rows)
     return found
+
+
+def objects_below(bucket_id: int, prefix: str) -> QuerySet[Object]:
+    """The objects whose keys start with ``prefix``, by key."""
+    return _key_range(bucket_id, prefix, successor(prefix))
+
+
+class Below(NamedTuple):
+    """What lies below a prefix; as far as it was counted where ``is_all`` is False."""
+
+    objects: int
+    size_bytes: int
+    is_all: bool
+
+
+def count_below(*, bucket_id: int, prefix: str, limit: int) -> Below:
+    """Counts up to ``limit`` objects. One query."""
+    rows = objects_below(bucket_id, prefix).values("size")[: limit + 1]
+    counted = rows.aggregate(count=Count("size"), total=Sum("size"))
+    return Below(min(counted["count"], limit), counted["total"] or 0, counted["count"] <= limit)
+
+
+def chunks_of(object_id: int, *, limit: int) -> list[Chunk]:
+    """The first chunks of an object. One query."""
+    return list(Chunk.objects.filter(object=object_id).order_by("index")[:limit])
 
 
 def find_objects(*, bucket_id: int, keys: Iterable[str]) -> dict[str, Found]:

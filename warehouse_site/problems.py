@@ -295,7 +295,7 @@ def _note_if_denied(request: Any, status: int, code: str, detail: str) -> None:
         return
     named = match.kwargs
     target = next((str(named[name]) for name in _TARGETS if name in named), "")
-    action = f"{match.view_name}.{request.method.lower()}"
+    action = f"{match.view_name.removeprefix('api:')}.{request.method.lower()}"
     note_denied(action, bucket=str(named.get("bucket", "")), target=target, code=code, reason=detail)
 
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from buckets.errors import MetadataInvalid, ObjectUnknown
 from buckets.models import Object, Outbox
 from buckets.names import content_type_error, etag_of_change, if_match_error, metadata_error
-from buckets.selectors import get_bucket
+from buckets.selectors import get_bucket, objects_below
 from buckets.services.bulk import run_in
 from buckets.services.chunks import Owner, take_chunks_of_objects
 from buckets.services.conditions import require_conditions
@@ -81,13 +81,15 @@ def _require_few_chunks(found: list[Found]) -> None:
     require_few(sum(count_chunks([object_id for object_id, *_ in found]).values()), "chunks to be deleted")
 
 
-def remove_first_objects(*, bucket: str, bucket_id: int, limit: int) -> int:
+def remove_first_objects(*, bucket: str, bucket_id: int, limit: int, prefix: str = "") -> int:
     """Deletes up to ``limit`` objects of a bucket that its caller has locked, in the order of their keys; how many.
+
+    With ``prefix``: of those whose keys start with it.
 
     Fewer, but one at least, where they have more chunks than one commit takes. That is found out before
     `next_sequence`, from which on the writers of all buckets wait.
     """
-    rows = Object.objects.filter(bucket=bucket_id).order_by("key").values_list("pk", "bucket_id", "key", "size", "etag")
+    rows = objects_below(bucket_id, prefix).values_list("pk", "bucket_id", "key", "size", "etag")
     found: list[Found] = list(rows[:limit])
     if not found:
         return 0
@@ -126,22 +128,22 @@ class Emptied:
     is_empty: bool
 
 
-def empty_bucket(*, bucket: str, limit: int) -> Emptied:
+def empty_bucket(*, bucket: str, limit: int, prefix: str = "") -> Emptied:
     """Deletes up to ``limit`` objects of a bucket, in the order of their keys, up to `KEYS_AT_ONCE` a commit.
 
-    Raises BucketUnknown.
+    With ``prefix``: of those whose keys start with it, and whether it is empty is told of these. Raises BucketUnknown.
     """
     row = get_bucket(bucket)
     deleted = 0
-    while batch := _empty_batch(bucket=bucket, limit=min(KEYS_AT_ONCE, limit - deleted)):
+    while batch := _empty_batch(bucket=bucket, limit=min(KEYS_AT_ONCE, limit - deleted), prefix=prefix):
         deleted += batch
-    return Emptied(deleted=deleted, is_empty=not Object.objects.filter(bucket=row).exists())
+    return Emptied(deleted=deleted, is_empty=not objects_below(row.pk, prefix).exists())
 
 
 @transaction.atomic
-def _empty_batch(*, bucket: str, limit: int) -> int:
+def _empty_batch(*, bucket: str, limit: int, prefix: str) -> int:
     """Raises BucketUnknown."""
-    return remove_first_objects(bucket=bucket, bucket_id=lock_bucket(bucket).pk, limit=limit)
+    return remove_first_objects(bucket=bucket, bucket_id=lock_bucket(bucket).pk, limit=limit, prefix=prefix)
 
 
 @transaction.atomic

@@ -1,9 +1,17 @@
 from django.urls import path
 
-from buckets.web import dashboard, preview, share_pages, shares, transfers
+from buckets.web import bucket_pages, dashboard, object_changes, objects, preview, share_pages, shares, transfers
 
 urlpatterns = [
     path("", dashboard.Dashboard.as_view(), name="dashboard"),
+    path("buckets", bucket_pages.Buckets.as_view(), name="buckets"),
+    path("new-bucket", bucket_pages.NewBucket.as_view(), name="bucket-new"),
+    path("buckets/<str:bucket>", objects.Objects.as_view(), name="objects"),
+    path("buckets/<str:bucket>/settings", bucket_pages.BucketSettingsPage.as_view(), name="bucket-settings"),
+    path("buckets/<str:bucket>/delete", bucket_pages.BucketDeletion.as_view(), name="bucket-delete"),
+    path("buckets/<str:bucket>/object", objects.ObjectPage.as_view(), name="object"),
+    path("buckets/<str:bucket>/delete-objects", object_changes.DeleteObjects.as_view(), name="objects-delete"),
+    path("buckets/<str:bucket>/move-objects", object_changes.MoveObjects.as_view(), name="objects-move"),
     path("buckets/<str:bucket>/download", transfers.Download.as_view(), name="download"),
     path("buckets/<str:bucket>/archive", transfers.Archive.as_view(), name="archive"),
     path("buckets/<str:bucket>/preview", preview.Preview.as_view(), name="preview"),

@@ -12,7 +12,18 @@ from pytest_django import DjangoAssertNumQueries
 from buckets import selectors
 from buckets.errors import BucketUnknown, ObjectUnknown
 from buckets.models import Bucket, Chunk, Object, Proof, Upload
-from buckets.selectors import Counts, Page, find_owners, get_object, list_newest, list_objects, wrong_counts
+from buckets.selectors import (
+    Below,
+    Counts,
+    Page,
+    count_below,
+    find_owners,
+    get_object,
+    list_buckets,
+    list_newest,
+    list_objects,
+    wrong_counts,
+)
 from keys.errors import Invalid
 from tests.unit.volumes.factories import make_server, make_volume
 from volumes.owners import Owner, owner_text, owners_of
@@ -257,3 +268,24 @@ def test_the_last_check_is_of_the_whole_store_and_has_ended(django_assert_num_qu
         assert found is not None
         assert (found.pk, found.counts["missing"]) == (wanted.pk, 1)
         assert selectors.is_check_under_way()
+
+
+@pytest.mark.django_db
+def test_what_lies_below_a_prefix_is_counted_as_far_as_a_limit(
+    django_assert_num_queries: DjangoAssertNumQueries,
+) -> None:
+    bucket = make_objects("a/1", "a/2", "a/3", "ab", "b")
+    with django_assert_num_queries(1):
+        assert count_below(bucket_id=bucket.pk, prefix="a/", limit=3) == Below(3, 3, is_all=True)
+    assert count_below(bucket_id=bucket.pk, prefix="a/", limit=2) == Below(2, 3, is_all=False)
+    assert count_below(bucket_id=bucket.pk, prefix="", limit=9) == Below(5, 5, is_all=True)
+    assert count_below(bucket_id=bucket.pk, prefix="x", limit=9) == Below(0, 0, is_all=True)
+
+
+@pytest.mark.django_db
+def test_buckets_are_found_by_a_part_of_their_names() -> None:
+    for name in ("a_b", "axb", "b%"):
+        Bucket.objects.create(name=name)
+    found = {text: [bucket.name for bucket in list_buckets(search=text)] for text in ("_", "b", "%", "z")}
+    assert found == {"_": ["a_b"], "b": ["a_b", "axb", "b%"], "%": ["b%"], "z": []}
+    assert [bucket.name for bucket in list_buckets(names=["axb"], search="b", after="a_b")] == ["axb"]

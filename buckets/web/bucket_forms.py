@@ -1,0 +1,127 @@
+"""Forms of a bucket: what it is called, and its settings."""
+
+from typing import Any
+
+from django import forms
+
+from buckets.models import Bucket
+from buckets.services.buckets import BucketSettings
+from buckets.web.sizes import parse_size, written_size
+from keys.web.forms import UiForm
+from volumes.models import MAX_REPLICATION
+
+_VISIBILITY = [
+    (Bucket.Visibility.PRIVATE.value, "Private: only keys with the right, and share links"),
+    (Bucket.Visibility.PUBLIC_READ.value, "Public: anybody who has an object's address may read it"),
+]
+
+
+class _ValueField(forms.CharField):
+    """A text that stands for something else, by which it is told whether it was changed."""
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        try:
+            return bool(self.clean(data) != initial)
+        except forms.ValidationError:
+            return True
+
+
+class SizeField(_ValueField):
+    """A number of bytes with its unit; empty: None."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return written_size(value) if isinstance(value, int) else value
+
+    def clean(self, value: Any) -> int | None:
+        text = super().clean(value)
+        if not text:
+            return None
+        try:
+            return parse_size(text)
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from None
+
+
+class LinesField(_ValueField):
+    """Texts, one a line."""
+
+    widget = forms.Textarea(attrs={"rows": 3, "spellcheck": "false"})
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> list[str]:
+        return str(super().clean(value)).split()
+
+
+class BucketForm(UiForm):
+    """The settings of a bucket."""
+
+    visibility = forms.ChoiceField(
+        label="Who may read",
+        choices=_VISIBILITY,
+        widget=forms.RadioSelect,
+        initial=Bucket.Visibility.PRIVATE.value,
+    )
+    replication = forms.IntegerField(
+        label="Copies",
+        min_value=1,
+        max_value=MAX_REPLICATION,
+        initial=1,
+        help_text="Of each object, on different nodes. With two, one server can be lost without losing anything.",
+    )
+    quota_bytes = SizeField(
+        label="Most bytes", required=False, max_length=40, help_text="Such as 500 MB or 2 TiB. Empty: no limit."
+    )
+    quota_objects = forms.IntegerField(label="Most objects", required=False, min_value=0, help_text="Empty: no limit.")
+    chunk_size = SizeField(
+        label="Chunk size",
+        required=False,
+        max_length=40,
+        help_text="Large objects are stored in chunks of this size. Empty: the store's own.",
+    )
+    cors_origins = LinesField(
+        label="Web pages that may read and write",
+        required=False,
+        max_length=40_000,
+        help_text="Origins such as https://app.example, one a line, or *. They hold for the whole store.",
+    )
+
+    def settings(self) -> BucketSettings:
+        """What was filled in, as the services take it."""
+        given = {name: value for name, value in self.cleaned_data.items() if name in BucketForm.base_fields}
+        return BucketSettings(**given)
+
+    def changes(self) -> BucketSettings:
+        """Only what differs from what the bucket had when it was read: what others change meanwhile stays."""
+        return BucketSettings(**{name: self.cleaned_data[name] for name in self.changed_data})
+
+
+class NewBucketForm(BucketForm):
+    name = forms.CharField(
+        label="Name",
+        max_length=63,
+        help_text="1 to 32 of a–z, 0–9, dot and underscore; or 3 to 63 with hyphens too, as in S3.",
+        widget=forms.TextInput(attrs={"autofocus": True, "autocomplete": "off", "spellcheck": "false"}),
+    )
+    field_order = ("name",)
+
+
+class BucketDeletionForm(UiForm):
+    """Whoever types a bucket's name means that bucket."""
+
+    name = forms.CharField(
+        label="Name of the bucket",
+        widget=forms.TextInput(attrs={"autofocus": True, "autocomplete": "off", "spellcheck": "false"}),
+    )
+    force = forms.BooleanField(required=False, widget=forms.HiddenInput)
+
+    def __init__(self, *args: Any, bucket: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.bucket = bucket
+
+    def clean_name(self) -> str:
+        name = str(self.cleaned_data["name"])
+        if name != self.bucket:
+            raise forms.ValidationError("This is not its name.")
+        return name

@@ -1,0 +1,166 @@
+"""Deleting and moving what was chosen in a list of objects, or one object by its page.
+
+    the list's form ── POST ──> what is about to happen, and the same choice in a form ── POST ──> done, 303
+
+A choice can be a thousand keys of a kilobyte, which no address holds: so a page answers the first POST.
+"""
+
+from typing import Any
+
+from django.http.response import HttpResponseBase
+
+from buckets import selectors
+from buckets.errors import ObjectExists, TooManyRows
+from buckets.services.folders import last_name, move_into
+from buckets.services.groups import Rename, commit_group
+from buckets.services.objects import delete_objects, empty_bucket
+from buckets.services.prefixes import rename_prefix
+from buckets.web.entries import folder_of, objects_url
+from buckets.web.object_forms import MoveForm
+from buckets.web.selection import Selection
+from keys.errors import Invalid
+from keys.permissions import Permission
+from keys.web.pages import UNPROCESSABLE, Page, local_path
+
+NAMES_SHOWN = 20
+COUNTED = 10_000
+"""Objects that are counted before their folder is deleted; beyond, it is said to be more."""
+DELETED_AT_ONCE = 5_000
+"""Objects of folders that one request deletes: some seconds. The page goes on with the rest."""
+TO_LEAVE = Permission.OBJECTS_READ | Permission.OBJECTS_DELETE
+"""What a key needs on objects that get other keys, as the API asks for it."""
+
+
+class ChangePage(Page):
+    """A page that a choice is sent to."""
+
+    section = "buckets"
+    http_method_names = ("post", "options")
+
+    def back(self) -> str:
+        """The list that the choice was made in."""
+        return local_path(self.request, self.request.POST.get("back", "")) or objects_url(self.kwargs["bucket"])
+
+
+class DeleteObjects(ChangePage):
+    """Asks first, then deletes: objects in one commit, folders by and by."""
+
+    template_name = "objects/delete.html"
+    parts = ("deletion",)
+
+    def act(self, **kwargs: Any) -> HttpResponseBase:
+        bucket = kwargs["bucket"]
+        chosen = Selection.of(self.request.POST)
+        chosen.require(self.rights, Permission.OBJECTS_DELETE, bucket=bucket)
+        if "confirmed" not in self.request.POST:
+            return self.page(self._question(bucket, chosen))
+        deleted = _number(self.request.POST.get("deleted", ""))
+        if chosen.keys:
+            deleted += len(delete_objects(bucket=bucket, keys=chosen.keys).deleted)
+        left, folders = DELETED_AT_ONCE, list(chosen.folders)
+        while folders and left > 0:
+            done = empty_bucket(bucket=bucket, prefix=folders[0], limit=left)
+            deleted, left = deleted + done.deleted, left - done.deleted
+            if done.is_empty:
+                del folders[0]
+        if not folders and "deleted" not in self.request.POST:
+            return self.done_at(self.back(), say=_told(deleted))
+        rest = Selection(keys=[], folders=folders)
+        return self.page(
+            {
+                "stage": "going" if folders else "done",
+                "bucket": bucket,
+                "fields": rest.fields,
+                "deleted": deleted,
+                "back": self.back(),
+            }
+        )
+
+    def _question(self, bucket: str, chosen: Selection) -> dict[str, object]:
+        bucket_id = selectors.get_bucket(bucket).pk
+        below = [selectors.count_below(bucket_id=bucket_id, prefix=one, limit=COUNTED) for one in chosen.folders]
+        names = list(chosen)
+        return {
+            "stage": "question",
+            "bucket": bucket,
+            "names": names[:NAMES_SHOWN],
+            "names_left": len(names) - NAMES_SHOWN,
+            "key_count": len(chosen.keys),
+            "folder_count": len(chosen.folders),
+            "below_count": sum(one.objects for one in below),
+            "is_all_counted": all(one.is_all for one in below),
+            "fields": chosen.fields,
+            "back": self.back(),
+        }
+
+
+class MoveObjects(ChangePage):
+    """Asks where to, and moves: what was chosen, all of it or none."""
+
+    template_name = "objects/move.html"
+
+    def act(self, **kwargs: Any) -> HttpResponseBase:
+        bucket = kwargs["bucket"]
+        chosen = Selection.of(self.request.POST)
+        chosen.require(self.rights, TO_LEAVE, bucket=bucket)
+        self.rights.require(Permission.OBJECTS_WRITE, bucket=bucket)
+        [first, *others] = chosen
+        initial = {"folder": folder_of(first), "name": last_name(first).removesuffix("/")}
+        data = self.request.POST if "confirmed" in self.request.POST else None
+        form = MoveForm(data, initial=initial, with_name=not others)
+        if form.is_valid():
+            try:
+                return self._move(bucket, chosen, form)
+            except Invalid as error:
+                form.add_refusal(error)
+            except ObjectExists as error:
+                form.add_error("overwrite", error.detail)
+            except TooManyRows as error:
+                form.add_error(None, error.detail)
+        context = {
+            "bucket": bucket,
+            "chosen": chosen,
+            "first": first,
+            "is_one": not others,
+            "names": list(chosen)[:NAMES_SHOWN],
+            "names_left": len(chosen) - NAMES_SHOWN,
+            "fields": chosen.fields,
+            "form": form,
+            "back": self.back(),
+        }
+        return self.page(context, status=UNPROCESSABLE if form.errors else 200)
+
+    def _move(self, bucket: str, chosen: Selection, form: MoveForm) -> HttpResponseBase:
+        folder, overwrite = form.cleaned_data["folder"], form.cleaned_data["overwrite"]
+        name = form.cleaned_data.get("name")
+        # Of a key that is too long, the service tells.
+        for key in chosen.keys:
+            self.rights.require(Permission.OBJECTS_WRITE, bucket=bucket, key=folder + (name or last_name(key)))
+        for one in chosen.folders:
+            target = folder + (f"{name}/" if name else last_name(one))
+            self.rights.require(Permission.OBJECTS_WRITE, bucket=bucket, key=target, prefix=True)
+        if name is None:
+            moved = move_into(
+                bucket=bucket, keys=chosen.keys, folders=chosen.folders, to_folder=folder, overwrite=overwrite
+            ).renamed
+        elif chosen.folders:
+            [before] = chosen.folders
+            moved = rename_prefix(
+                bucket=bucket, prefix=before, to_prefix=f"{folder}{name}/", overwrite=overwrite
+            ).renamed
+        else:
+            [before] = chosen.keys
+            commit_group(bucket=bucket, operations=[Rename(before, folder + name, overwrite=overwrite)])
+            moved = 1
+        say = "1 object is moved." if moved == 1 else f"{moved:,} objects are moved."
+        return self.done_at(objects_url(bucket, prefix=folder), say=say)
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
+
+
+def _told(deleted: int) -> str:
+    if not deleted:
+        return "Nothing of it was there any more."
+    return "1 object is deleted." if deleted == 1 else f"{deleted:,} objects are deleted."

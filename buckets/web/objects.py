@@ -1,0 +1,150 @@
+"""The objects of a bucket: folder by folder, newest first, or those that a search finds; and one of them alone.
+
+A page costs what it shows, however many objects there are: the listing steps from folder to folder (`list_objects`),
+the counts of a bucket are kept, and nothing is counted but what is about to be deleted, as far as a limit.
+"""
+
+from typing import Any
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils.http import urlencode
+
+from buckets import selectors
+from buckets.errors import KeyInvalid
+from buckets.filters import Filters
+from buckets.names import key_error
+from buckets.selectors import MAX_PAGE
+from buckets.web.bucket_pages import BucketRow
+from buckets.web.entries import SLASH, crumbs, entries_of, folder_of, objects_url
+from buckets.web.selection import field_of, text_of
+from keys.permissions import Permission
+from keys.web.pages import Page
+from volumes.web.policy import CONNECT, policy_with_servers
+
+PAGE_ROWS = 100
+CHUNKS_SHOWN = 100
+BY_NAME, NEWEST = "name", "newest"
+
+
+def checked(name: str, text: str) -> str:
+    """A key, or the beginning of keys. Raises KeyInvalid."""
+    if text and (problem := key_error(text)) is not None:
+        raise KeyInvalid(errors={name: [problem]})
+    return text
+
+
+class Objects(Page):
+    """A bucket's list of objects."""
+
+    template_name = "objects/list.html"
+    section = "buckets"
+    parts = ("object-list", "object-more")
+
+    def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
+        prefix = checked("prefix", text_of(request.GET, "prefix"))
+        if "folder" in request.GET:  # of the form that opens a folder, be there one or not
+            folder = checked("folder", request.GET["folder"].strip(SLASH))
+            return self.done_at(objects_url(kwargs["bucket"], prefix=f"{prefix}{folder}{SLASH}" if folder else prefix))
+        return self.page(self.show(prefix=prefix, **kwargs))
+
+    def show(self, **kwargs: Any) -> dict[str, object]:
+        name, prefix = kwargs["bucket"], kwargs["prefix"]
+        may = self.rights.allows
+        may_read = may(Permission.OBJECTS_READ, bucket=name)
+        if not may_read and not may(Permission.OBJECTS_WRITE, bucket=name):
+            self.rights.require(Permission.OBJECTS_READ, bucket=name)
+        bucket = selectors.get_bucket(name)
+        may_write = may(Permission.OBJECTS_WRITE, bucket=name, key=prefix, prefix=True)
+        if may_write:
+            self.policy = policy_with_servers(CONNECT)
+        order = NEWEST if self.request.GET.get("order") == NEWEST else BY_NAME
+        search = self.request.GET.get("q", "").replace("\0", "")
+        start = "" if search else prefix  # a search is for the whole bucket
+        may_delete = may(Permission.OBJECTS_DELETE, bucket=name, key=start, prefix=True)
+        shown: dict[str, object] = {
+            "bucket": bucket,
+            "row": BucketRow.of(bucket, self.rights),
+            "prefix": prefix,
+            "crumbs": crumbs(name, prefix, order=order if order == NEWEST else ""),
+            "folder_fields": [field_of("prefix", prefix)] if prefix else [],
+            "folder_query": urlencode({"prefix": prefix}),
+            "from_field": field_of("from", start),
+            "order": order,
+            "search": search,
+            "may_read": may_read,
+            "may_write": may_write,
+            "may_delete": may_delete,
+            "may_move": may_read and may_delete and may(Permission.OBJECTS_WRITE, bucket=name),
+        }
+        return shown | self._list(bucket.pk, name, start, order, search) if may_read else shown
+
+    def _list(self, bucket_id: int, name: str, prefix: str, order: str, search: str) -> dict[str, object]:
+        after = checked("after", self.request.GET.get("after", ""))
+        given: dict[str, Any] = {
+            "bucket_id": bucket_id,
+            "within": self.rights.prefixes(Permission.OBJECTS_READ, bucket=name),
+            "prefix": prefix,
+            "after": after,
+            "limit": self._limit(),
+        }
+        if order == NEWEST:
+            page = selectors.list_newest(**given, filters=Filters(search=search))
+        elif search:
+            page = selectors.search_objects(**given, filters=Filters(search=search))
+        else:
+            page = selectors.list_objects(**given, delimiter=SLASH)
+        is_all = not after and page.next_after is None
+        return {
+            "entries": entries_of(page, bucket=name, prefix=prefix, order=self._kept(order), folders_first=is_all),
+            "folder_count": len(page.prefixes),
+            "object_count": len(page.objects),
+            "after": after,
+            "next_after": page.next_after,
+        }
+
+    def _limit(self) -> int:
+        """As many as are shown already, where the list is asked for anew."""
+        text = self.request.GET.get("limit", "")
+        return min(int(text), MAX_PAGE) if text.isascii() and text.isdigit() and int(text) > PAGE_ROWS else PAGE_ROWS
+
+    @staticmethod
+    def _kept(order: str) -> str:
+        return "" if order == BY_NAME else order
+
+
+class ObjectPage(Page):
+    """One object: what it is, where its bytes are, and what can be done with it."""
+
+    template_name = "objects/object.html"
+    section = "buckets"
+
+    def show(self, **kwargs: Any) -> dict[str, object]:
+        name = kwargs["bucket"]
+        key = text_of(self.request.GET, "key")
+        self.rights.require(Permission.OBJECTS_READ, bucket=name, key=key)
+        if (problem := key_error(key)) is not None:
+            raise KeyInvalid(errors={"key": [problem]})
+        found = selectors.get_object(bucket=name, key=key)
+        may = self.rights.allows
+        sees_chunks = may(Permission.VOLUMES_READ)
+        chunks = selectors.chunks_of(found.pk, limit=CHUNKS_SHOWN + 1) if sees_chunks else []
+        may_delete = may(Permission.OBJECTS_DELETE, bucket=name, key=key)
+        folder = folder_of(key)
+        return {
+            "bucket": found.bucket,
+            "row": BucketRow.of(found.bucket, self.rights),
+            "object": found,
+            "crumbs": crumbs(name, folder),
+            "folder_url": objects_url(name, prefix=folder),
+            "name": key[len(folder) :],
+            "key_field": field_of("key", key),
+            "key_query": urlencode({"key": key}),
+            "metadata": sorted(found.metadata.items()),
+            "sees_chunks": sees_chunks,
+            "chunks": [(chunk, f"{chunk.crc32:08x}") for chunk in chunks[:CHUNKS_SHOWN]],
+            "has_more_chunks": len(chunks) > CHUNKS_SHOWN,
+            "may_delete": may_delete,
+            "may_move": may_delete and may(Permission.OBJECTS_WRITE, bucket=name),
+            "may_share": may(selectors.TO_SHARE, bucket=name, key=key),
+        }
