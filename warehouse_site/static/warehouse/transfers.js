@@ -1,0 +1,541 @@
+// Uploads: files and folders, chunk by chunk, from the browser straight to the volume servers.
+//
+//   waiting ─> running ─> done            a small file takes a needle of a lease that many share,
+//     ^ │        │ │ └──> failed ─┐       a larger one is an upload, whose missing chunks can be asked for:
+//     │ └> paused <┘              │       after a pause, an error, or a reload of the page
+//     └────┴───────(again)────────┘
+
+const PARALLEL = 4; // requests with bytes in them
+const PER_FILE = 2; // of these for one file: a chunk that is cut off has to be sent anew
+const SMALL = 1 << 20;
+const TRIES = 9;
+const SAME_NEEDLE_TRIES = 3;
+const MAX_KEY_BYTES = 1024;
+const SHOWN = 100;
+const STOPPED = Symbol("stopped");
+const AGAIN = new Set([0, 408, 429, 500, 502, 503, 504, 507]);
+const NEW_NEEDLE = new Set(["expired", "lease_exhausted", "needle_taken", "not_primary", "epoch_stale"]);
+
+const panel = document.getElementById("uploads");
+const bucket = panel.dataset.bucket;
+const folder = JSON.parse(document.getElementById("upload-folder").textContent);
+const path = `buckets/${encodeURIComponent(bucket)}`;
+const find = (name) => panel.querySelector(`[data-part="${name}"]`);
+const [list, totals, bar, status, title] = ["list", "totals", "bar", "status", "title"].map(find);
+const rowOf = document.getElementById("upload-row");
+const jobs = new Map(); // by key
+const waiting = [];
+const open = new Set(); // large files on their way
+let active = 0;
+
+const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
+
+function size(bytes) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let unit = 0;
+  for (; unit < 4 && bytes >= (unit ? 999.5 : 1000); unit++) bytes /= 1000;
+  return `${bytes.toFixed(unit && bytes < 99.95 ? 1 : 0)} ${units[unit]}`;
+}
+
+// --- What was refused, and what is tried again ---
+
+class Refusal extends Error {
+  constructor(status, body) {
+    super(body?.detail || (status ? `The store answered with an error (${status}).` : "The connection broke off."));
+    this.status = status;
+    this.code = body?.code ?? "";
+    this.needsNewNeedle = NEW_NEEDLE.has(this.code);
+    this.again = (AGAIN.has(status) && this.code !== "quota_exceeded") || this.needsNewNeedle;
+    if (status === 401) this.message = "You are signed out. Sign in again in another tab, then retry.";
+  }
+}
+
+async function api(method, where, body) {
+  const headers = { Accept: "application/json", ...warehouse.headers() };
+  if (body) headers["Content-Type"] = "application/json";
+  let answer;
+  try {
+    answer = await fetch(`/api/v1/${where}`, { method, headers, body: body && JSON.stringify(body) });
+  } catch {
+    throw new Refusal(0);
+  }
+  const told = answer.status === 204 ? null : await answer.json().catch(() => null);
+  if (!answer.ok) throw new Refusal(answer.status, told);
+  return told;
+}
+
+/** PUTs a piece; its progress counts for the job, and a pause of the job ends it. */
+function put(job, url, blob, headers) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    const ended = (error, told) => {
+      job.flying.delete(request);
+      if (error) reject(job.state === "running" ? error : STOPPED);
+      else resolve(told);
+    };
+    request.open("PUT", url);
+    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+    request.responseType = "json";
+    request.upload.onprogress = (event) => {
+      job.flying.set(request, event.loaded);
+      soon();
+    };
+    request.onload = () =>
+      ended(request.status < 300 ? null : new Refusal(request.status, request.response), request.response);
+    request.onerror = request.onabort = () => ended(new Refusal(0));
+    job.flying.set(request, 0);
+    request.send(blob);
+  });
+}
+
+/** Runs `step(tries)` until it succeeds, is stopped, or fails for good. */
+async function patiently(job, step) {
+  for (let tries = 0; ; tries++) {
+    try {
+      const result = await step(tries);
+      job.note = "";
+      return result;
+    } catch (error) {
+      if (job.state !== "running") throw STOPPED;
+      if (!error.again || tries === TRIES) throw error;
+      job.note = `${error.message} Trying again.`;
+      soon();
+      const seconds = Math.min(15, 2 ** tries / 2) * (0.5 + Math.random() / 2);
+      await new Promise((resolve) => setTimeout((job.wake = resolve), seconds * 1000));
+      if (job.state !== "running") throw STOPPED;
+    }
+  }
+}
+
+// --- What outlives the page: which uploads were begun, of which files ---
+
+const tab = (sessionStorage.uploadsTab ??= String(Math.random()));
+const remembered = () => JSON.parse(localStorage.uploads ?? "[]").filter((one) => one.until > Date.now());
+const write = (all) => (localStorage.uploads = JSON.stringify(all.slice(-200)));
+const forget = (id) => write(remembered().filter((one) => one.id !== id));
+const abort = (id) => {
+  forget(id);
+  api("DELETE", `uploads/${id}`).catch(() => {}); // then it ends when its time is over
+};
+const isOf = (one, key, file) =>
+  one.bucket === bucket && one.key === key && one.size === file.size && one.modified === file.lastModified;
+
+// --- Small files ---
+
+let lease;
+let leasing;
+
+async function slot(need) {
+  while (!lease || lease.next === lease.count || Date.now() > lease.until || need > lease.max_bytes) {
+    const count = Math.min(256, waiting.length + 1);
+    leasing ??= api("POST", `${path}/leases`, { count, max_bytes: SMALL, ...(folder && { prefix: folder }) })
+      .then((made) => (lease = { ...made, next: 0, until: Date.parse(made.expires_at) - 30000 }))
+      .finally(() => (leasing = null));
+    await leasing;
+  }
+  const needle = BigInt(`0x${lease.first}`) + BigInt(lease.next++);
+  return lease.url.replace("{needle}", needle.toString(16).padStart(16, "0"));
+}
+
+async function sendSmall(job) {
+  let url;
+  await patiently(job, async (tries) => {
+    if (tries >= SAME_NEEDLE_TRIES) url = lease = null; // its volume is away, or takes no more
+    url ??= await slot(job.size);
+    const headers = { "Warehouse-Key": encodeURIComponent(job.key), "Content-Type": job.type };
+    try {
+      await put(job, url, job.file, headers);
+    } catch (error) {
+      if (error.needsNewNeedle || error.status === 507) url = lease = null;
+      throw error;
+    }
+  });
+  finish(job);
+}
+
+// --- Large files ---
+
+async function begin(job) {
+  job.upload ??= remembered().find((one) => isOf(one, job.key, job.file))?.id;
+  panel.querySelector(`[data-id="${job.upload}"]`)?.remove();
+  await patiently(job, async () => {
+    if (job.upload) {
+      try {
+        const state = await api("GET", `uploads/${job.upload}`);
+        if (state.state === "completed") return finish(job);
+        if (state.state === "open") return take(job, state.missing);
+      } catch (error) {
+        if (error.status !== 404) throw error;
+      }
+      forget(job.upload);
+      job.upload = null;
+    }
+    const made = await api("POST", `${path}/uploads`, { key: job.key, size: job.size, content_type: job.type });
+    job.upload = made.id;
+    const one = { id: made.id, bucket, key: job.key, size: job.size, modified: job.file.lastModified, tab };
+    write([...remembered(), { ...one, until: Date.parse(made.expires_at), at: Date.now() }]);
+    take(job, made.chunks);
+  });
+}
+
+function take(job, missing) {
+  job.pieces = missing;
+  job.stored = job.size - missing.reduce((sum, piece) => sum + piece.size, 0);
+  open.add(job);
+  if (!missing.length) throw new Refusal(503, { detail: "The last chunk is not committed yet." });
+}
+
+async function sendPiece(job, piece) {
+  try {
+    const told = await patiently(job, async (tries) => {
+      if (tries) {
+        const state = await api("GET", `uploads/${job.upload}`);
+        if (state.state === "completed") return { state: "committed" };
+        if (state.state !== "open") throw new Refusal(409, { detail: "The upload has ended meanwhile." });
+        const fresh = state.missing.find((one) => one.index === piece.index);
+        if (!fresh) return null;
+        piece = fresh;
+      }
+      return put(job, piece.url, job.file.slice(piece.offset, piece.offset + piece.size), {});
+    });
+    job.stored += piece.size;
+    if (told?.state === "committed") finish(job);
+    else if (!job.pieces.length && job.busy === 1) await begin(job); // what does the store say?
+  } catch (error) {
+    if (error !== STOPPED && job.state === "running") throw error;
+    job.pieces.push(piece);
+  }
+}
+
+// --- The line ---
+
+function next() {
+  for (const job of open)
+    if (job.state === "running" && job.pieces.length && job.busy < PER_FILE)
+      return [job, () => sendPiece(job, job.pieces.shift())];
+  const job = waiting.shift();
+  if (!job) return null;
+  job.state = "running";
+  show(job);
+  return [job, () => (job.size <= SMALL && !job.upload ? sendSmall(job) : begin(job))];
+}
+
+function pump() {
+  let task;
+  while (active < PARALLEL && (task = next())) {
+    const [job, run] = task;
+    began = true;
+    active++;
+    job.busy++;
+    run()
+      .catch((error) => error === STOPPED || fail(job, error))
+      .finally(() => {
+        active--;
+        job.busy--;
+        pump();
+      });
+  }
+  soon();
+}
+
+function finish(job) {
+  if (job.state === "done") return;
+  halt(job, "done");
+  job.stored = job.size;
+  job.note = "";
+  if (job.upload) forget(job.upload);
+  job.file = null;
+  changed();
+}
+
+function fail(job, error) {
+  if (job.state !== "running") return;
+  halt(job, "failed");
+  job.note = error.message ?? String(error);
+  show(job, true);
+}
+
+function halt(job, state) {
+  job.state = state;
+  open.delete(job);
+  const at = waiting.indexOf(job);
+  if (at >= 0) waiting.splice(at, 1);
+  for (const request of [...job.flying.keys()]) request.abort();
+  job.flying.clear();
+  job.wake?.();
+  soon();
+}
+
+function resume(job) {
+  if (!["paused", "failed"].includes(job.state)) return;
+  job.state = "waiting";
+  job.note = "";
+  waiting.push(job);
+  pump();
+}
+
+function cancel(job) {
+  const { state } = job;
+  if (state !== "done") halt(job, "cancelled");
+  jobs.delete(job.key);
+  job.row?.remove();
+  if (job.upload && state !== "done") abort(job.upload);
+  soon();
+}
+
+const DO = {
+  pause: (job) => ["waiting", "running"].includes(job.state) && halt(job, "paused"),
+  resume,
+  cancel,
+  clear: (job) => job.state === "done" && cancel(job),
+};
+
+// --- What is seen ---
+
+let drawing;
+const soon = () => (drawing ??= setTimeout(draw, 150));
+
+function show(job, always) {
+  if (job.row?.isConnected || (!always && list.children.length >= SHOWN)) return;
+  job.row = rowOf.content.firstElementChild.cloneNode(true);
+  job.row.querySelector("bdi").textContent = job.name;
+  job.row.querySelector("progress").setAttribute("aria-label", job.name);
+  for (const button of job.row.querySelectorAll("[data-do]")) {
+    button.setAttribute("aria-label", `${button.title} ${job.name}`);
+    button.onclick = () => DO[button.dataset.do](job);
+  }
+  list.append(job.row);
+}
+
+const sent = (job) => Math.min(job.size, job.stored + [...job.flying.values()].reduce((sum, bytes) => sum + bytes, 0));
+
+const samples = [];
+let began = false;
+let marked = 0;
+
+function draw() {
+  drawing = null;
+  const count = { waiting: 0, running: 0, paused: 0, done: 0, failed: 0 };
+  let [all, gone] = [0, 0];
+  for (const job of jobs.values()) {
+    count[job.state]++;
+    all += job.size;
+    const bytes = sent(job);
+    gone += bytes;
+    if (job.row) drawRow(job, bytes);
+  }
+  const busy = count.waiting + count.running;
+  const now = Date.now();
+  samples.push([now, gone]);
+  while (samples[0][0] < now - 5000 && samples.length > 2) samples.shift();
+  if (!busy) samples.length = 0;
+  const speed = busy && now > samples[0][0] ? ((gone - samples[0][1]) * 1000) / (now - samples[0][0]) : 0;
+  totals.hidden = !jobs.size;
+  bar.max = all || 1;
+  bar.value = all ? gone : 1;
+  const parts = [`${count.done} of ${plural(jobs.size, "file")}`, `${size(gone)} of ${size(all)}`];
+  if (speed > 0) parts.push(`${size(speed)}/s`, left((all - gone) / speed));
+  if (count.failed) parts.push(`${count.failed} failed`);
+  title.textContent = parts.join(" · ");
+  find("pause").hidden = !busy;
+  find("resume").hidden = !count.paused && !count.failed;
+  find("cancel").hidden = count.done === jobs.size;
+  find("clear").hidden = !count.done;
+  say(busy, count, all ? gone / all : 1);
+  if (busy && now - marked > 5000) {
+    marked = now;
+    write(remembered().map((one) => (one.tab === tab ? { ...one, at: now } : one)));
+  }
+  if (busy) soon();
+}
+
+function drawRow(job, bytes) {
+  const { row, state } = job;
+  if (state === "done" && waiting.length && list.children.length >= SHOWN) {
+    row.remove(); // its place is for those to come
+    return;
+  }
+  const percent = job.size ? Math.floor((100 * bytes) / job.size) : 0;
+  const words = {
+    waiting: `waiting, ${size(job.size)}`,
+    running: `${percent} % of ${size(job.size)}`,
+    paused: `paused at ${percent} % of ${size(job.size)}`,
+    done: size(job.size),
+    failed: "failed",
+  };
+  const meter = row.querySelector("progress");
+  row.dataset.state = state;
+  row.querySelector(".figures").textContent = words[state];
+  row.querySelector(".note").textContent = job.note;
+  meter.max = job.size || 1;
+  meter.value = state === "done" ? meter.max : bytes;
+  for (const button of row.querySelectorAll("[data-do]"))
+    button.hidden = !button.dataset.in.split(" ").includes(state);
+}
+
+const left = (seconds) => (seconds < 90 ? `${Math.ceil(seconds)} s left` : `${Math.round(seconds / 60)} min left`);
+
+/** For screen readers: the beginning, each quarter, the end. */
+function say(busy, count, part) {
+  let words = "";
+  if (busy) words = `Uploading ${plural(jobs.size, "file")}, ${Math.floor(part * 4) * 25} percent done.`;
+  else if (count.failed) words = `${plural(count.done, "file")} uploaded, ${count.failed} failed.`;
+  else if (count.paused) words = "Uploads are paused.";
+  else if (jobs.size) words = `${plural(count.done, "file")} uploaded.`;
+  if (status.textContent !== words) status.textContent = words;
+  if (!busy && began) {
+    began = false;
+    if (!jobs.size) return;
+    if (count.failed) warehouse.toast(`${words} What failed says why, and can be tried again.`, "error");
+    else if (!count.paused) warehouse.toast(words);
+  }
+}
+
+let changing;
+function changed() {
+  changing ??= setTimeout(() => {
+    changing = null;
+    document.body.dispatchEvent(new CustomEvent("objects-changed"));
+  }, 1000);
+}
+
+// --- What is to be uploaded ---
+
+/** `files`: pairs of a file and its path below the open folder. */
+async function add(files) {
+  const wrong = [];
+  const good = files.filter(([, name]) => {
+    const fits = new TextEncoder().encode(folder + name).length <= MAX_KEY_BYTES;
+    return fits || !wrong.push(name);
+  });
+  if (wrong.length) warehouse.toast(`The name is too long: ${wrong[0].slice(0, 80)}…`, "error");
+  for (const [file, name] of await choose(good)) enqueue(file, folder + name, name);
+  pump();
+}
+
+function enqueue(file, key, name, upload) {
+  const other = jobs.get(key);
+  if (other?.file?.size === file.size && other.file.lastModified === file.lastModified) return resume(other);
+  if (other) cancel(other);
+  const type = file.type || "application/octet-stream";
+  const job = { file, key, name, type, upload, size: file.size, state: "waiting", stored: 0, busy: 0, note: "" };
+  Object.assign(job, { flying: new Map(), pieces: [] });
+  jobs.set(key, job);
+  waiting.push(job);
+  show(job);
+}
+
+/** Asks once what becomes of those that are there already. */
+async function choose(files) {
+  if (!("read" in panel.dataset)) return files;
+  const there = new Set();
+  try {
+    for (let at = 0; at < files.length; at += 1000) {
+      const keys = files.slice(at, at + 1000).map(([, name]) => folder + name);
+      for (const one of (await api("POST", `${path}/stat`, { keys })).objects) there.add(one.key);
+    }
+  } catch (error) {
+    warehouse.toast(error.message, "error");
+    return [];
+  }
+  if (!there.size) return files;
+  const dialog = document.getElementById("upload-exists");
+  const [first] = there;
+  dialog.querySelector("bdi").textContent = first.slice(folder.length);
+  dialog.querySelector("[data-part=rest]").textContent =
+    there.size > 1 ? `and ${plural(there.size - 1, "other")} are there already.` : "is there already.";
+  dialog.returnValue = "";
+  dialog.showModal();
+  await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
+  if (dialog.returnValue === "replace") return files;
+  return dialog.returnValue === "skip" ? files.filter(([, name]) => !there.has(folder + name)) : [];
+}
+
+/** All files of what was dropped, folders read to their ends. */
+async function dropped(items) {
+  const found = [];
+  const asked = (object, method) => new Promise((resolve, reject) => object[method](resolve, reject));
+  async function walk(entry, above) {
+    if (entry instanceof File) found.push([entry, entry.name]);
+    else if (entry.isFile) found.push([await asked(entry, "file"), above + entry.name]);
+    else {
+      const reader = entry.createReader();
+      let some;
+      while ((some = await asked(reader, "readEntries")).length)
+        for (const one of some) await walk(one, `${above}${entry.name}/`);
+    }
+  }
+  // All at once: after this event they are gone.
+  const entries = [...items].filter((item) => item.kind === "file");
+  for (const entry of entries.map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile())) await walk(entry, "");
+  return found;
+}
+
+for (const input of panel.querySelectorAll("input[type=file]"))
+  input.onchange = () => {
+    add([...input.files].map((file) => [file, file.webkitRelativePath || file.name]));
+    input.value = "";
+  };
+for (const button of panel.querySelectorAll("[data-opens]"))
+  button.onclick = () => document.getElementById(button.dataset.opens).click();
+for (const [name, run] of Object.entries(DO)) find(name).onclick = () => [...jobs.values()].forEach(run);
+
+const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
+document.addEventListener("dragover", (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  event.dataTransfer.dropEffect = "copy";
+  panel.classList.add("over");
+});
+document.addEventListener("dragleave", (event) => event.relatedTarget ?? panel.classList.remove("over"));
+document.addEventListener("drop", async (event) => {
+  if (!hasFiles(event)) return;
+  event.preventDefault();
+  panel.classList.remove("over");
+  try {
+    const files = await dropped(event.dataTransfer.items);
+    if (files.length) await add(files);
+    else warehouse.toast("There is no file in this folder.", "error");
+  } catch (error) {
+    warehouse.toast(`This cannot be read: ${error.message}`, "error");
+  }
+});
+
+addEventListener("beforeunload", (event) => {
+  if ([...jobs.values()].some((job) => ["waiting", "running"].includes(job.state))) event.preventDefault();
+});
+
+// --- What an earlier page left unfinished ---
+
+async function offer(one) {
+  let state;
+  try {
+    state = await api("GET", `uploads/${one.id}`);
+  } catch (error) {
+    if (error.status === 404 || error.status === 403) forget(one.id);
+    return;
+  }
+  if (state.state !== "open") return forget(one.id);
+  const row = document.getElementById("upload-left").content.firstElementChild.cloneNode(true);
+  const stored = one.size - state.missing.reduce((sum, piece) => sum + piece.size, 0);
+  row.querySelector("bdi").textContent = one.key;
+  row.querySelector(".figures").textContent = `${size(stored)} of ${size(one.size)} are stored`;
+  const input = row.querySelector("input");
+  row.querySelector("[data-do=choose]").onclick = () => input.click();
+  input.onchange = () => {
+    const [file] = input.files;
+    if (!file) return;
+    if (!isOf(one, one.key, file)) return warehouse.toast("This is another file, or it was changed since.", "error");
+    enqueue(file, one.key, one.key, one.id);
+    pump();
+  };
+  row.querySelector("[data-do=discard]").onclick = () => {
+    row.remove();
+    abort(one.id);
+  };
+  row.dataset.id = one.id;
+  find("left").append(row);
+}
+
+for (const one of remembered().slice(-20))
+  if (one.bucket === bucket && (one.tab === tab || Date.now() - one.at > 15000)) offer(one);
