@@ -115,7 +115,7 @@ class Activity(Page):
             "is_live": query.get("live") == "1" and not after,
             "actions": [(str(action), WORDS[action]) for action in Action],
             "keys": list_keys(limit=OFFERED_KEYS) if self.wanted_part is None else (),
-            "api_url": f"{reverse('audit')}?{urlencode(asked)}",
+            "api_url": f"{reverse('api:audit')}?{urlencode(asked)}",
         }
 
 
