@@ -6,7 +6,7 @@
     ?key=&as=file        pictures, sound and films themselves, for the elements of the object's page; PDF, for a frame
 
 The frame has no origin: its policy sandboxes it wherever it is opened, and so does the attribute of the element that
-it stands in. It loads one style sheet and nothing else, and no script runs in it.
+it stands in. It loads the store's style sheets and no more, and no script runs in it.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ SANDBOX = "allow-popups allow-popups-to-escape-sandbox"
 """Links may open tabs of their own, and do so as any other link of any other page."""
 _OURS_ALONE = "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 _FRAME_HEADERS = {
-    "Content-Security-Policy": f"default-src 'none'; style-src 'self'; {_OURS_ALONE}; sandbox {SANDBOX}",
+    "Content-Security-Policy": f"default-src 'none'; img-src 'self'; style-src 'self'; {_OURS_ALONE}; sandbox {SANDBOX}",
     "X-Frame-Options": "SAMEORIGIN",
     # Browsers open no sandboxed page in a tab of its own that asks to be kept apart from others.
     "Cross-Origin-Opener-Policy": "unsafe-none",

@@ -80,7 +80,7 @@ def test_nothing_runs_in_the_frame(put: Put, reader: Client) -> None:
         page = reader.get(at(HOSTILE, **{"as": way}))
         assert page.status_code == 200
         policy = page.headers["Content-Security-Policy"]
-        assert policy.startswith("default-src 'none'; style-src 'self'; ")
+        assert policy.startswith("default-src 'none'; img-src 'self'; style-src 'self'; ")
         assert "; sandbox allow-popups allow-popups-to-escape-sandbox" in policy
         assert "script" not in policy
         assert "frame-ancestors 'self'" in policy
