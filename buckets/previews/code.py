@@ -11,7 +11,8 @@ from buckets.previews.text import visible
 MAX_LINES = 10_000
 _MAX_COLOURED_LINE = 5_000
 _SECONDS = 0.7
-"""A lexer that has not come to the end by then colours no more. Each step is one token's regular expression."""
+"""Of this thread's own. A lexer that has not come to the end by then colours no more; each step is one token's
+regular expression."""
 
 
 def code_lines(text: str, language: str = "") -> tuple[SafeString, bool]:
@@ -53,11 +54,12 @@ def _tokens(text: str, language: str) -> Iterator[tuple[str, str]]:
     """Style and text; put together, the texts are ``text``. The style is one letter, or nothing."""
     from pygments.lexers import get_lexer_by_name  # a quarter of a second, which only who looks at code waits for
 
-    until = time.monotonic() + _SECONDS
+    lexer = get_lexer_by_name(language)
+    until = time.thread_time() + _SECONDS
     at = 0
     # The unprocessed tokens: the others come from a text that was stripped and whose ends of line were mended.
-    for start, token, part in get_lexer_by_name(language).get_tokens_unprocessed(text):
-        if start != at or time.monotonic() > until:
+    for start, token, part in lexer.get_tokens_unprocessed(text):
+        if start != at or time.thread_time() > until:
             break
         yield _style(token), part
         at += len(part)

@@ -192,6 +192,7 @@ _WINDOWS = {
     Kind.TAR: (MIB, 8 * MIB),
 }
 _TEXT_WINDOWS = (128 * KIB, 512 * KIB, 2 * MIB)
+_SHORT, _SHORT_TREE = 800, 100
 MAX_IMAGE_BYTES = 64 * MIB
 
 
@@ -213,6 +214,11 @@ class Plan:
     @property
     def is_cut(self) -> bool:
         return self.size > self.window
+
+    @property
+    def is_long(self) -> bool:
+        """Whether what is shown takes much room, as far as its size tells."""
+        return self.size > (_SHORT_TREE if self.kind == Kind.JSON else _SHORT)
 
     @property
     def has_two_ways(self) -> bool:

@@ -20,7 +20,7 @@ from buckets.web.entries import SLASH, crumbs, entries_of, folder_of, objects_ur
 from buckets.web.selection import field_of, text_of
 from keys.permissions import Permission
 from keys.web.pages import Page
-from volumes.web.policy import CONNECT, policy_with_servers
+from volumes.web.policy import CONNECT, IMAGES, MEDIA, policy_with_servers
 
 PAGE_ROWS = 100
 CHUNKS_SHOWN = 100
@@ -126,6 +126,7 @@ class ObjectPage(Page):
         if (problem := key_error(key)) is not None:
             raise KeyInvalid(errors={"key": [problem]})
         found = selectors.get_object(bucket=name, key=key)
+        self.policy = policy_with_servers(IMAGES, MEDIA)  # pictures, sound and films come from there
         may = self.rights.allows
         sees_chunks = may(Permission.VOLUMES_READ)
         chunks = selectors.chunks_of(found.pk, limit=CHUNKS_SHOWN + 1) if sees_chunks else []

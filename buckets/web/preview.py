@@ -29,9 +29,10 @@ from warehouse_site.problems import note_refusal
 
 SANDBOX = "allow-popups allow-popups-to-escape-sandbox"
 """Links may open tabs of their own, and do so as any other link of any other page."""
+_NOTHING = "default-src 'none'"
 _OURS_ALONE = "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 _FRAME_HEADERS = {
-    "Content-Security-Policy": f"default-src 'none'; img-src 'self'; style-src 'self'; {_OURS_ALONE}; sandbox {SANDBOX}",
+    "Content-Security-Policy": f"{_NOTHING}; img-src 'self'; style-src 'self'; {_OURS_ALONE}; sandbox {SANDBOX}",
     "X-Frame-Options": "SAMEORIGIN",
     # Browsers open no sandboxed page in a tab of its own that asks to be kept apart from others.
     "Cross-Origin-Opener-Policy": "unsafe-none",
@@ -39,7 +40,7 @@ _FRAME_HEADERS = {
 }
 _PDF_HEADERS = {
     # A browser's viewer runs apart from every page. It would not start in a sandbox.
-    "Content-Security-Policy": f"default-src 'none'; object-src 'self'; style-src 'unsafe-inline'; {_OURS_ALONE}",
+    "Content-Security-Policy": f"{_NOTHING}; object-src 'self'; style-src 'unsafe-inline'; {_OURS_ALONE}",
     "X-Frame-Options": "SAMEORIGIN",
 }
 _PDF_MARK, _PDF_MARK_WITHIN = b"%PDF-", 1024

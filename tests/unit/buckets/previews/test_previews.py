@@ -166,13 +166,13 @@ def test_any_text_as_code(text: str, language: str) -> None:
 def test_code_without_end() -> None:
     _, is_whole = code_lines("\n" * (MAX_LINES + 1))
     assert not is_whole
-    started = time.monotonic()
+    started = time.thread_time()
     for text, language in (("{% " * 40_000, "html"), ("/*" * 60_000, "css"), ('"' * 120_000, "python")):
         html, _ = code_lines(text, language)
         require_harmless(html)
     lines = "\n".join(["<" * 4_000] * 30)
     code_lines(lines, "html")
-    assert time.monotonic() - started < 15
+    assert time.thread_time() - started < 15
 
 
 def test_markdown() -> None:
@@ -229,10 +229,10 @@ def test_any_markdown(text: str) -> None:
 
 
 def test_markdown_without_end() -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     for text in ("![" * 4_000, "[a](" * 2_000, "> " * 8_000, "- " * 8_000, "*a _b " * 1_000):
         require_harmless(markdown_html(text))
-    assert time.monotonic() - started < 15
+    assert time.thread_time() - started < 15
 
 
 def test_tables() -> None:
