@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
 
 from keys.permissions import Permission
 from keys.rights import KeyRights
@@ -57,18 +56,10 @@ def _entries(request: HttpRequest) -> list[Entry]:
     rights = rights_of_request(request) if hasattr(request, "user") else None
     if rights is None:
         return []
-    return [entry for entry in ENTRIES if _is_there(entry) and _may_see(entry, rights)]
+    return [entry for entry in ENTRIES if _may_see(entry, rights)]
 
 
 def _may_see(entry: Entry, rights: KeyRights) -> bool:
     if entry.needs is None or rights.allows(entry.needs):
         return True
     return not entry.everywhere and bool(rights.buckets(entry.needs))
-
-
-def _is_there(entry: Entry) -> bool:
-    try:
-        reverse(entry.name)
-    except NoReverseMatch:
-        return False
-    return True
