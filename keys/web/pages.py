@@ -11,11 +11,12 @@ that part, and with what there is to say out of band: no view that does somethin
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Final, cast
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
+from django.middleware.gzip import GZipMiddleware
 from django.shortcuts import render, resolve_url
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -34,6 +35,9 @@ from keys.web.forms import UiForm
 from warehouse_site.problems import error_page, note_refusal
 
 UNPROCESSABLE = 422
+_GZIP: Final = GZipMiddleware(lambda _request: HttpResponse())
+"""Pages are a fifth as long. What else is answered is small, or is bytes that go as they are. Its random padding keeps
+the length of a page from telling what is secret in it."""
 _POLL_HEADER = "Warehouse-Live"
 """Sent by the page's script with what it asks for by itself: nobody waits for the answer."""
 
@@ -113,9 +117,12 @@ class Page(View):
         part = self.wanted_part
         context = {"section": self.section, **context}
         if part is None:
-            return render(self.request, self.template_name, context, status=status)
-        text = render_to_string(f"{self.template_name}#{part}", context, self.request)
-        return HttpResponse(text + self._notices(), status=status)
+            answer = render(self.request, self.template_name, context, status=status)
+        else:
+            text = render_to_string(f"{self.template_name}#{part}", context, self.request)
+            answer = HttpResponse(text + self._notices(), status=status)
+        _GZIP.process_response(self.request, answer)
+        return answer
 
     @property
     def wanted_part(self) -> str | None:

@@ -7,6 +7,8 @@ from playwright.sync_api import Browser, Page, StorageState, expect
 from tests.browser.conftest import watched_page
 from tests.support.store import Store
 
+MAX_BYTES, MAX_REQUESTS = 100_000, 5
+
 
 def test_it_counts_by_itself_and_tells_what_happens(ui: Page, ui_store: Store, ui_bucket: str) -> None:
     ui.clock.install()
@@ -19,6 +21,17 @@ def test_it_counts_by_itself_and_tells_what_happens(ui: Page, ui_store: Store, u
     ui_store.api().put(ui_bucket, name, b"hello")
     ui.clock.run_for(11_000)
     expect(recent.get_by_text(name, exact=True)).to_be_visible()
+
+
+def test_the_first_page_is_light(ui: Page) -> None:
+    network = ui.context.new_cdp_session(ui)
+    network.send("Network.enable")
+    sizes: list[float] = []
+    network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    ui.goto("/")
+    expect(ui.locator("#figures").get_by_text("Free space")).to_be_visible()
+    assert len(sizes) <= MAX_REQUESTS
+    assert sum(sizes) < MAX_BYTES
 
 
 def test_another_span_of_time_comes_in_place(ui: Page) -> None:

@@ -1,5 +1,6 @@
 """The first page: what each key is told of the store, and by which part."""
 
+import gzip
 import re
 from datetime import timedelta
 
@@ -88,6 +89,13 @@ def test_a_key_without_volumes_read_sees_no_more_than_the_api_tells_it() -> None
         answer = client.get("/?figures=1", headers={"HX-Request": "true", "HX-Target": part})
         assert answer.status_code == 403, part
         assert b"<section" not in answer.content
+
+
+def test_a_page_goes_packed_to_who_takes_it_so(admin: Client) -> None:
+    answer = admin.get("/", headers={"Accept-Encoding": "gzip"})
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert "Accept-Encoding" in answer.headers["Vary"]
+    assert b"No volume server has joined yet" in gzip.decompress(answer.content)
 
 
 def test_everything_is_counted_only_when_it_is_asked_for(admin: Client, lab: Lab) -> None:
