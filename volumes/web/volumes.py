@@ -132,9 +132,7 @@ class VolumeScrub(Page):
 
     def act(self, volume_id: int) -> HttpResponseBase:
         scrub_copies(volume_id=volume_id)
-        return self.done(
-            "volume", volume_id, say=f"Volume {volume_id} is being checked, or is next in its server's line."
-        )
+        return self.done("volume", volume_id, say=f"Volume {volume_id} is being scrubbed, or is next in line.")
 
 
 class VolumeCompact(FormPage):
