@@ -64,7 +64,7 @@ async function api(method, where, body) {
   return told;
 }
 
-/** PUTs a piece; its progress counts for the job, and a pause of the job ends it. */
+/** PUTs a piece; a pause of its job ends it. */
 function put(job, url, blob, headers) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
@@ -171,6 +171,7 @@ async function begin(job) {
       job.upload = null;
     }
     const made = await api("POST", `${path}/uploads`, { key: job.key, size: job.size, content_type: job.type });
+    if (job.state === "cancelled") return abort(made.id);
     job.upload = made.id;
     const one = { id: made.id, bucket, key: job.key, size: job.size, modified: job.file.lastModified, tab };
     write([...remembered(), { ...one, until: Date.parse(made.expires_at), at: Date.now() }]);
@@ -181,7 +182,7 @@ async function begin(job) {
 function take(job, missing) {
   job.pieces = missing;
   job.stored = job.size - missing.reduce((sum, piece) => sum + piece.size, 0);
-  open.add(job);
+  if (job.state === "running") open.add(job);
   if (!missing.length) throw new Refusal(503, { detail: "The last chunk is not committed yet." });
 }
 
@@ -268,6 +269,7 @@ function halt(job, state) {
 
 function resume(job) {
   if (!["paused", "failed"].includes(job.state)) return;
+  if (job.busy) return setTimeout(resume, 100, job); // what was stopped is still ending
   job.state = "waiting";
   job.note = "";
   waiting.push(job);
@@ -310,7 +312,7 @@ function show(job, always) {
 const sent = (job) => Math.min(job.size, job.stored + [...job.flying.values()].reduce((sum, bytes) => sum + bytes, 0));
 
 const samples = [];
-let began = false;
+let began;
 let marked = 0;
 
 function draw() {
@@ -386,7 +388,7 @@ function say(busy, count, part) {
   if (!busy && began) {
     began = false;
     if (!jobs.size) return;
-    if (count.failed) warehouse.toast(`${words} What failed says why, and can be tried again.`, "error");
+    if (count.failed) warehouse.toast(`${words} Each says why.`, "error");
     else if (!count.paused) warehouse.toast(words);
   }
 }
@@ -478,7 +480,11 @@ for (const input of panel.querySelectorAll("input[type=file]"))
   };
 for (const button of panel.querySelectorAll("[data-opens]"))
   button.onclick = () => document.getElementById(button.dataset.opens).click();
-for (const [name, run] of Object.entries(DO)) find(name).onclick = () => [...jobs.values()].forEach(run);
+for (const [name, run] of Object.entries(DO))
+  find(name).onclick = () => {
+    if (name === "pause" || name === "cancel") waiting.length = 0;
+    for (const job of [...jobs.values()]) run(job);
+  };
 
 const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
 document.addEventListener("dragover", (event) => {
