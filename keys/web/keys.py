@@ -82,7 +82,8 @@ class KeyFormPage(FormPage):
 
     def show(self, **kwargs: Any) -> dict[str, object]:
         presets = [preset for preset in PRESETS if not preset.permissions & ~self.rights.everywhere]
-        return {"presets": presets, "max_grants": MAX_GRANTS, "rights": self.rights}
+        may_list_buckets = self.rights.buckets(Permission.BUCKETS_READ) != frozenset()
+        return {"presets": presets, "max_grants": MAX_GRANTS, "may_list_buckets": may_list_buckets}
 
     def post(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         changed = rearranged(request.POST)

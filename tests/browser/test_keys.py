@@ -29,6 +29,7 @@ def test_a_key_is_made_by_hand_and_works(ui: Page, ui_store: Store, ui_bucket: s
     expect(ui.locator("#bits")).to_have_text("8")
     row = ui.get_by_role("group", name="Grant 1")
     row.get_by_label("Bucket", exact=True).fill(ui_bucket)
+    expect(ui.locator("#bucket-names option", has_text=ui_bucket)).to_have_count(1)
     row.get_by_label("Prefix").fill("a/<b>")
     row.get_by_label("read", exact=True).check()
     row.get_by_label("write", exact=True).check()

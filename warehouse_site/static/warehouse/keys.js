@@ -22,9 +22,20 @@ function follow() {
   document.querySelector(".ends").classList.toggle("by-date", text("lasts") === "until");
 }
 
+/** The names of buckets to choose from, asked for once somebody is about to name one. */
+async function suggest(event) {
+  const url = event.target.list?.dataset.url;
+  if (!url) return;
+  const names = event.target.list;
+  delete names.dataset.url;
+  const answer = await fetch(url);
+  if (answer.ok) names.append(...(await answer.json()).results.map((bucket) => new Option(bucket.name)));
+}
+
 if (form) {
   form.classList.add("follows");
   form.addEventListener("input", follow);
+  form.addEventListener("focusin", suggest);
   document.body.addEventListener("htmx:afterSettle", follow);
   follow();
 }
