@@ -12,7 +12,7 @@ from volumes.models import MAX_REPLICATION
 
 _VISIBILITY = [
     (Bucket.Visibility.PRIVATE.value, "Private: only keys with the right, and share links"),
-    (Bucket.Visibility.PUBLIC_READ.value, "Public: anybody who has an object's address may read it"),
+    (Bucket.Visibility.PUBLIC_READ.value, "Public: anybody who has an object’s address may read it"),
 ]
 
 
@@ -78,7 +78,7 @@ class BucketForm(UiForm):
         label="Chunk size",
         required=False,
         max_length=40,
-        help_text="Large objects are stored in chunks of this size. Empty: the store's own.",
+        help_text="Large objects are stored in chunks of this size. Empty: the store’s own.",
     )
     cors_origins = LinesField(
         label="Web pages that may read and write",
