@@ -31,6 +31,7 @@ from buckets.services.share_access import (
     pass_is_good,
     redeem_ticket,
 )
+from buckets.web.entries import icon_of
 from keys.errors import WarehouseError
 from warehouse_site import logs
 from warehouse_site.problems import problem_response
@@ -43,7 +44,6 @@ _QUIET = {
     "Referrer-Policy": "no-referrer",  # the address is the secret
     "X-Robots-Tag": "noindex, nofollow",
 }
-_ICONS = {"image": "image", "audio": "audio", "video": "video", "text": "text", "application/pdf": "pdf"}
 
 
 class ShareView(View):
@@ -74,12 +74,13 @@ class SharePage(ShareView):
         if not _is_admitted(request, opened.share):
             return _password_page(request)
         found = find_shared(opened=opened)
+        name = file_name(found.key) or ""
         context = {
             "token": token,
             "share": opened.share,
             "object": found,
-            "name": file_name(found.key) or "",
-            "icon": _icon(found.content_type),
+            "name": name,
+            "icon": icon_of(found.content_type, name),
         }
         return render(request, "share.html", context)
 
@@ -168,12 +169,6 @@ def _basic_password(request: HttpRequest) -> str | None:
 
 def _address(request: HttpRequest) -> str:
     return str(request.META.get("REMOTE_ADDR", ""))
-
-
-def _icon(content_type: str) -> str:
-    """What kind of thing it is, at a glance."""
-    whole = content_type.lower().partition(";")[0].strip()
-    return _ICONS.get(whole) or _ICONS.get(whole.partition("/")[0], "file")
 
 
 def _password_page(request: HttpRequest, *, error: WarehouseError | None = None) -> HttpResponse:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django import forms
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.http import urlencode
 
 from keys.actions import WORDS, Action, Outcome, Through
@@ -20,6 +20,9 @@ from keys.web.pages import Page
 PAGE_SIZE = 50
 OFFERED_KEYS = 200
 _MAX_KEY: Final = (1 << 63) - 1
+_NUMBERED: Final = ("key", "server", "volume")
+"""What has a page of its own, by its id; the URL names of these pages."""
+_LAST_DEEDS: Final = ("delete", "forget")
 _TONES: Final = {Outcome.DONE: "ok", Outcome.DENIED: "warn", Outcome.FAILED: "bad"}
 
 
@@ -78,11 +81,28 @@ class Told:
     words: str
     tone: str
     detail: list[tuple[str, str]]
+    target: str
+    """With what it is, where that is an id."""
+    url: str
+    """The page of the target; empty: it has none, or is gone."""
 
 
 def told(entry: AuditEntry) -> Told:
-    detail = [(name.replace("_", " "), _text(value)) for name, value in sorted(entry.detail.items())]
-    return Told(entry, WORDS.get(entry.action, entry.action), _TONES.get(Outcome(entry.outcome), "soft"), detail)
+    kind, _, deed = entry.action.partition(".")
+    target, url = entry.target, ""
+    if kind in _NUMBERED and target:
+        target = f"{kind} {target}"
+        url = "" if deed in _LAST_DEEDS else _page_of(kind, entry.target)
+    return Told(
+        entry,
+        words=WORDS.get(entry.action, entry.action),
+        tone=_TONES.get(Outcome(entry.outcome), "soft"),
+        detail=[
+            (name.replace("_", " "), _text(value)) for name, value in sorted(entry.detail.items()) if value is not None
+        ],
+        target=target,
+        url=url,
+    )
 
 
 class Activity(Page):
@@ -119,5 +139,15 @@ class Activity(Page):
         }
 
 
+def _page_of(kind: str, number: str) -> str:
+    """Of a denied try the number may be any text."""
+    try:
+        return reverse(kind, args=[number])
+    except NoReverseMatch:
+        return ""
+
+
 def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

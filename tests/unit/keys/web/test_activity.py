@@ -70,6 +70,20 @@ def test_filters(site: Client, query: str, expected: list[int]) -> None:
     assert [number for number in range(1, 5) if f"r-{number}" in page] == expected
 
 
+def test_targets_with_a_page_lead_there(site: Client) -> None:
+    entry(1, action="key.update", target="7", detail={"weakened": True, "nothing": None})
+    entry(2, action="key.delete", target="8")
+    entry(3, action="volume.get", target="<b>/../9", outcome="denied")
+    page = site.get("/activity").content.decode()
+    assert '<a class="mono" href="/keys/7">key 7</a>' in page
+    assert "key 8" in page
+    assert "/keys/8" not in page
+    assert "volume &lt;b&gt;/../9" in page
+    assert '"/volumes/' not in page
+    assert "weakened" in page
+    assert "nothing" not in page
+
+
 @pytest.mark.parametrize(
     "query", ["key=x", "key=0", "key=" + "9" * 30, "outcome=odd", "since=soon", "bucket=" + "b" * 64, "target=a%00b"]
 )
