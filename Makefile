@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MASTER_TESTS := $(wildcard tests/unit/keys tests/unit/volumes tests/unit/buckets tests/unit/warehouse_site)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo test test-postgres crash chaos fuzz check lint format types imports bench bench-engine bench-compare bench-master bench-proof bench-cluster docs lock clean
+.PHONY: help setup up demo test test-postgres crash chaos fuzz check lint format types imports bench bench-engine bench-compare bench-master bench-proof bench-cluster bench-web screenshots docs lock clean
 
 help: ## Show what there is
 	@echo 'Warehouse, a self-hosted object store. make TARGET, and TARGET is one of:'
@@ -132,6 +132,10 @@ bench-proof: $(DEV) ## Seconds that fsck and the sweep take for a million needle
 bench-cluster: $(DEV) ## Leases among a thousand servers, writes with two copies, and how a lost server is made good
 	@$(BIN)/python -m bench cluster $(ARGS)
 
+# A million objects take some minutes to write: ARGS='--objects 1000000' is what the bound is meant for.
+bench-web: $(DEV) ## Bytes and requests of the web UI's first pages, and its lists among many objects
+	@$(BIN)/python -m bench web --objects 100000 $(ARGS)
+
 # SeaweedFS is measured beside ours and is no part of it: it gets an environment of its own.
 SEAWEEDFS := build/seaweedfs
 $(SEAWEEDFS)/bin/weed: | $(BIN)/python
@@ -140,6 +144,9 @@ $(SEAWEEDFS)/bin/weed: | $(BIN)/python
 
 bench-compare: $(DEV) $(SEAWEEDFS)/bin/weed ## The same puts and gets on ours and on SeaweedFS, in turn
 	@$(BIN)/python -m bench compare $(ARGS)
+
+screenshots: $(DEV) ## Pictures of every page of the web UI into build/screenshots (ARGS='--only word')
+	@$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 docs: $(DEV) ## Check the documents against the code, and write the API schema to build/openapi.yaml
 	@mkdir -p build

@@ -33,7 +33,7 @@ _THEME_SECONDS = 365 * 24 * 3600
 class SignIn(LoginView):
     """Of the web UI and the browsable API. After it one is where one wanted to go, if that is here."""
 
-    authentication_form = KeySignInForm
+    authentication_form = KeySignInForm  # type: ignore[assignment]
     template_name = "sign_in.html"
 
     def form_valid(self, form: Form) -> HttpResponse:

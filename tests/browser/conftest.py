@@ -30,6 +30,13 @@ _FLAGS = [
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """One headless browser for all tests."""
+    with launched() as browser:
+        yield browser
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    """A headless Chromium, the system's."""
     binary = program("chromium") or program("google-chrome") or program("chromium-browser")
     if binary is None:
         missing("Chromium")

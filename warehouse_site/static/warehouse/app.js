@@ -4,6 +4,7 @@ const toasts = document.getElementById("toasts");
 const SECONDS_SHOWN = 6;
 
 function watch(toast) {
+  if (!toast.isConnected) return;
   const text = toast.querySelector("p").textContent;
   for (const other of toasts.querySelectorAll(".toast"))
     if (other !== toast && other.querySelector("p").textContent === text) other.remove();

@@ -1,0 +1,121 @@
+"""Every page of the web UI, with what its address needs: for the test of all pages, and for their pictures.
+
+A page that is in no walk fails `tests/unit/warehouse_site/test_walk.py`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlencode
+
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from tests.support.showcase import HOSTILE_KEY, Showcase
+
+Values = Callable[[Showcase], Mapping[str, object]]
+
+
+def _nothing(_: Showcase) -> Mapping[str, object]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One page. ``kwargs`` and ``query``: of its address; ``what`` tells two stops of one page apart."""
+
+    name: str
+    kwargs: Values = _nothing
+    query: Values = _nothing
+    what: str = ""
+    anonymous: bool = False
+
+    @property
+    def slug(self) -> str:
+        return f"{self.name}-{self.what}" if self.what else self.name
+
+    def url(self, shown: Showcase) -> str:
+        query = urlencode(self.query(shown))
+        return reverse(self.name, kwargs=self.kwargs(shown)) + (f"?{query}" if query else "")
+
+
+def _bucket(shown: Showcase) -> Mapping[str, object]:
+    return {"bucket": shown.bucket}
+
+
+def _documents(_: Showcase) -> Mapping[str, object]:
+    return {"bucket": "documents"}
+
+
+def _key(shown: Showcase) -> Mapping[str, object]:
+    return {"key": shown.key}
+
+
+def _volume(shown: Showcase) -> Mapping[str, object]:
+    return {"volume_id": shown.volume_id}
+
+
+def _server(shown: Showcase) -> Mapping[str, object]:
+    return {"server_id": shown.server_id}
+
+
+def _share(shown: Showcase) -> Mapping[str, object]:
+    return {"share_id": shown.share_id}
+
+
+def _api_key(shown: Showcase) -> Mapping[str, object]:
+    return {"key_id": shown.key_id}
+
+
+WALK: Final = (
+    Stop("sign-in", anonymous=True),
+    Stop("sign-in", what="another"),
+    Stop("dashboard"),
+    Stop("buckets"),
+    Stop("bucket-new"),
+    Stop("objects", _bucket),
+    Stop("objects", _bucket, lambda s: {"prefix": s.folder, "order": "name"}, "folder"),
+    Stop("objects", _bucket, lambda _: {"q": "ridge"}, "search"),
+    Stop("objects", lambda _: {"bucket": "archive-2027"}, what="empty"),
+    Stop("object", _bucket, _key),
+    Stop("object", _bucket, lambda _: {"key": HOSTILE_KEY}, "hostile"),
+    Stop("object", _documents, lambda _: {"key": "README.md"}, "markdown"),
+    Stop("preview", _documents, lambda _: {"key": "README.md"}),
+    Stop("preview", _documents, lambda _: {"key": "accounts/2026-10.csv"}, "table"),
+    Stop("preview", _documents, lambda _: {"key": "settings.json"}, "tree"),
+    Stop("bucket-settings", _documents),
+    Stop("bucket-delete", _documents),
+    Stop("objects-delete", _bucket, _key),
+    Stop("objects-move", _bucket, _key),
+    Stop("servers"),
+    Stop("server", _server),
+    Stop("server-forget", _server),
+    Stop("volumes"),
+    Stop("volume", _volume),
+    Stop("shares"),
+    Stop("share-new", query=lambda s: {"bucket": s.bucket, "key": s.key}),
+    Stop("share-edit", _share),
+    Stop("share-revoke", _share),
+    Stop("share", lambda s: {"token": s.share_path.removeprefix("/s/")}, anonymous=True),
+    Stop("keys"),
+    Stop("key-new"),
+    Stop("key", _api_key),
+    Stop("key-delete", _api_key),
+    Stop("activity"),
+)
+
+NO_PAGES: Final = frozenset({"archive", "download", "object-shares", "share-content", "share-download"})
+"""What answers a GET with bytes, or with a part of another page."""
+
+
+def stops_here() -> list[Stop]:
+    """The stops whose pages are there."""
+    names = {name for name in _names(get_resolver().url_patterns) if name}
+    return [stop for stop in WALK if stop.name in names]
+
+
+def _names(patterns: Iterable[URLPattern | URLResolver]) -> Iterator[str | None]:
+    for pattern in patterns:
+        if isinstance(pattern, URLResolver):
+            yield from _names(pattern.url_patterns)
+        elif ".web." in pattern.callback.__module__:
+            yield pattern.name
