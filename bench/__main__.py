@@ -1,7 +1,7 @@
-"""`make bench`, `make bench-engine`, `-compare`, `-master`, `-proof`, `-cluster`: prints tables of figures.
+"""`make bench`, `make bench-engine`, `-compare`, `-master`, `-proof`, `-cluster`, `-web`: prints tables of figures.
 
-python -m bench [store|engine|compare|master|proof|cluster] [--rounds N] [--seconds S] [--large-bytes B] [--objects N]
-                [--only NAME] [--directory DIR]
+python -m bench [store|engine|compare|master|proof|cluster|web] [--rounds N] [--seconds S] [--large-bytes B]
+                [--objects N] [--only NAME] [--directory DIR]
 
 Everything happens in a temporary directory, on free ports of the loopback interface.
 """
@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import cluster, compare, engine, figures, index, machine, master, proof, recovery, replication, servers
+from bench import cluster, compare, engine, figures, index, machine, master, proof, recovery, replication, servers, web
 from bench.table import HEADER, Effort, Figure
 
 Rows = Callable[[Path, Effort], list[Figure]]
@@ -49,6 +49,11 @@ TABLES: dict[str, dict[str, Rows]] = {
     "master": {
         "sqlite": master.on_sqlite,
         "postgresql": master.on_postgresql,
+    },
+    "web": {
+        "pages": lambda directory, _: web.pages(directory),
+        "scripts": lambda *_: [web.scripts()],
+        "lists": web.lists,
     },
     "proof": {
         "sqlite": proof.on_sqlite,

@@ -23,7 +23,7 @@ def main() -> None:
 
     django.setup()
     from tests.browser.conftest import UI_CHUNK_SIZE, launched, sign_in_with
-    from tests.browser.walk import stops_here
+    from tests.browser.walk import WALK
     from tests.support.programs import ROOT
     from tests.support.showcase import fill
     from tests.support.store import Store
@@ -42,7 +42,7 @@ def main() -> None:
             shown = fill(store)
             cookies = sign_in_with(store.url, store.key)
             for (width, height), theme in product(WIDTHS.items(), ("light", "dark")):
-                for stop in stops_here():
+                for stop in WALK:
                     if only not in stop.slug:
                         continue
                     context = browser.new_context(

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, StorageState
 
 from tests.browser.conftest import watched_page
-from tests.browser.walk import Stop, stops_here
+from tests.browser.walk import WALK, Stop
 from tests.support.showcase import Showcase, fill
 from tests.support.store import Store
 
@@ -34,7 +34,7 @@ def shown(ui_store: Store) -> Showcase:
     return fill(ui_store)
 
 
-@pytest.mark.parametrize("stop", stops_here(), ids=lambda stop: stop.slug + ("-anonymous" if stop.anonymous else ""))
+@pytest.mark.parametrize("stop", WALK, ids=lambda stop: stop.slug + ("-anonymous" if stop.anonymous else ""))
 def test_a_page_is_whole(
     stop: Stop, chromium: Browser, ui_store: Store, signed_in: StorageState, shown: Showcase
 ) -> None:
