@@ -53,7 +53,7 @@ def main() -> None:
                         storage_state=None if stop.anonymous else cookies,
                     )
                     page = context.new_page()
-                    page.goto(stop.url(shown), wait_until="networkidle")
+                    stop.open(page, shown)
                     name = f"{stop.slug}{'-anonymous' * stop.anonymous}.{width}.{theme}.png"
                     page.screenshot(path=folder / name, full_page=True)
                     context.close()

@@ -1,13 +1,15 @@
 """Every page of the web UI: it opens, nothing in it is refused or wider than a phone, and axe-core finds nothing."""
 
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, StorageState
 
-from tests.browser.conftest import watched_page
+from tests.browser.conftest import sign_in_with, watched_page
 from tests.browser.walk import WALK, Stop
+from tests.conftest import StartStore
 from tests.support.showcase import Showcase, fill
 from tests.support.store import Store
 
@@ -29,22 +31,30 @@ WIDER = """
 """
 
 
-@pytest.fixture(scope="session")
-def shown(ui_store: Store) -> Showcase:
-    return fill(ui_store)
+@pytest.fixture(scope="module")
+def shop(start_store: StartStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store of these tests alone: others count what is in theirs."""
+    with start_store(tmp_path_factory.mktemp("shop")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def shown(shop: Store) -> Showcase:
+    return fill(shop)
+
+
+@pytest.fixture(scope="module")
+def admin(shop: Store) -> StorageState:
+    return sign_in_with(shop.url, shop.key)
 
 
 @pytest.mark.parametrize("stop", WALK, ids=lambda stop: stop.slug + ("-anonymous" if stop.anonymous else ""))
-def test_a_page_is_whole(
-    stop: Stop, chromium: Browser, ui_store: Store, signed_in: StorageState, shown: Showcase
-) -> None:
-    options: dict[str, Any] = {"base_url": ui_store.url, "viewport": DESK, "color_scheme": "light"}
+def test_a_page_is_whole(stop: Stop, chromium: Browser, shop: Store, admin: StorageState, shown: Showcase) -> None:
+    options: dict[str, Any] = {"base_url": shop.url, "viewport": DESK, "color_scheme": "light"}
     if not stop.anonymous:
-        options["storage_state"] = signed_in
+        options["storage_state"] = admin
     with watched_page(chromium, **options) as page:
-        answer = page.goto(stop.url(shown), wait_until="load")
-        assert answer is not None
-        assert answer.status == 200
+        assert stop.open(page, shown).status == 200
         if stop.name == "preview":  # a frame of the object's page, whose sandbox runs no script
             return
         assert page.locator("h1").count() == 1

@@ -9,10 +9,27 @@ from typing import Final
 from urllib.parse import urlencode
 
 from django.urls import reverse
+from playwright.sync_api import Page, Response
 
 from tests.support.showcase import HOSTILE_KEY, Showcase
 
 Values = Callable[[Showcase], Mapping[str, object]]
+
+
+_SEND: Final = """
+([url, fields]) => {
+  const form = document.createElement("form");
+  const token = document.querySelector("[name=csrfmiddlewaretoken]").value;
+  for (const [name, value] of Object.entries({ csrfmiddlewaretoken: token, ...fields })) {
+    const field = document.createElement("input");
+    Object.assign(field, { type: "hidden", name, value });
+    form.append(field);
+  }
+  Object.assign(form, { method: "post", action: url });
+  document.body.append(form);
+  form.submit();
+}
+"""
 
 
 def _nothing(_: Showcase) -> Mapping[str, object]:
@@ -21,13 +38,17 @@ def _nothing(_: Showcase) -> Mapping[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """One page. ``kwargs`` and ``query``: of its address; ``what`` tells two stops of one page apart."""
+    """One page. ``kwargs`` and ``query``: of its address; ``what`` tells two stops of one page apart.
+
+    ``form``: the fields of a page that a POST is answered with.
+    """
 
     name: str
     kwargs: Values = _nothing
     query: Values = _nothing
     what: str = ""
     anonymous: bool = False
+    form: Values | None = None
 
     @property
     def slug(self) -> str:
@@ -36,6 +57,18 @@ class Stop:
     def url(self, shown: Showcase) -> str:
         query = urlencode(self.query(shown))
         return reverse(self.name, kwargs=self.kwargs(shown)) + (f"?{query}" if query else "")
+
+    def open(self, page: Page, shown: Showcase) -> Response:
+        """Goes there, and waits until all of the page is loaded."""
+        if self.form is None:
+            answer = page.goto(self.url(shown), wait_until="networkidle")
+        else:
+            page.goto(reverse("sign-in"))
+            with page.expect_navigation(wait_until="networkidle") as going:
+                page.evaluate(_SEND, [self.url(shown), self.form(shown)])
+            answer = going.value
+        assert answer is not None
+        return answer
 
 
 def _bucket(shown: Showcase) -> Mapping[str, object]:
@@ -84,11 +117,11 @@ WALK: Final = (
     Stop("preview", _documents, lambda _: {"key": "settings.json"}, "tree"),
     Stop("bucket-settings", _documents),
     Stop("bucket-delete", _documents),
-    Stop("objects-delete", _bucket, _key),
-    Stop("objects-move", _bucket, _key),
+    Stop("objects-delete", _bucket, form=lambda s: {"key": s.key, "prefix": "2025/"}),
+    Stop("objects-move", _bucket, form=lambda s: {"key": s.key, "prefix": "2025/"}),
     Stop("servers"),
     Stop("server", _server),
-    Stop("server-forget", _server),
+    Stop("server-forget", lambda s: {"server_id": s.offline_server_id}),
     Stop("volumes"),
     Stop("volume", _volume),
     Stop("volume-compact", _volume),

@@ -59,8 +59,21 @@ for number, at in enumerate(sorted(steps)):
         row[name] = int(rate * (passed + 0.6 * 24 * 3600 / 6.2832 * math.cos(hours / 24 * 6.2832)) * (0.9 + 0.1 * wave))
     row["garbage_bytes"] = min(row["garbage_bytes"], row["used_bytes"])
     kept.append(UsageSample(at=at, **row))
-last = kept[-1]
 UsageSample.objects.bulk_create(kept, ignore_conflicts=True)
+"""
+
+_OFFLINE_SERVER: Final = """
+import uuid
+from datetime import timedelta
+from django.utils import timezone
+from volumes.models import Server
+
+made = Server.objects.create(
+    id=uuid.uuid4(), node="n3", public_url="http://127.0.0.1:1", internal_url="http://127.0.0.1:1", instance="gone",
+    capacity_bytes=10**12, free_bytes=4 * 10**11, last_seen_at=timezone.now() - timedelta(days=3),
+    admin_state=Server.AdminState.MAINTENANCE, proven=True,
+)
+print(made.pk)
 """
 
 
@@ -78,6 +91,7 @@ class Showcase:
     share_path: str
     volume_id: int
     server_id: str
+    offline_server_id: str
 
 
 def fill(store: Store) -> Showcase:
@@ -123,9 +137,9 @@ def fill(store: Store) -> Showcase:
     wrong = json.dumps({"key": "whk_1_" + "x" * 43}).encode()
     send("POST", f"{store.url}/api/v1/tokens", wrong, {"Content-Type": "application/json"})
 
-    store.run_python(_USAGE_ROWS.format(days=PAST_DAYS))
+    offline = store.run_python(_USAGE_ROWS.format(days=PAST_DAYS) + _OFFLINE_SERVER).split()[-1]
     [volume, *_] = api.get("volumes")["results"]
-    [server, *_] = api.get("servers")["results"]
+    [server, *_] = [one for one in api.get("servers")["results"] if one["status"] == "online"]
     return Showcase(
         bucket="photos",
         folder=FOLDER,
@@ -136,6 +150,7 @@ def fill(store: Store) -> Showcase:
         share_path="/s/" + str(share["url"]).rpartition("/s/")[2],
         volume_id=int(volume["id"]),
         server_id=str(server["id"]),
+        offline_server_id=offline,
     )
 
 

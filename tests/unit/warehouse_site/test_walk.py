@@ -8,14 +8,14 @@ from tests.browser.walk import NO_PAGES, WALK
 
 
 def pages(patterns: Iterable[URLPattern | URLResolver]) -> Iterator[str]:
-    """Names of what people look at: views of the web modules that answer a GET."""
+    """Names of what people look at: views of the web modules that have a template, or answer a GET."""
     for pattern in patterns:
         if isinstance(pattern, URLResolver):
             yield from pages(pattern.url_patterns)
         elif ".web." in pattern.callback.__module__ and pattern.name and pattern.name != "login":
             view = getattr(pattern.callback, "view_class", None)
             assert view is not None
-            if "get" in view.http_method_names:
+            if "get" in view.http_method_names or hasattr(view, "template_name"):
                 yield pattern.name
 
 
