@@ -122,7 +122,7 @@ const KEYS = {
   "?": () => document.getElementById("shortcuts").showModal(),
   "/": () => document.querySelector("main [type=search]")?.focus(),
   n: () => document.querySelector("main a[href^='/new-'], main [data-new]")?.click(),
-  u: () => document.querySelector("[data-opens=upload-files]")?.click(),
+  u: () => document.querySelector("main [data-upload]")?.click(),
   j: () => step(1),
   k: () => step(-1),
 };
