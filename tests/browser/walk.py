@@ -59,15 +59,16 @@ class Stop:
         return reverse(self.name, kwargs=self.kwargs(shown)) + (f"?{query}" if query else "")
 
     def open(self, page: Page, shown: Showcase) -> Response:
-        """Goes there, and waits until all of the page is loaded."""
+        """Goes there, and waits until all of the page is loaded, the parts that come later included."""
         if self.form is None:
-            answer = page.goto(self.url(shown), wait_until="networkidle")
+            answer = page.goto(self.url(shown))
         else:
             page.goto(reverse("sign-in"))
-            with page.expect_navigation(wait_until="networkidle") as going:
+            with page.expect_navigation() as going:
                 page.evaluate(_SEND, [self.url(shown), self.form(shown)])
             answer = going.value
         assert answer is not None
+        page.wait_for_function("() => !document.querySelector('.htmx-request')")
         return answer
 
 
