@@ -34,7 +34,9 @@ def manage(cwd: Path, *arguments: str, **env: str) -> subprocess.CompletedProces
 
 
 def test_importing_writes_nothing_and_needs_no_secret(tmp_path: Path) -> None:
-    done = python("import django; django.setup(); from django.urls import reverse; print(reverse('api:keys'))", tmp_path)
+    done = python(
+        "import django; django.setup(); from django.urls import reverse; print(reverse('api:keys'))", tmp_path
+    )
     assert (done.returncode, done.stdout.strip()) == (0, "/api/v1/keys"), done.stderr
     assert list(tmp_path.iterdir()) == []
 
