@@ -94,7 +94,9 @@ class VolumeRow:
 
     @property
     def health(self) -> str:
-        """In a word; a whole volume that waits for better places is not as it should be either."""
+        """In a word, the worst first; a whole volume that waits for better places is not as it should be either."""
+        if not any(one.replica.server.is_alive() for one in self.copies):
+            return "unreachable"
         if any(one.replica.state == Replica.State.MISSING for one in self.copies):
             return "copy missing"
         if self.volume.redundancy == Volume.Redundancy.WHOLE and self.volume.unsettled:
@@ -104,7 +106,7 @@ class VolumeRow:
     @property
     def health_tone(self) -> str:
         health = self.health
-        return "bad" if health == "copy missing" else _REDUNDANCY_TONES.get(health, "warn")
+        return "bad" if health in ("unreachable", "copy missing") else _REDUNDANCY_TONES.get(health, "warn")
 
 
 @dataclass(frozen=True, slots=True)

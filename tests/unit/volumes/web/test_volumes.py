@@ -81,6 +81,8 @@ def test_a_volume_shows_its_figures_its_copies_and_the_work_on_them(reader: Clie
     )  # fmt: skip
     for text in shown:
         assert text in page, text
+    alone = make_volume(away)
+    assert "unreachable" in text_of(reader, "volume", alone.pk)
     row = volume_row(Volume.objects.get(pk=volume.pk))
     assert row.is_busy
     assert [work.noun for work in row.running] == ["compaction"]
