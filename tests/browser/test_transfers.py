@@ -18,10 +18,10 @@ MB = 1_000_000
 HOSTILE = "a b <img src=x onerror=alert(1)>#?%.txt"
 
 
-@pytest.fixture
-def large(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """300 MB, no chunk of which is like another."""
-    path = tmp_path / "film.bin"
+    path = tmp_path_factory.mktemp("large") / "film.bin"
     block = os.urandom(MB)
     with path.open("wb") as file:
         for number in range(300):

@@ -5,7 +5,7 @@
 //     │ └> paused <┘              │       after a pause, an error, or a reload of the page
 //     └────┴───────(again)────────┘
 
-const PARALLEL = 4; // requests with bytes in them
+const PARALLEL = 6; // requests with bytes in them
 const PER_FILE = 2; // of these for one file: a chunk that is cut off has to be sent anew
 const SMALL = 1 << 20;
 const TRIES = 9;
