@@ -77,7 +77,7 @@ class Glance:
 
     @cached_property
     def headline(self) -> lights.Light:
-        return lights.headline(self.health)
+        return lights.headline(self.health, self.lights)
 
     @cached_property
     def lights(self) -> list[lights.Light]:
@@ -131,8 +131,10 @@ class Glance:
 
     @cached_property
     def is_new(self) -> bool:
-        """Whether nothing was ever stored here, as far as the key may know: time to tell the first steps."""
-        return not self.has_more_buckets and all(line.is_told and not line.bucket.object_count for line in self.buckets)
+        """Whether nothing is stored yet, as far as the key may know, and it may change that: time for first steps."""
+        holds_nothing = all(line.is_told and not line.bucket.object_count for line in self.buckets)
+        may_begin = self.may_make_buckets or bool(self.bucket_to_fill)
+        return holds_nothing and may_begin and not self.has_more_buckets
 
     @cached_property
     def bucket_to_fill(self) -> str:

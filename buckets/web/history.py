@@ -24,6 +24,8 @@ USUAL_RANGE: Final = "day"
 POINTS: Final = 84
 """Of a plot, about: as many as one can tell apart on a phone."""
 ROWS: Final = 30
+_NEWEST: Final = timedelta(minutes=5)
+"""A step tells its first sample: the newest one of so short a time is told beside, for what is to be true now."""
 _GAPS: Final = 2.5
 """So many times as far from one sample to the next as they are taken, and nobody was there to take them."""
 
@@ -122,7 +124,7 @@ class History:
 
     @cached_property
     def plots(self) -> list[Plot]:
-        step, points = self._points(POINTS)
+        step, points = self._samples
 
         def longest(at: datetime) -> timedelta:
             """Of old samples fewer are kept."""
@@ -145,7 +147,7 @@ class History:
 
     @cached_property
     def table(self) -> Table:
-        _, points = self._points(ROWS)
+        _, points = self._samples
         curves = [(kind, curve) for kind in _PLOTS for curve in kind.curves]
         rows = [
             Row(point["at"], [Cell(curve.head, kind.text(point[curve.field])) for kind, curve in curves])
@@ -153,7 +155,15 @@ class History:
         ]
         return Table([curve.head for _, curve in curves], rows)
 
-    def _points(self, about: int) -> tuple[timedelta, list[dict[str, Any]]]:
-        step = max(MINUTE, -(-self._length // about // MINUTE) * MINUTE)
+    @property
+    def is_empty(self) -> bool:
+        return not self._samples[1]
+
+    @cached_property
+    def _samples(self) -> tuple[timedelta, list[dict[str, Any]]]:
+        """How far apart they are, and they."""
+        step = max(MINUTE, -(-self._length // (ROWS if self.as_table else POINTS) // MINUTE) * MINUTE)
         found = usage_history(begin=self._begin, end=self._end, step_s=round(step.total_seconds()))
-        return step, found.points
+        newest = usage_history(begin=self._end - _NEWEST, end=self._end, step_s=round(MINUTE.total_seconds())).points
+        later = [point for point in newest[-1:] if not found.points or point["at"] > found.points[-1]["at"]]
+        return step, found.points + later

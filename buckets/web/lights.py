@@ -1,5 +1,6 @@
 """How the store is, in lights and words for people: green, amber, red, and grey for what there is nothing to say of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,11 +21,13 @@ class Light:
     text: str
 
 
-def headline(health: Health) -> Light:
-    """The whole store in one sentence; its tone is that of the API's `status`."""
+def headline(health: Health, parts: Sequence[Light] = ()) -> Light:
+    """The whole store in one sentence; its tone is that of the API's `status`, whatever else its parts need."""
     match health.status:
         case "ok" if not health.standing.servers:
             return Light("Waiting", "soft", "No volume server has joined yet, so there is no place for objects.")
+        case "ok" if any(light.tone in {"warn", "bad"} for light in parts):
+            return Light("The store works", "ok", "Objects are read and written. What is not green needs a look.")
         case "ok":
             return Light("All is well", "ok", "Objects are read and written.")
         case "degraded":
@@ -73,13 +76,13 @@ def _servers(health: Health) -> Light:
     standing = health.standing
     text = f"{standing.servers_online:,} of {standing.servers:,} online"
     if not standing.servers:
-        return Light("Volume servers", "soft", "None has joined")
+        return Light("Servers", "soft", "None has joined")
     if health.servers_are_silent:
-        return Light("Volume servers", "bad", f"{text}: nothing can be read or written")
+        return Light("Servers", "bad", f"{text}: nothing can be read or written")
     if standing.servers_offline:
-        return Light("Volume servers", "warn", text)
+        return Light("Servers", "warn", text)
     away = standing.servers - standing.servers_online
-    return Light("Volume servers", "ok", f"{text}, {away:,} in maintenance" if away else text)
+    return Light("Servers", "ok", f"{text}, {away:,} in maintenance" if away else text)
 
 
 def _worker(health: Health) -> Light:
@@ -133,9 +136,9 @@ def _journal(health: Health) -> Light:
     behind = "" if journal is None or journal.lag_seconds is None else _seconds(journal.lag_seconds)
     match journal and journal.state:
         case "ok":
-            return Light("Journal", "ok", f"The volumes tell all but the last {behind}")
+            return Light("Journal", "ok", f"Tells all but the last {behind}")
         case "late":
-            return Light("Journal", "warn", f"Late: the volumes tell nothing of the last {behind}")
+            return Light("Journal", "warn", f"Late: tells nothing of the last {behind}")
         case "full":
             return Light("Journal", "warn", "No room for it")
         case "never":

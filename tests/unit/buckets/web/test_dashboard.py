@@ -108,7 +108,15 @@ def test_everything_is_counted_only_when_it_is_asked_for(admin: Client, lab: Lab
     assert "<html" not in part
     assert re.search(r"<dt>Objects</dt>\s*<dd>\s*2\s*</dd>", part)
     assert 'hx-trigger="every' in part
+    assert '<svg class="meter' in part
     assert re.search(r"<dt>Objects</dt>\s*<dd>\s*2\s*</dd>", page(admin, "?figures=1")), "without JavaScript, too"
+
+
+def test_space_is_told_of_servers_that_are_there(admin: Client) -> None:
+    make_server(stopped_at=timezone.now())
+    part = page(admin, "?figures=1", part="figures")
+    assert "no server is online" in part
+    assert '<svg class="meter' not in part
 
 
 def test_a_part_asks_for_nothing_that_it_does_not_show(admin: Client, django_assert_max_num_queries: object) -> None:
@@ -120,7 +128,7 @@ def test_a_part_asks_for_nothing_that_it_does_not_show(admin: Client, django_ass
 
 
 def test_the_history_is_plotted_and_told(admin: Client) -> None:
-    assert page(admin, part="history").count("Nothing was measured") == 4
+    assert page(admin, part="history").count("Nothing was measured") == 1
     keep_samples(*({"object_count": 10 * index, "sent_bytes": 60_000_000 * index} for index in range(5)))
     plots = page(admin, "?range=hour", part="history")
     assert plots.count("<figure") == 4
@@ -157,4 +165,6 @@ def test_first_steps_are_those_that_the_key_may_take() -> None:
     assert "Make a key" in everything
     Bucket.objects.all().delete()
     assert "Make the first bucket" in page(client_of(Permission.ADMIN))
-    assert "Ask for rights" in page(client_of(0))
+    nobody = page(client_of(Permission.VOLUMES_READ))
+    assert "First steps" not in nobody
+    assert "Ask who made it" in nobody

@@ -41,6 +41,12 @@ def test_all_is_well() -> None:
     assert {one.tone for one in lights(WELL, database="postgresql")} == {"ok"}
 
 
+def test_what_needs_a_look_is_said_though_all_works() -> None:
+    alone = but(background={"worker": "none"})
+    assert headline(WELL, lights(WELL, database="sqlite")).name == "All is well"
+    assert headline(alone, lights(alone, database="sqlite")).name == "The store works"
+
+
 @pytest.mark.parametrize(
     ("health", "tone"),
     [
@@ -61,10 +67,10 @@ def test_the_headline_is_that_of_the_apis_health(health: Health, tone: str) -> N
 @pytest.mark.parametrize(
     ("name", "health", "tone", "words"),
     [
-        ("Volume servers", but(standing={"servers": 0, "servers_online": 0}), "soft", "None"),
-        ("Volume servers", but(standing={"servers_online": 2, "servers_offline": 1}), "warn", "2 of 3"),
-        ("Volume servers", but(standing={"servers_online": 2}), "ok", "1 in maintenance"),
-        ("Volume servers", but(standing={"servers_online": 0, "servers_offline": 3}), "bad", "0 of 3"),
+        ("Servers", but(standing={"servers": 0, "servers_online": 0}), "soft", "None"),
+        ("Servers", but(standing={"servers_online": 2, "servers_offline": 1}), "warn", "2 of 3"),
+        ("Servers", but(standing={"servers_online": 2}), "ok", "1 in maintenance"),
+        ("Servers", but(standing={"servers_online": 0, "servers_offline": 3}), "bad", "0 of 3"),
         ("Database", but(standing={"is_behind": True}), "bad", "nothing is written"),
         ("Database", UNAVAILABLE, "bad", "does not answer"),
         ("Worker", but(background={"worker": "silent"}), "bad", "Not heard"),
