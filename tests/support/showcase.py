@@ -50,13 +50,12 @@ for number, at in enumerate(sorted(steps)):
     if 55 < hours < 61:
         continue  # the machine was off
     share = number / total
-    wave = 1 + 0.6 * math.sin(hours / 24 * 2 * math.pi)
     row = {{name: figures.get(name, 0) for name in SAMPLED}}
     for name in ("used_bytes", "object_bytes", "object_count", "garbage_bytes"):
         row[name] = int(row[name] * (0.35 + 0.65 * share))
     for name, rate in (("requests", 40), ("puts", 9), ("received_bytes", 60000), ("sent_bytes", 250000)):
         passed = ({days} * 24 - hours) * 3600
-        row[name] = int(rate * (passed + 0.6 * 24 * 3600 / 6.2832 * math.cos(hours / 24 * 6.2832)) * (0.9 + 0.1 * wave))
+        row[name] = int(rate * (passed + 0.6 * 24 * 3600 / 6.2832 * math.cos(hours / 24 * 6.2832)))
     row["garbage_bytes"] = min(row["garbage_bytes"], row["used_bytes"])
     kept.append(UsageSample(at=at, **row))
 UsageSample.objects.bulk_create(kept, ignore_conflicts=True)
