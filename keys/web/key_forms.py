@@ -1,6 +1,7 @@
 """The form that makes and changes a key: rights everywhere, grants in single buckets, and when it ends."""
 
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -220,6 +221,8 @@ class KeyForm(BitsForm):
         widget=forms.DateTimeInput(format="%Y-%m-%dT%H:%M", attrs={"type": "datetime-local"}),
     )
     edition = forms.CharField(required=False, widget=forms.HiddenInput)
+    once = forms.UUIDField(required=False, widget=forms.HiddenInput)
+    # A name of this very form, so that sending it again, as a reload does, makes no second key.
     texts = DESCRIPTIONS
     renames = {"expires_at": "lasts"}
 
@@ -232,7 +235,7 @@ class KeyForm(BitsForm):
         is_judged: bool = True,
     ) -> None:
         """``key``: the one to be changed."""
-        initial: dict[str, Any] = {"lasts": NEVER if actor.expires_at is None else MINE}
+        initial: dict[str, Any] = {"lasts": NEVER if actor.expires_at is None else MINE, "once": uuid.uuid4()}
         rows: list[dict[str, Any]] = [{}]
         if key is not None:
             rows = [_initial_of(row) for row in rights_of_row(key).grants]

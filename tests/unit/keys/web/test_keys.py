@@ -70,6 +70,17 @@ def test_the_secret_is_shown_once_and_kept_nowhere(browser: Client) -> None:
     assert not SECRET.search(browser.get("/keys").content.decode())
 
 
+def test_a_form_that_is_sent_again_makes_no_second_key(browser: Client) -> None:
+    once = re.search(r'name="once" value="([^"]+)"', browser.get("/new-key").content.decode())
+    assert once
+    data = form(once=once[1])
+    assert browser.post("/new-key", {**data, "name": ""}).status_code == 422  # has made none
+    made_by(browser, data)
+    assert browser.post("/new-key", data).headers["Location"] == "/keys"
+    assert "has made its key already" in browser.get("/keys").content.decode()
+    assert ApiKey.objects.count() == 2
+
+
 def test_grants_are_what_was_typed(browser: Client) -> None:
     rows = (
         {"bucket": " photos ", "start": " a<b>\\", "permissions": ["1", "2"]},
@@ -160,9 +171,10 @@ def test_who_sees_keys_changes_none(new_key: Callable[..., NewKey], admin: NewKe
     key_id = reader.key.pk
     for address in (f"/keys/{key_id}", f"/keys/{key_id}/delete", f"/keys/{key_id}/end-sessions", "/new-key"):
         client.post(address, {"preset": "admin", "name": reader.key.name})
-        client.post(address, form(name="mine"))
+        client.post(address, form(name="mine", lasts="keep", edition=edition_of(reader.key)))
     assert client.get("/new-key").status_code == 403
-    assert ApiKey.objects.get(pk=key_id).name == "a key"
+    after = ApiKey.objects.get(pk=key_id)
+    assert (after.name, after.generation) == ("a key", 1)
     assert ApiKey.objects.count() == 2
     assert signed_in(new_key(READ)).get("/keys").status_code == 403
 
