@@ -88,7 +88,7 @@ function put(job, url, blob, headers) {
   });
 }
 
-/** Runs `step(tries)` until it succeeds, is stopped, or fails for good. */
+/** Runs `step(tries)` until it succeeds or fails for good. */
 async function patiently(job, step) {
   for (let tries = 0; ; tries++) {
     try {
@@ -269,7 +269,7 @@ function halt(job, state) {
 
 function resume(job) {
   if (!["paused", "failed"].includes(job.state)) return;
-  if (job.busy) return setTimeout(resume, 100, job); // what was stopped is still ending
+  if (job.busy) return setTimeout(resume, 100, job);
   job.state = "waiting";
   job.note = "";
   waiting.push(job);
@@ -354,7 +354,7 @@ function draw() {
 function drawRow(job, bytes) {
   const { row, state } = job;
   if (state === "done" && waiting.length && list.children.length >= SHOWN) {
-    row.remove(); // its place is for those to come
+    row.remove();
     return;
   }
   const percent = job.size ? Math.floor((100 * bytes) / job.size) : 0;
@@ -431,6 +431,7 @@ function enqueue(file, key, name, upload) {
 async function choose(files) {
   if (!("read" in panel.dataset)) return files;
   const there = new Set();
+  if (files.length > 1000) warehouse.toast(`Looking at ${files.length} files…`);
   try {
     for (let at = 0; at < files.length; at += 1000) {
       const keys = files.slice(at, at + 1000).map(([, name]) => folder + name);
