@@ -22,6 +22,7 @@ ATTACK = (
     "<svg onload=fetch('/attacked')></svg><iframe src=/attacked></iframe><style>@import '/attacked'</style>"
 )
 HOSTILE_NAME = "..//a b<img src=/attacked onerror=fetch('/attacked')>#?%\u202e"
+LONG_SECONDS = 2 * UI_CHUNK_SIZE // 8000
 ALIEN = "script, img, iframe, svg:not(.icon), style, [onload], [onerror], a[href^=java]"
 RAW_TOO = ("notes.md", "picture.svg")
 PDF = (
@@ -177,18 +178,20 @@ def test_pictures_sound_and_pdf(ui_store: Store, ui_bucket: str, ui: Page) -> No
     ui.goto(object_page(ui_bucket, "a.png"))
     ui.wait_for_function("document.querySelector('#preview img').naturalWidth === 40")
     tune = sound(60)
-    long_tune = sound(2 * UI_CHUNK_SIZE // 8000)
+    long_tune = sound(LONG_SECONDS)
     api.put(ui_bucket, "a.wav", tune)
+    api.put(ui_bucket, "film.webm", tune)  # browsers look at the bytes: the element is a film's
     api.put_chunks(ui_bucket, "long.wav", long_tune)
-    for key, seconds in (("a.wav", 60), ("long.wav", 2 * UI_CHUNK_SIZE // 8000)):
+    for key, kind, seconds in (("a.wav", "audio", 60), ("film.webm", "video", 60), ("long.wav", "audio", LONG_SECONDS)):
         ui.goto(object_page(ui_bucket, key))
-        ui.wait_for_function(f"Math.round(document.querySelector('#preview audio').duration) === {seconds}")
+        player = f"document.querySelector('#preview {kind}')"
+        ui.wait_for_function(f"Math.round({player}.duration) === {seconds}")
         position = ui.evaluate(
-            """seconds => new Promise(done => {
-                 const audio = document.querySelector('#preview audio');
-                 audio.onseeked = () => done(audio.currentTime);
-                 audio.currentTime = seconds - 5;
-               })""",
+            f"""seconds => new Promise(done => {{
+                  const player = {player};
+                  player.onseeked = () => done(player.currentTime);
+                  player.currentTime = seconds - 5;
+                }})""",
             seconds,
         )
         assert round(position) == seconds - 5
