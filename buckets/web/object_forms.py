@@ -28,7 +28,7 @@ class MoveForm(UiForm):
         label="Folder",
         required=False,
         max_length=1024,
-        help_text="From the bucket's top, such as photos/2026/. Empty: the top. It need not exist yet.",
+        help_text="From the bucket’s top, such as photos/2026/. Empty: the top. It need not exist yet.",
     )
     name = PathField(label="Name", max_length=1024)
     overwrite = forms.BooleanField(label="Overwrite objects that are there already", required=False)
