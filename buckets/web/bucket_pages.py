@@ -10,6 +10,7 @@ from django.urls import reverse
 from buckets import selectors
 from buckets.errors import BucketTaken
 from buckets.models import Bucket
+from buckets.names import bucket_name_error
 from buckets.services.buckets import create_bucket, delete_bucket, update_bucket
 from buckets.services.deletion import close_bucket
 from buckets.tasks import wake_deletion
@@ -100,13 +101,15 @@ class Buckets(Page):
 
     def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         if name := request.GET.get("open", "").strip():  # the form of who may not see which buckets there are
+            if (problem := bucket_name_error(name)) is not None:
+                return self.refuse(Invalid(problem))
             return self.done_at(objects_url(name))
         return super().get(request, **kwargs)
 
     def show(self, **kwargs: Any) -> dict[str, object]:
         names = visible_buckets(self.rights)
-        search = self.request.GET.get("q", "").strip().lower()
-        after = self.request.GET.get("after", "")
+        search, after = (self.request.GET.get(name, "").strip().replace("\0", "") for name in ("q", "after"))
+        search = search.lower()
         found = list(selectors.list_buckets(names=names, search=search, after=after, limit=PAGE_ROWS + 1))
         rows = [BucketRow.of(bucket, self.rights) for bucket in found[:PAGE_ROWS]]
         return {

@@ -106,7 +106,8 @@ class Objects(Page):
     def _limit(self) -> int:
         """As many as are shown already, where the list is asked for anew."""
         text = self.request.GET.get("limit", "")
-        return min(int(text), MAX_PAGE) if text.isascii() and text.isdigit() and int(text) > PAGE_ROWS else PAGE_ROWS
+        asked = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_PAGE)) else 0
+        return max(PAGE_ROWS, min(asked, MAX_PAGE))
 
     @staticmethod
     def _kept(order: str) -> str:

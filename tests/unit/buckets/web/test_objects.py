@@ -145,6 +145,19 @@ def test_a_page_costs_the_same_however_large_the_bucket(lab: Lab, web: Client, m
     assert max(before) <= 12
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/buckets?open=a/b", "/buckets?q=%00&after=%00", f"{ALL}?limit={'9' * 5000}", f"{ALL}?q=%00{'x' * 3000}",
+        f"{ALL}?prefix=%00", f"{ALL}?after=%00", f"{ALL}?order=newest&after=x", f"{ALL}?prefix={'x' * 2000}",
+        f"{ALL}?folder=%00", "/buckets/a%00b", "/buckets/a%00b/settings", f"{ALL}/object", f"{ALL}/object?key=%00",
+        f"{ALL}/object?key=nothing", "/buckets/nothing", "/buckets/nothing/delete",
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused_as_what_it_is(lab: Lab, web: Client, url: str) -> None:
+    assert web.get(url).status_code in {200, 400, 404, 422}
+
+
 # --- changes ---
 
 
