@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from buckets.previews import code
 from buckets.previews.archives import MAX_ENTRIES, NoArchive, list_tar, list_zip, unpack
 from buckets.previews.code import MAX_LINES, code_lines
 from buckets.previews.hexdump import hex_rows
@@ -145,6 +146,13 @@ def test_code_is_coloured_and_whole() -> None:
     assert texts_of(html) == source
     assert '<span class="k">def</span>' in html
     assert html.count('class="line"') == 5
+
+
+def test_code_that_takes_too_long_is_left_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "_SECONDS", 0.0)
+    html, _ = code_lines("import os\n\nprint(os)\n", "python")
+    assert texts_of(html) == "import os\n\nprint(os)\n"
+    assert 'class="k"' not in html
 
 
 @pytest.mark.parametrize("language", sorted(set(LANGUAGES.values())))
