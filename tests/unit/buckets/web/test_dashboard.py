@@ -148,10 +148,16 @@ def test_any_span_can_be_asked_for(admin: Client, query: str) -> None:
 
 
 def test_samples_of_old_times_are_farther_apart_and_are_one_line(admin: Client) -> None:
-    keep_samples(*[{"object_count": 5}] * 60, step=timedelta(days=1))
+    for days in (33, 32, 31):
+        UsageSample.objects.create(at=timezone.now() - timedelta(days=days), **dict.fromkeys(SAMPLED, 0))
     html = page(admin, "?range=all", part="history")
     [objects] = re.findall(r'<path class="line-1" d="(M[^"]+)" />', html)[-1:]
     assert objects.count("M") == 1
+
+
+def test_the_newest_sample_is_told_last(admin: Client) -> None:
+    keep_samples({"object_count": 1}, *[{}] * 49, {"object_count": 99}, step=timedelta(minutes=2))
+    assert "at last 99." in page(admin, "?range=week", part="history")
 
 
 def test_first_steps_are_those_that_the_key_may_take() -> None:
