@@ -12,7 +12,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from keys.actions import Action, Outcome, Through
+from keys.actions import WORDS, Action, Outcome, Through
 from keys.permissions import ALL_PERMISSIONS, GRANTABLE, Permission, names
 from keys.printable import printable
 from keys.rights import ANYBODY
@@ -229,3 +229,8 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.bucket} {printable(self.target)}".rstrip()
+
+    @property
+    def words(self) -> str:
+        """The action in words, where it has some."""
+        return WORDS.get(self.action, self.action)

@@ -75,10 +75,9 @@ class ActivityForm(UiForm):
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An entry in words."""
+    """An entry as a row."""
 
     entry: AuditEntry
-    words: str
     tone: str
     detail: list[tuple[str, str]]
     target: str
@@ -95,7 +94,6 @@ def told(entry: AuditEntry) -> Told:
         url = "" if deed in _LAST_DEEDS else _page_of(kind, entry.target)
     return Told(
         entry,
-        words=WORDS.get(entry.action, entry.action),
         tone=_TONES.get(Outcome(entry.outcome), "soft"),
         detail=[
             (name.replace("_", " "), _text(value)) for name, value in sorted(entry.detail.items()) if value is not None

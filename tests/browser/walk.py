@@ -129,8 +129,16 @@ WALK: Final = (
     Stop("volume-seal", _volume),
     Stop("shares"),
     Stop("share-new", query=lambda s: {"bucket": s.bucket, "key": s.key}),
+    Stop("share-new", what="which"),
+    Stop(
+        "share-new",
+        query=lambda s: {"bucket": s.bucket, "key": s.key},
+        what="made",
+        form=lambda _: {"ends": "week", "downloads": "any"},
+    ),
     Stop("share-edit", _share),
     Stop("share-revoke", _share),
+    Stop("object-shares", _bucket, _key),
     Stop("share", lambda s: {"token": s.share_path.removeprefix("/s/")}, anonymous=True),
     Stop("keys"),
     Stop("key-new"),
@@ -139,5 +147,5 @@ WALK: Final = (
     Stop("activity"),
 )
 
-NO_PAGES: Final = frozenset({"archive", "download", "object-shares", "share-content", "share-download"})
+NO_PAGES: Final = frozenset({"archive", "download", "share-content", "share-download"})
 """What answers a GET with bytes, or with a part of another page."""
