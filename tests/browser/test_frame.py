@@ -8,7 +8,7 @@ from keys.permissions import Permission
 from tests.browser.conftest import sign_in_with, watched_page
 from tests.support.store import Store
 
-HOSTILE = '<img src=x onerror="document.title=1">'
+HOSTILE = '<img src=x onerror="document.title=1">' + "x" * 60
 
 
 def make_key(store: Store, name: str, permissions: int = int(Permission.BUCKETS_READ)) -> str:
@@ -38,6 +38,11 @@ def test_keys_of_one_session_are_added_and_switched(chromium: Browser, ui_store:
         page.get_by_role("button", name="Add the key").click()
         expect(account.locator("summary")).to_contain_text(HOSTILE)
         expect(page.get_by_role("link", name="Keys", exact=True)).to_have_count(0)
+        page.set_viewport_size({"width": 390, "height": 844})
+        account.locator("summary").click()
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.locator(".menu-items").first.bounding_box()["x"] >= 0  # type: ignore[index]
+        account.locator("summary").click()
         other = page.context.new_page()
         other.goto("/")
         account.locator("summary").click()
