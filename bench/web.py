@@ -74,7 +74,6 @@ def lists(directory: Path, effort: Effort) -> list[Figure]:
             asked = {
                 "newest objects": ("", {"order": "newest"}),
                 "folders by name": ("", {"order": "name"}),
-                "a folder": ("", {"prefix": half.rpartition("/")[0] + "/", "order": "name"}),
                 "an object's page": ("/object", {"key": half}),
             }
             figures = []
