@@ -162,10 +162,11 @@ def test_only_ones_own_rights_are_offered_and_taken(new_key: Callable[..., NewKe
 
 
 def test_who_sees_keys_changes_none(new_key: Callable[..., NewKey], admin: NewKey) -> None:
-    reader = new_key(SEE)
+    reader = new_key(SEE, description="one\r\n<b>two")
     client = signed_in(reader)
     assert "new-key" not in client.get("/keys").content.decode()
     page = client.get(f"/keys/{reader.key.pk}").content.decode()
+    assert "one<br>&lt;b&gt;two" in page
     assert "key-form" not in page
     assert "delete" not in page
     key_id = reader.key.pk
