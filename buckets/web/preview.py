@@ -16,7 +16,8 @@ from django.http.response import HttpResponseBase
 
 from buckets import selectors
 from buckets.api.serving import redirect_to, whole_or_range
-from buckets.errors import ObjectUnknown
+from buckets.errors import KeyInvalid, ObjectUnknown
+from buckets.names import key_error
 from buckets.previews.plans import MEDIA, Kind, Plan, plan
 from buckets.previews.show import show
 from buckets.selectors import Found
@@ -77,6 +78,8 @@ class Preview(Page):
 
     def _find(self, bucket: str, key: str) -> Found:
         self.rights.require(Permission.OBJECTS_READ, bucket=bucket, key=key)
+        if (problem := key_error(key)) is not None:
+            raise KeyInvalid(errors={"key": [problem]})
         found = selectors.find_objects(bucket_id=selectors.get_bucket(bucket).pk, keys=[key]).get(key)
         if found is None:
             raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
