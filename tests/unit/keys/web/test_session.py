@@ -117,6 +117,9 @@ def test_a_page_of_another_key_does_nothing(client: Client, two: tuple[NewKey, N
     assert part.status_code == 409
     assert "You switched to the key" in part.content.decode()
     assert client.get("/api/v1/buckets", headers=of_first).json()["code"] == "other_key_acts"
+    _, said = told(client, "/new-key", {KEY_FIELD: first.key.pk, "name": "by the wrong one"})
+    assert "You switched to the key" in said
+    assert not ApiKey.objects.filter(name="by the wrong one").exists()
     own = {KEY_HEADER: str(second.key.pk)}
     assert client.get("/", headers=own | {"HX-Request": "true"}).status_code == 200
     assert client.get("/api/v1/buckets", headers=own).status_code == 200
