@@ -1,7 +1,7 @@
 """A real Chromium."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, StorageState, expect, sync_playwr
 
 from tests.conftest import StartStore
 from tests.support.programs import missing, program
-from tests.support.store import Store
+from tests.support.store import CHUNK_SIZE, Store
 from tests.support.waiting import PATIENCE_S
 
 expect.set_options(timeout=PATIENCE_S * 1000)
@@ -55,6 +55,18 @@ def ui_store(start_store: StartStore, tmp_path_factory: pytest.TempPathFactory) 
     env = {"WAREHOUSE_CHUNK_SIZE": str(UI_CHUNK_SIZE)}
     with start_store(tmp_path_factory.mktemp("ui"), env=env) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def store(ui_store: Store) -> Store:
+    """The same for all pages: the tests of processes look at both kinds of stores."""
+    return ui_store
+
+
+@pytest.fixture
+def bucket(new_bucket: Callable[..., str]) -> str:
+    """An empty bucket, whose objects are of several chunks soon."""
+    return new_bucket(chunk_size=CHUNK_SIZE)
 
 
 @pytest.fixture(scope="session")
