@@ -20,7 +20,8 @@ class Entry:
     icon: str
     shortcut: str
     """What is typed after g to go there."""
-    needs: Permission | None = None
+    needs: tuple[Permission, ...] = ()
+    """One of these is enough."""
     everywhere: bool = True
     """False: it is enough to have that in some bucket, or for some keys of one."""
 
@@ -28,11 +29,11 @@ class Entry:
 ENTRIES = (
     Entry("dashboard", "Dashboard", "dashboard", "d"),
     Entry("buckets", "Buckets", "bucket", "b"),
-    Entry("shares", "Shares", "share", "s", Permission.SHARE, everywhere=False),
-    Entry("servers", "Servers", "server", "e", Permission.VOLUMES_READ),
-    Entry("volumes", "Volumes", "volume", "v", Permission.VOLUMES_READ),
-    Entry("keys", "Keys", "key", "k", Permission.KEYS_READ),
-    Entry("activity", "Activity", "activity", "a", Permission.ADMIN),
+    Entry("shares", "Shares", "share", "s", (Permission.SHARE,), everywhere=False),
+    Entry("servers", "Servers", "server", "e", (Permission.VOLUMES_READ,)),
+    Entry("volumes", "Volumes", "volume", "v", (Permission.VOLUMES_READ,)),
+    Entry("keys", "Keys", "key", "k", (Permission.KEYS_READ, Permission.KEYS_MANAGE)),
+    Entry("activity", "Activity", "activity", "a", (Permission.ADMIN,)),
 )
 
 
@@ -60,6 +61,6 @@ def _entries(request: HttpRequest) -> list[Entry]:
 
 
 def _may_see(entry: Entry, rights: KeyRights) -> bool:
-    if entry.needs is None or rights.allows(entry.needs):
+    if not entry.needs or any(rights.allows(right) for right in entry.needs):
         return True
-    return not entry.everywhere and bool(rights.buckets(entry.needs))
+    return not entry.everywhere and any(rights.buckets(right) for right in entry.needs)

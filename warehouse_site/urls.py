@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 from django.contrib.auth.views import LogoutView
+from django.templatetags.static import static
 from django.urls import include, path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularSwaggerSplitView
@@ -29,6 +30,7 @@ api_root = views.ApiRoot.as_view()
 urlpatterns = [
     path("admin", RedirectView.as_view(url="/admin/")),
     path("admin/", admin.site.urls),
+    path("favicon.ico", RedirectView.as_view(url=static("warehouse/mark.svg"))),  # asked for by what is no page of ours
     path(".well-known/jwks.json", Jwks.as_view(), name="jwks"),
     path("api/schema", views.Schema.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
