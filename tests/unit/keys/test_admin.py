@@ -53,7 +53,7 @@ def test_signing_in_takes_a_key_and_nothing_else(admin: NewKey, new_key: Callabl
 def test_any_live_key_signs_in_to_the_browsable_api(new_key: Callable[..., NewKey]) -> None:
     client = Client()
     response = client.post("/api/auth/sign-in", {"key": new_key(Permission.KEYS_READ).text, "next": "/api/v1/keys"})
-    assert (response.status_code, response.headers["Location"]) == (302, "/api/v1/keys")
+    assert (response.status_code, response.headers["Location"]) == (303, "/api/v1/keys")
     page = client.get("/api/v1/keys", headers={"Accept": "text/html"})
     assert page.status_code == 200
     assert page.headers["Content-Type"].startswith("text/html")

@@ -38,7 +38,7 @@ from tests.unit.warehouse_site.matrix_world import (
     strangers,
 )
 
-NO_API = ("admin", "api/v1/internal/", "api/auth/", "s/")
+NO_API = ("admin", "favicon.ico", "api/v1/internal/", "api/auth/", "s/")
 """Where other things decide who may: Django's admin site, the signatures of volume servers, forms to sign in with, and
 the links of shares."""
 PAGES = (".web.", "django.contrib.auth.")
