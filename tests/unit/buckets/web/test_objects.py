@@ -57,7 +57,9 @@ def part(client: Client, url: str, target: str) -> str:
 
 def names_in(page: str) -> list[str]:
     """What the rows of a list are called, folders with a slash."""
-    rows = re.findall(r'<a href="[^"]*"\s+(class="folder")?\s*>.*?</svg>\s*<bdi>(.*?)</bdi>', page, re.DOTALL)
+    rows = re.findall(
+        r'<a href="[^"]*"\s+(class="folder")?\s*>(?:(?!</a>).)*?</svg>\s*<bdi>(.*?)</bdi>', page, re.DOTALL
+    )
     return [re.sub(r"<.*?>|\s", "", name) + ("/" if folder else "") for folder, name in rows]
 
 
