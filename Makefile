@@ -55,7 +55,7 @@ PROCESS_TESTS := $(wildcard tests/integration tests/browser)
 CLUSTER_TESTS := $(wildcard tests/cluster tests/chaos tests/crash)
 # What is the same whatever the database is run on SQLite alone: pages only call what is tested on both.
 SAME_ON_BOTH := $(patsubst %,tests/unit/warehouse_site/test_%.py,schemathesis gunicorn_worker filesystem_broker \
-  openapi browsable_api rights_matrix admin_site middleware checks supervisor up manage settings environment lane json_body sqlite) \
+  openapi browsable_api rights_matrix admin_site error_answers middleware checks supervisor up manage settings environment lane json_body sqlite) \
   $(wildcard tests/unit/*/web)
 POSTGRES_TESTS := $(BIN)/python -m tests.support.postgres $(BIN)/python -m pytest $(MASTER_TESTS) $(SAME_ON_BOTH:%=--ignore=%)
 test: $(DEV) ## All tests: on SQLite, with real processes, and the master's on PostgreSQL (ARGS='-k name': some)
