@@ -1,11 +1,17 @@
 """Forms of the web UI: Django's own, with the house's templates and what a service refuses beside its field."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Final
 
 from django import forms
+from django.core.cache import cache
 
-from keys.errors import Invalid
+from keys.errors import Conflict, Invalid
+
+SENT_AGAIN_S: Final = 12 * 3600
+"""How long a form is known that made something."""
 
 
 class UiForm(forms.Form):
@@ -30,3 +36,28 @@ class UiForm(forms.Form):
             known = name in self.fields
             told: Sequence[str] = texts if isinstance(texts, list) else [str(texts)]
             self.add_error(name if known else None, list(told) if known else [f"{field}: {text}" for text in told])
+
+
+class OnceForm(UiForm):
+    """A form that makes something whose secret is shown in the answer alone: sent again, it makes no second one.
+
+    Its page holds ``form.once``, a name of this very form, and makes what it makes within `making_once`.
+    """
+
+    once = forms.UUIDField(required=False, widget=forms.HiddenInput, initial=uuid.uuid4)
+
+    @contextmanager
+    def making_once(self, *, said: str) -> Iterator[None]:
+        """Raises Conflict with what is to be ``said`` where this form has made it or is just making it."""
+        once = self.cleaned_data["once"]
+        if once is None:
+            yield
+            return
+        name = f"form-sent:{once}"
+        if not cache.add(name, value=True, timeout=SENT_AGAIN_S):
+            raise Conflict(said)
+        try:
+            yield
+        except BaseException:
+            cache.delete(name)  # it has made nothing
+            raise

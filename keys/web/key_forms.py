@@ -1,7 +1,6 @@
 """The form that makes and changes a key: rights everywhere, grants in single buckets, and when it ends."""
 
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +18,7 @@ from keys.printable import printable
 from keys.rights import GrantRow, KeyRights
 from keys.selectors import edition_of, rights_of_row
 from keys.services.keys import MAX_GRANTS
-from keys.web.forms import UiForm
+from keys.web.forms import OnceForm, UiForm
 
 MAX_DESCRIPTION_CHARS: Final = 10_000
 
@@ -204,7 +203,7 @@ def _initial_of(row: GrantRow) -> dict[str, Any]:
     }
 
 
-class KeyForm(BitsForm):
+class KeyForm(BitsForm, OnceForm):
     """A key, new or changed. Only what the key that fills it in has itself is offered."""
 
     name = forms.CharField(
@@ -221,8 +220,6 @@ class KeyForm(BitsForm):
         widget=forms.DateTimeInput(format="%Y-%m-%dT%H:%M", attrs={"type": "datetime-local"}),
     )
     edition = forms.CharField(required=False, widget=forms.HiddenInput)
-    once = forms.UUIDField(required=False, widget=forms.HiddenInput)
-    # A name of this very form, so that sending it again, as a reload does, makes no second key.
     texts = DESCRIPTIONS
     renames = {"expires_at": "lasts"}
 
@@ -235,7 +232,7 @@ class KeyForm(BitsForm):
         is_judged: bool = True,
     ) -> None:
         """``key``: the one to be changed."""
-        initial: dict[str, Any] = {"lasts": NEVER if actor.expires_at is None else MINE, "once": uuid.uuid4()}
+        initial: dict[str, Any] = {"lasts": NEVER if actor.expires_at is None else MINE}
         rows: list[dict[str, Any]] = [{}]
         if key is not None:
             rows = [_initial_of(row) for row in rights_of_row(key).grants]

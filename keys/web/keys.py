@@ -11,12 +11,11 @@ from abc import abstractmethod
 from typing import Any, Final
 
 from django import forms
-from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
-from keys.errors import Conflict, Invalid, KeyChanged, KeyTooStrong, KeyUnknown, LastAdmin
+from keys.errors import Invalid, KeyChanged, KeyTooStrong, KeyUnknown, LastAdmin
 from keys.models import MAX_NAME_CHARS, ApiKey
 from keys.permissions import Permission
 from keys.rights import KeyRights
@@ -31,8 +30,6 @@ from warehouse_site.problems import note_refusal
 PAGE_ROWS: Final = 50
 MAX_SEARCH_CHARS: Final = 200
 CONFLICT: Final = 409
-SENT_AGAIN_S: Final = 12 * 3600
-"""How long a form is known that made a key."""
 
 
 def badges(permissions: int) -> list[str]:
@@ -118,12 +115,8 @@ class NewKeyPage(KeyFormPage):
     needs = Permission.KEYS_MANAGE
 
     def carry_out(self, form: KeyForm, **kwargs: Any) -> HttpResponse:
-        once = form.cleaned_data["once"]
-        if once is not None and cache.get(f"new-key:{once}"):
-            raise Conflict("This form has made its key already. The secret was shown then and is nowhere now.")
-        new = create_key(actor=self.rights, **form.values())
-        if once is not None:
-            cache.set(f"new-key:{once}", new.key.pk, SENT_AGAIN_S)
+        with form.making_once(said="This form has made its key already. The secret was shown then and is nowhere now."):
+            new = create_key(actor=self.rights, **form.values())
         context = {
             "section": self.section,
             "key": new.key,

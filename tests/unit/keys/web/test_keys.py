@@ -11,11 +11,12 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from keys.errors import Invalid
 from keys.models import ApiKey, AuditEntry
 from keys.permissions import Permission
 from keys.rights import GrantRow, KeyRights
 from keys.selectors import edition_of, key_works, rights_now
-from keys.services.keys import NewKey, update_key
+from keys.services.keys import NewKey, create_key, update_key
 
 pytestmark = pytest.mark.django_db
 
@@ -78,6 +79,23 @@ def test_a_form_that_is_sent_again_makes_no_second_key(browser: Client) -> None:
     made_by(browser, data)
     assert browser.post("/new-key", data).headers["Location"] == "/keys"
     assert "has made its key already" in browser.get("/keys").content.decode()
+    assert ApiKey.objects.count() == 2
+
+
+def test_a_form_that_is_sent_twice_at_a_time_makes_one_key(browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = form(once="7c9a7c0e-7a3c-4b55-8f3c-1a2b3c4d5e6f")
+
+    def create_meanwhile(**values: Any) -> NewKey:
+        assert browser.post("/new-key", data).status_code == 303
+        return create_key(**values)
+
+    def create_none(**values: Any) -> NewKey:
+        raise Invalid("Not today.")
+
+    monkeypatch.setattr("keys.web.keys.create_key", create_none)
+    assert browser.post("/new-key", data).status_code == 422
+    monkeypatch.setattr("keys.web.keys.create_key", create_meanwhile)
+    made_by(browser, data)
     assert ApiKey.objects.count() == 2
 
 
