@@ -28,7 +28,14 @@ class Entry:
 
 ENTRIES = (
     Entry("dashboard", "Dashboard", "dashboard", "d"),
-    Entry("buckets", "Buckets", "bucket", "b"),
+    Entry(
+        "buckets",
+        "Buckets",
+        "bucket",
+        "b",
+        (Permission.BUCKETS_READ, Permission.OBJECTS_READ, Permission.OBJECTS_WRITE),
+        everywhere=False,
+    ),
     Entry("shares", "Shares", "share", "s", (Permission.SHARE,), everywhere=False),
     Entry("servers", "Servers", "server", "e", (Permission.VOLUMES_READ,)),
     Entry("volumes", "Volumes", "volume", "v", (Permission.VOLUMES_READ,)),

@@ -8,7 +8,7 @@ from keys.rights import GrantRow
 from keys.services.keys import create_key
 from warehouse_site.navigation import navigation
 
-ALWAYS = ["dashboard", "buckets"]
+ALWAYS = ["dashboard"]
 
 
 def menu(permissions: int, *grants: GrantRow) -> list[str]:
@@ -22,17 +22,22 @@ def menu(permissions: int, *grants: GrantRow) -> list[str]:
 @pytest.mark.parametrize(
     ("permissions", "more"),
     [
-        (Permission.OBJECTS_READ, []),
+        (Permission.BUCKETS_READ, ["buckets"]),
+        (Permission.OBJECTS_READ, ["buckets"]),
+        (Permission.OBJECTS_WRITE, ["buckets"]),
         (Permission.SHARE, ["shares"]),
         (Permission.VOLUMES_READ, ["servers", "volumes"]),
         (Permission.KEYS_READ, ["keys"]),
         (Permission.KEYS_MANAGE, ["keys"]),
-        (Permission.ADMIN, ["shares", "servers", "volumes", "keys", "activity"]),
+        (Permission.ADMIN, ["buckets", "shares", "servers", "volumes", "keys", "activity"]),
     ],
 )
 def test_the_menu_offers_what_the_key_may_look_at(db: None, permissions: Permission, more: list[str]) -> None:
-    assert menu(int(permissions)) == ALWAYS + more
+    assert menu(int(permissions)) == [*ALWAYS, *more]
 
 
-def test_sharing_somewhere_is_enough(db: None) -> None:
-    assert menu(0, GrantRow("photos", "2026/", int(Permission.SHARE))) == [*ALWAYS, "shares"]
+@pytest.mark.parametrize(
+    ("permission", "section"), [(Permission.SHARE, "shares"), (Permission.OBJECTS_WRITE, "buckets")]
+)
+def test_a_right_somewhere_is_enough(db: None, permission: Permission, section: str) -> None:
+    assert menu(0, GrantRow("photos", "2026/", int(permission))) == [*ALWAYS, section]
