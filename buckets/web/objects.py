@@ -16,7 +16,7 @@ from buckets.filters import Filters
 from buckets.names import key_error
 from buckets.selectors import MAX_PAGE
 from buckets.web.bucket_pages import BucketRow
-from buckets.web.entries import SLASH, crumbs, entries_of, folder_of, objects_url
+from buckets.web.entries import SLASH, Crumb, crumbs, entries_of, folder_of, objects_url
 from buckets.web.selection import field_of, text_of
 from keys.permissions import Permission
 from keys.web.pages import Page
@@ -74,10 +74,16 @@ class Objects(Page):
             "search": search,
             "may_read": may_read,
             "may_write": may_write,
+            "writes_in": [] if may_write else self._writes_in(name, prefix),
             "may_delete": may_delete,
             "may_move": may_read and may_delete and may(Permission.OBJECTS_WRITE, bucket=name),
         }
         return shown | self._list(bucket.pk, name, start, order, search) if may_read else shown
+
+    def _writes_in(self, bucket: str, prefix: str) -> list[Crumb]:
+        """Where below, by its grants, the key may put objects."""
+        allowed = self.rights.prefixes(Permission.OBJECTS_WRITE, bucket=bucket) or ()
+        return [Crumb(one, objects_url(bucket, prefix=one)) for one in allowed if one.startswith(prefix)]
 
     def _list(self, bucket_id: int, name: str, prefix: str, order: str, search: str) -> dict[str, object]:
         after = checked("after", self.request.GET.get("after", ""))

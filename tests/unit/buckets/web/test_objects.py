@@ -321,3 +321,26 @@ def test_buckets_are_found_by_name(web: Client, lab: Lab, monkeypatch: pytest.Mo
     page = web.get("/buckets").content.decode()
     assert "after=photos" in page
     assert "zoo" in part(web, "/buckets?after=photos-2", "bucket-more")
+
+
+def test_a_key_that_writes_below_a_folder_is_led_there(lab: Lab, sign_in: Sign) -> None:
+    writer = sign_in(0, GrantRow("photos", "in/a b/", int(Permission.OBJECTS_WRITE)))
+    there = '<a href="/buckets/photos?prefix=in%2Fa+b%2F">'
+    for url in (ALL, at("", prefix="in/")):
+        assert there in writer.get(url).content.decode()
+    for url in (at("", prefix="out/"), at("", prefix="in/a b/")):
+        assert there not in writer.get(url).content.decode()
+
+
+def test_the_counts_of_a_bucket_come_with_its_list(lab: Lab, web: Client) -> None:
+    lab.put_many("a", "b")
+    assert "hx-swap-oob" not in web.get(ALL).content.decode()
+    fetched = part(web, ALL, "object-list")
+    assert re.search(r'id="object-counts"\s+hx-swap-oob="true">\s+2 objects', fetched)
+    assert "object-counts" not in part(web, at("", prefix="a"), "object-list"), "there are none in a folder"
+
+
+def test_a_bucket_with_objects_is_downloaded_whole(lab: Lab, web: Client) -> None:
+    assert f"{ALL}/archive" not in web.get(ALL).content.decode()
+    lab.put("a")
+    assert f'href="{ALL}/archive"' in web.get(ALL).content.decode()
