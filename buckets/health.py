@@ -43,7 +43,7 @@ class Health:
 
 UNAVAILABLE = Health(
     standing=Standing(is_behind=False, servers=0, servers_online=0, servers_offline=0, damaged_count=0),
-    redundancy=RedundancyCounts(0, 0, 0),
+    redundancy=RedundancyCounts(0, 0, 0, 0),
     background=UNKNOWN,
     journal=None,
     survey=None,

@@ -193,10 +193,12 @@ class RedundancyCounts:
     """Their copies are being made, or brought into line."""
     waiting: int
     """They would have other copies, on other servers, if there were room."""
+    unreachable: int
+    """No server that has a copy of them is heard, so what they hold can't be read, however many copies there are."""
 
 
 def redundancy_counts() -> RedundancyCounts:
-    """One query, whose cost grows with the volumes that are not as they should be, not with all."""
+    """Two queries, whose cost grows with the volumes that are not as they should be, not with all."""
     kind = Volume.Redundancy
     missing = Exists(Replica.objects.filter(volume=OuterRef("pk"), state=Replica.State.MISSING))
     looked_at = Volume.objects.filter(~Q(redundancy=kind.WHOLE) | Q(unsettled=True)).annotate(is_missing=missing)
@@ -206,7 +208,20 @@ def redundancy_counts() -> RedundancyCounts:
         copying=Count("pk", filter=Q(redundancy__in=[kind.MAKING, kind.OPENING, kind.CLOSED])),
         waiting=Count("pk", filter=Q(redundancy=kind.WHOLE, unsettled=True, is_missing=False)),
     )
-    return RedundancyCounts(**counts)
+    held = Replica.objects.filter(server__in=_silent_servers(), live_count__gt=0)
+    unreachable = held.filter(~Exists(_read_from(OuterRef("volume")))).aggregate(count=Count("volume", distinct=True))
+    return RedundancyCounts(**counts, unreachable=unreachable["count"])
+
+
+def _silent_servers() -> QuerySet[Server]:
+    """All but the online ones, announced or not."""
+    return Server.objects.exclude(last_seen_at__gt=timezone.now() - OFFLINE_AFTER, stopped_at=None)
+
+
+def _read_from(volume: OuterRef) -> QuerySet[Replica]:
+    """Copies of a volume that can be read now."""
+    kind = Replica.State
+    return Replica.objects.filter(volume=volume, server__in=online_servers(), state__in=[kind.OPEN, kind.SEALED])
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,9 @@ class HealthSerializer(serializers.Serializer[dict[str, object]]):
     degraded_volumes = serializers.IntegerField(help_text="With a copy away: they are read, and take no record.")
     copying_volumes = serializers.IntegerField(help_text="Whose copies are being made or brought into line.")
     waiting_volumes = serializers.IntegerField(help_text="Whose copies would be elsewhere if there were room.")
+    unreachable_volumes = serializers.IntegerField(
+        help_text="That hold something, and no server with a copy of them is online: they can't be read."
+    )
     survey = SurveySerializer(
         allow_null=True, help_text="How far a change of a bucket's replication is in being applied; null: it is."
     )
@@ -141,5 +144,6 @@ def _told(health: StoreHealth) -> dict[str, object]:
         "degraded_volumes": health.redundancy.degraded,
         "copying_volumes": health.redundancy.copying,
         "waiting_volumes": health.redundancy.waiting,
+        "unreachable_volumes": health.redundancy.unreachable,
         "survey": None if health.survey is None else asdict(health.survey),
     }

@@ -158,6 +158,7 @@ class Usage(ReadersView):
             "degraded_volumes": counts.degraded,
             "copying_volumes": counts.copying,
             "waiting_volumes": counts.waiting,
+            "unreachable_volumes": counts.unreachable,
             "by_server": selectors.list_servers(),
             "by_bucket": page[:limit],
             "next_after": page[limit - 1].name if len(page) > limit else None,

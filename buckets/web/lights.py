@@ -22,7 +22,15 @@ class Light:
 
 
 def headline(health: Health, parts: Sequence[Light] = ()) -> Light:
-    """The whole store in one sentence; its tone is that of the API's `status`, whatever else its parts need."""
+    """The whole store in one sentence; its tone is that of the API's `status`, whatever else its parts need.
+
+    But for objects that can't be read: these are red, although `status` calls a store degraded, or ok where a server's
+    silence was announced.
+    """
+    unreachable = health.redundancy.unreachable
+    if unreachable and health.status in {"ok", "degraded"}:
+        text = f"Objects in {_many(unreachable, 'volume')} cannot be read. See to what is red first."
+        return Light("Something cannot be read", "bad", text)
     match health.status:
         case "ok" if not health.standing.servers:
             return Light("Waiting", "soft", "No volume server has joined yet, so there is no place for objects.")
@@ -115,6 +123,7 @@ def _redundancy(health: Health) -> Light:
     told = [
         f"{_many(count, 'volume')} {what}"
         for count, what in (
+            (counts.unreachable, "that cannot be read: no server with a copy is online"),
             (counts.degraded, "with a copy away"),
             (counts.copying, "being copied"),
             (counts.waiting, "waiting for room"),
@@ -127,8 +136,8 @@ def _redundancy(health: Health) -> Light:
     if not told:
         return Light("Redundancy", "ok", "Every volume has all its copies")
     text = ", ".join(told)
-    is_amber = counts.degraded or counts.waiting
-    return Light("Redundancy", "warn" if is_amber else "ok", text[0].upper() + text[1:])
+    tone: Tone = "bad" if counts.unreachable else "warn" if counts.degraded or counts.waiting else "ok"
+    return Light("Redundancy", tone, text[0].upper() + text[1:])
 
 
 def _journal(health: Health) -> Light:

@@ -215,3 +215,6 @@ class UsageSerializer(serializers.Serializer[Any]):
     degraded_volumes = serializers.IntegerField(help_text="With a copy away: they are read, and take no record.")
     copying_volumes = serializers.IntegerField(help_text="Whose copies are being made or brought into line.")
     waiting_volumes = serializers.IntegerField(help_text="Whose copies would be elsewhere if there were room.")
+    unreachable_volumes = serializers.IntegerField(
+        help_text="That hold something, and no server with a copy of them is online: they can't be read."
+    )

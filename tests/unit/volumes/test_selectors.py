@@ -2,6 +2,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from tests.unit.volumes.factories import make_server, make_volume
@@ -11,6 +12,7 @@ from volumes.selectors import (
     find_volumes,
     list_servers,
     primaries_of,
+    redundancy_counts,
     servers_at_a_glance,
     volumes_for_confirm,
 )
@@ -72,3 +74,16 @@ def test_a_glance_at_the_servers_is_one_query(django_assert_num_queries: DjangoA
     make_server(node="a", last_seen_at=None)
     with django_assert_num_queries(1):
         assert [(server.node, server.status) for server in servers_at_a_glance()] == [("a", "offline"), ("b", "online")]
+
+
+def test_volumes_without_a_server_that_is_heard_are_counted_if_they_hold_something() -> None:
+    here, away, stopped = make_server(), make_server(last_seen_at=None), make_server(stopped_at=timezone.now())
+    held = {"live_count": 3}
+    for server in (here, away, stopped):
+        make_volume(server, replica=held)
+    make_volume(away)
+    there_too = make_volume(away, replica=held)
+    copy = Replica.objects.create(volume=there_too, server=here, role="secondary")
+    assert redundancy_counts().unreachable == 3, "a copy that is not made yet can't be read"
+    Replica.objects.filter(pk=copy.pk).update(state="open", reported_at=timezone.now())
+    assert redundancy_counts().unreachable == 2

@@ -28,7 +28,7 @@ def test_pages_load_nothing_from_elsewhere(client: Client, db: None, page: str) 
     assert "<html lang" in html or page == "/api/docs"
 
 
-NO_VOLUMES = {"degraded_volumes": 0, "copying_volumes": 0, "waiting_volumes": 0}
+NO_VOLUMES = {"degraded_volumes": 0, "copying_volumes": 0, "waiting_volumes": 0, "unreachable_volumes": 0}
 
 
 def test_health(client: Client, db: None) -> None:

@@ -42,7 +42,7 @@ def test_usage_adds_up(reader: APIClient) -> None:
     assert whole == {
         "servers": 2, "servers_online": 1, "capacity_bytes": 100 * GIB, "free_bytes": 50 * GIB, "volumes": 2,
         "used_bytes": 1500, "garbage_bytes": 150, "live_count": 10, "damaged_count": 2,
-        "degraded_volumes": 0, "copying_volumes": 0, "waiting_volumes": 0,
+        "degraded_volumes": 0, "copying_volumes": 0, "waiting_volumes": 0, "unreachable_volumes": 1,
         "buckets": 0, "object_count": 0, "object_bytes": 0,
         "requests": 0, "puts": 0, "received_bytes": 0, "sent_bytes": 0, "next_after": None,
     }  # fmt: skip

@@ -14,7 +14,7 @@ from volumes.selectors import RedundancyCounts, Standing
 
 WELL = Health(
     standing=Standing(is_behind=False, servers=3, servers_online=3, servers_offline=0, damaged_count=0),
-    redundancy=RedundancyCounts(0, 0, 0),
+    redundancy=RedundancyCounts(0, 0, 0, 0),
     background=BackgroundHealth(worker="alive", beat="alive", failed=(), scrubs_overdue=0),
     journal=JournalStatus("ok", 9, 0, 3.0, ""),
     survey=None,
@@ -52,7 +52,9 @@ def test_what_needs_a_look_is_said_though_all_works() -> None:
     [
         (but(standing={"servers": 0, "servers_online": 0}), "soft"),
         (but(standing={"servers_online": 2, "servers_offline": 1}), "warn"),
-        (but(redundancy=RedundancyCounts(1, 0, 0)), "warn"),
+        (but(redundancy=RedundancyCounts(1, 0, 0, 0)), "warn"),
+        (but(standing={"servers_online": 2, "servers_offline": 1}, redundancy=RedundancyCounts(0, 0, 0, 2)), "bad"),
+        (but(standing={"servers_online": 2}, redundancy=RedundancyCounts(0, 0, 0, 2)), "bad"),
         (but(standing={"servers_online": 0, "servers_offline": 3}), "bad"),
         (but(standing={"is_behind": True}), "bad"),
         (but(missing=1), "bad"),
@@ -62,6 +64,11 @@ def test_what_needs_a_look_is_said_though_all_works() -> None:
 )
 def test_the_headline_is_that_of_the_apis_health(health: Health, tone: str) -> None:
     assert headline(health).tone == tone
+
+
+def test_objects_that_cannot_be_read_are_not_said_to_be() -> None:
+    away = but(standing={"servers_online": 2, "servers_offline": 1}, redundancy=RedundancyCounts(0, 0, 0, 2))
+    assert "Objects in 2 volumes cannot be read" in headline(away).text
 
 
 @pytest.mark.parametrize(
@@ -78,8 +85,9 @@ def test_the_headline_is_that_of_the_apis_health(health: Health, tone: str) -> N
         ("Worker", but(background={"failed": ("volumes.tasks.a",) * 4}), "warn", "4 tasks failed: a, a, a…"),
         ("Worker", UNAVAILABLE, "soft", "Not known"),
         ("Schedule", but(background={"beat": "none"}), "warn", "None runs"),
-        ("Redundancy", but(redundancy=RedundancyCounts(1, 2, 0)), "warn", "1 volume with a copy away, 2 volumes being"),
-        ("Redundancy", but(redundancy=RedundancyCounts(0, 2, 0)), "ok", "2 volumes being copied"),
+        ("Redundancy", but(redundancy=RedundancyCounts(1, 2, 0, 0)), "warn", "1 volume with a copy away, 2 volumes"),
+        ("Redundancy", but(redundancy=RedundancyCounts(0, 2, 0, 0)), "ok", "2 volumes being copied"),
+        ("Redundancy", but(redundancy=RedundancyCounts(1, 0, 0, 2)), "bad", "2 volumes that cannot be read"),
         ("Redundancy", but(survey=SurveyProgress(1, 2, 0)), "ok", "50 %"),
         ("Journal", but(journal=JournalStatus("late", 9, 5, 600.0, "")), "warn", "10 minutes"),
         ("Journal", but(journal=JournalStatus("full", 9, 5, 9999.0, "")), "warn", "No room"),
