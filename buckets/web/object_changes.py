@@ -38,8 +38,12 @@ class ChangePage(Page):
     http_method_names = ("post", "options")
 
     def back(self) -> str:
-        """The list that the choice was made in."""
+        """The page that the choice was made on."""
         return local_path(self.request, self.request.POST.get("back", "")) or objects_url(self.kwargs["bucket"])
+
+    def then(self) -> str:
+        """Where one is when it is done, if that page is gone with what was on it; else empty."""
+        return local_path(self.request, self.request.POST.get("then", "")) or ""
 
 
 class DeleteObjects(ChangePage):
@@ -64,7 +68,7 @@ class DeleteObjects(ChangePage):
             if done.is_empty:
                 del folders[0]
         if not folders and "deleted" not in self.request.POST:
-            return self.done_at(self.back(), say=_told(deleted))
+            return self.done_at(self.then() or self.back(), say=_told(deleted))
         rest = Selection(keys=[], folders=folders)
         return self.page(
             {
@@ -73,6 +77,7 @@ class DeleteObjects(ChangePage):
                 "fields": rest.fields,
                 "deleted": deleted,
                 "back": self.back(),
+                "then": self.then(),
             }
         )
 
@@ -91,6 +96,7 @@ class DeleteObjects(ChangePage):
             "is_all_counted": all(one.is_all for one in below),
             "fields": chosen.fields,
             "back": self.back(),
+            "then": self.then(),
         }
 
 
@@ -127,6 +133,7 @@ class MoveObjects(ChangePage):
             "fields": chosen.fields,
             "form": form,
             "back": self.back(),
+            "then": self.then(),
         }
         return self.page(context, status=UNPROCESSABLE if form.errors else 200)
 

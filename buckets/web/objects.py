@@ -13,7 +13,7 @@ from django.utils.http import urlencode
 from buckets import selectors
 from buckets.errors import KeyInvalid
 from buckets.filters import Filters
-from buckets.names import key_error
+from buckets.names import MAX_KEY_BYTES, key_error
 from buckets.selectors import MAX_PAGE
 from buckets.web.bucket_pages import BucketRow
 from buckets.web.entries import SLASH, Crumb, crumbs, entries_of, folder_of, objects_url
@@ -44,8 +44,12 @@ class Objects(Page):
     def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         prefix = checked("prefix", text_of(request.GET, "prefix"))
         if "folder" in request.GET:  # of the form that opens a folder, be there one or not
-            folder = checked("folder", request.GET["folder"].strip(SLASH))
-            return self.done_at(objects_url(kwargs["bucket"], prefix=f"{prefix}{folder}{SLASH}" if folder else prefix))
+            folder = prefix + request.GET["folder"]
+            if folder and not folder.endswith(SLASH):
+                folder += SLASH
+            if len(folder.encode(errors="replace")) == MAX_KEY_BYTES:
+                raise KeyInvalid("The folder's name is too long: no object could lie in it.")
+            return self.done_at(objects_url(kwargs["bucket"], prefix=checked("folder", folder)))
         return self.page(self.show(prefix=prefix, **kwargs))
 
     def show(self, **kwargs: Any) -> dict[str, object]:

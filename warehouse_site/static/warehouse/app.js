@@ -132,6 +132,7 @@ document.addEventListener("keydown", (event) => {
   const { key, target } = event;
   if (key === "Escape") {
     toasts.lastElementChild?.remove();
+    if (target.matches?.("[type=search]")) target.blur();
     for (const menu of document.querySelectorAll("details.menu[open]")) {
       if (menu.contains(document.activeElement)) menu.querySelector("summary").focus();
       menu.open = false;

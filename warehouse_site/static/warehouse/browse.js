@@ -30,7 +30,9 @@ document.addEventListener("click", (event) => {
 });
 
 document.body.addEventListener("htmx:configRequest", (event) => {
-  if (event.detail.elt === list()) event.detail.parameters.set("limit", boxes().length); // as many as are shown
+  const { elt, parameters } = event.detail;
+  if (elt === list()) parameters.set("limit", boxes().length); // as many as are shown
+  if (elt.id === "object-search" && !parameters.get("q")) parameters.delete("q");
 });
 
 document.body.addEventListener("htmx:beforeSwap", (event) => {
@@ -44,5 +46,8 @@ document.body.addEventListener("htmx:afterSwap", () => {
   if (status.textContent !== text) status.textContent = text;
   tell();
 });
+
+const folders = document.querySelector(".folder-menu");
+folders?.addEventListener("toggle", () => folders.open && document.getElementById("folder").focus());
 
 addEventListener("pageshow", tell); // the browser may have kept what was chosen

@@ -71,7 +71,7 @@ def test_sizes_are_read_as_they_are_written() -> None:
         assert parse_size(text) == size
     for number in (0, 1, 999, 1000, 1024, 10**12, 5 << 30, 123_456_789):
         assert parse_size(written_size(number)) == number
-    for wrong in ("", "GB", "1 XB", "-1", "1e9", "٣ GB", "1 2"):
+    for wrong in ("", "GB", "1 XB", "-1", "1e9", "٣ GB", "1 2", "0.5", "1.5 B", "0.0001 kB"):
         with pytest.raises(ValueError, match="A size is"):
             parse_size(wrong)
 
@@ -344,3 +344,24 @@ def test_a_bucket_with_objects_is_downloaded_whole(lab: Lab, web: Client) -> Non
     assert f"{ALL}/archive" not in web.get(ALL).content.decode()
     lab.put("a")
     assert f'href="{ALL}/archive"' in web.get(ALL).content.decode()
+
+
+def test_a_folder_is_opened_as_its_name_is_typed(lab: Lab, web: Client) -> None:
+    for folder, prefix in ((" a", "p/ a/"), ("a/", "p/a/"), ("/a/b", "p//a/b/"), ("ü" * 510, f"p/{'ü' * 510}/")):
+        assert web.get(at("", prefix="p/", folder=folder)).headers["Location"] == at("", prefix=prefix)
+    assert web.get(at("", folder="")).headers["Location"] == ALL
+    for folder in ("ü" * 511 + "x", "ü" * 513):
+        assert web.get(at("", folder=folder)).status_code == 400, "no object could lie in it"
+
+
+def test_one_goes_back_to_the_object_unless_it_is_gone(lab: Lab, web: Client) -> None:
+    lab.put("a/1")
+    page = web.get(at("/object", key="a/1")).content.decode()
+    fields = dict(re.findall(r'<input type="hidden"\s+name="(back|then|key)"\s+value="([^"]*)"', page))
+    object_url, folder_url = at("/object", key="a/1"), at("", prefix="a/")
+    assert fields == {"back": object_url, "then": folder_url, "key": "a/1"}
+    for path in ("/move-objects", "/delete-objects"):
+        asked = web.post(at(path), fields).content.decode()
+        assert re.search(f'href="{re.escape(object_url)}">Cancel', asked), path
+        assert f'name="then" value="{folder_url}"' in asked
+    assert web.post(at("/delete-objects"), {**fields, "confirmed": "1"}).headers["Location"] == folder_url
