@@ -23,7 +23,7 @@ from keys.ring import acting_key
 from keys.services.acting import Acting, acting_as, identify
 from keys.services.denials import write_denials
 from warehouse_site import logs
-from warehouse_site.problems import NotText, problem_response
+from warehouse_site.problems import NotText, error_page, problem_response, status_of
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -169,14 +169,22 @@ class Utf8Middleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         charset = request.content_params.get("charset") if request.content_params else None
         if charset is not None and not _is_utf8(charset):
-            return problem_response(NotText("The charset of a request is UTF-8."), request)
+            return _refusal(request, "The charset of a request is UTF-8.")
         query = request.META.get("QUERY_STRING", "")
         if "%" in query or not query.isascii():
             try:
                 unquote_to_bytes(query.encode("latin-1")).decode()
             except UnicodeError:
-                return problem_response(NotText("The query is not UTF-8."), request)
+                return _refusal(request, "The query is not UTF-8.")
         return self.get_response(request)
+
+
+def _refusal(request: HttpRequest, why: str) -> HttpResponse:
+    error = NotText(why)
+    from_a_browser = "text/html" in request.headers.get("Accept", "")
+    if from_a_browser and through(request.path_info) == Through.WEB:
+        return error_page(request, status_of(error), title=error.title, detail=error.detail)
+    return problem_response(error, request)
 
 
 def _is_utf8(charset: str) -> bool:

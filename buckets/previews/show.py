@@ -98,7 +98,11 @@ def _table(plan: Plan, text: Text) -> Shown:
 def _tree(plan: Plan, text: Text) -> Shown:
     tree = json_tree(text.text, is_cut=plan.is_cut)
     if tree is None:
-        why = "Its end is not read, so here is its text." if plan.is_cut else "This is no valid JSON; here is its text."
+        why = (
+            "Its end is not read, so here is its text."
+            if plan.is_cut
+            else "This is no JSON, or nested too deep to be shown as a tree; here is its text."
+        )
         return _lines(text, "json", why)
     html, is_whole = tree
     return Shown(Form.TREE, html, "JSON", [] if is_whole else ["Its first values are shown."])

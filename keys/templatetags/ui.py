@@ -115,7 +115,7 @@ def when(moment: datetime | None, empty: str = "never") -> SafeString | str:
     elif moment <= now:
         words = f"{timesince(moment, now, depth=1)} ago"
     else:
-        words = f"in {timesince(now, moment, depth=1)}"
+        words = f"in {timesince(now, moment + (moment - now) / 100, depth=1)}"  # a week from now is no six days
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, words)
 
 

@@ -7,7 +7,7 @@ from django.conf import settings
 from django.http.response import HttpResponseBase
 from django.utils.choices import CallableChoiceIterator
 
-from keys.errors import Invalid
+from keys.errors import Conflict, Invalid
 from keys.permissions import Permission
 from keys.web.forms import UiForm
 from keys.web.pages import FormPage, Page
@@ -160,7 +160,10 @@ class VolumeSeal(Page):
     needs = Permission.VOLUMES_MANAGE
 
     def show(self, volume_id: int) -> dict[str, object]:
-        return {"row": find_row(volume_id)}
+        row = find_row(volume_id)
+        if Volume.State.SEALED not in Volume.TRANSITIONS[row.volume.state]:
+            raise Conflict(f"Volume {volume_id} is {row.volume.state} already.")
+        return {"row": row}
 
     def act(self, volume_id: int) -> HttpResponseBase:
         seal_volume(volume_id=volume_id)

@@ -205,3 +205,13 @@ class TestInternal:
         response = Client(raise_request_exception=False).post(self.CONFIRM, "{}", content_type="application/json")
         assert (response.status_code, response["Content-Type"]) == (500, "application/problem+json")
         assert b"secret detail" not in response.content
+
+
+def test_nonsense_in_an_address_is_a_page_to_browsers_and_a_problem_to_programs(client: Client, db: None) -> None:
+    page = client.get("/buckets?prefix=%ff", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert page.status_code == 400
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert b"The query is not UTF-8." in page.content
+    for path, accept in (("/buckets?prefix=%ff", "*/*"), ("/api/v1/buckets?after=%ff", "text/html")):
+        problem = client.get(path, headers={"Accept": accept})
+        assert (problem.status_code, problem.headers["Content-Type"]) == (400, "application/problem+json")

@@ -147,3 +147,13 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
   todo();
 });
+
+// A picture, sound or film that the browser can't show says so.
+function tellBroken(media) {
+  const words = media.closest(".preview")?.querySelector("[data-broken]");
+  if (!words) return;
+  words.hidden = false;
+  media.hidden = true;
+}
+document.addEventListener("error", (event) => tellBroken(event.target), true);
+for (const image of document.querySelectorAll(".preview img")) if (image.complete && !image.naturalWidth) tellBroken(image);

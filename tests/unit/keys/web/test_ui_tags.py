@@ -42,6 +42,7 @@ def test_moments_are_told_by_their_distance() -> None:
     assert ">just now<" in when(now)
     assert ">5\xa0minutes ago<" in when(now - timedelta(minutes=5, seconds=2))
     assert ">in 2\xa0hours<" in when(now + timedelta(hours=2, seconds=30))
+    assert ">in 1\xa0week<" in when(now + timedelta(days=7, seconds=-1))
     old = when(datetime(2020, 2, 3, 4, 5, 6, tzinfo=UTC))
     assert ">3 Feb 2020<" in old
     assert 'title="3 February 2020, 04:05:06 UTC"' in old

@@ -166,6 +166,9 @@ def test_sealing_is_asked_first_and_not_offered_again(operator: Client, fake_ser
     assert volume.state == "writable"
     page = operator.post(address, follow=True).content.decode()
     assert f"Volume {volume.pk} is sealed." in page
+    again = operator.get(address)
+    assert again.status_code == 409
+    assert f"Volume {volume.pk} is sealed already." in again.content.decode()
     assert address not in page
     assert reverse("volume-compact", args=[volume.pk]) not in page
 
