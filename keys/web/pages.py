@@ -153,7 +153,7 @@ class Page(View):
             url = f"{reverse('sign-in')}?{urlencode({'next': here})}"
             return HttpResponseClientRedirect(url) if htmx else HttpResponseRedirect(url, status=303)
         status = note_refusal(error, request)
-        if request.method == "POST":
+        if request.method == "POST" and not htmx:
             messages.error(request, error.detail)
             return HttpResponseRedirect(self.back(), status=303)
         if not htmx:

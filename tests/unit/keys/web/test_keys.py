@@ -136,6 +136,16 @@ def test_what_is_wrong_stands_beside_its_field(browser: Client, data: dict[str, 
     assert ApiKey.objects.count() == 1
 
 
+def test_what_is_refused_leaves_the_page_that_is_open_as_it_is(browser: Client) -> None:
+    """The page that a form without scripts is led back to does not have the part that is awaited."""
+    htmx = {"HX-Request": "true", "HX-Target": "key-rights"}
+    answer = browser.post("/keys/99999", form(), headers=htmx)
+    assert (answer.status_code, answer.headers["HX-Reswap"]) == (404, "none")
+    assert "There is no key 99999" in answer.content.decode()
+    assert "<h1" not in answer.content.decode()
+    assert browser.post("/keys/99999", form()).status_code == 303
+
+
 def test_buttons_that_rearrange_the_form_save_nothing(browser: Client) -> None:
     """They are how rows come and go without scripts, and nothing that was typed is lost."""
     rows = ({"bucket": "one", "start": "x", "permissions": ["1"]}, {"bucket": "two", "start": "", "permissions": ["4"]})
