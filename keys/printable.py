@@ -7,6 +7,11 @@ _SWALLOWED: Final = re.compile(r"^ +| +$|(?<= ) +")
 """Blanks that a page does not show: at the ends, and after another one."""
 
 
+def is_storable(text: str) -> bool:
+    """Whether every database and every client can hold it: no NUL, no lone surrogate."""
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 def printable(text: str) -> str:
     """A text with what cannot be seen in it escaped as in Python: control characters and blanks that a page swallows.
 

@@ -18,6 +18,7 @@ from buckets.services.passwords import hash_password
 from keys import secret_text
 from keys.actions import Action
 from keys.errors import Invalid
+from keys.printable import is_storable
 from keys.rights import KeyRights
 from keys.services.audit import record
 from keys.services.keys import UNSET, Unset
@@ -179,14 +180,9 @@ def _require_valid(
         errors["expires_at"] = ["This time has passed."]
     if max_downloads is not None and not 1 <= max_downloads <= MAX_DOWNLOADS:
         errors["max_downloads"] = [f"A number from 1 to {MAX_DOWNLOADS}, or null for no limit."]
-    if password is not None and not (1 <= len(password) <= MAX_PASSWORD_CHARS and _is_text(password)):
+    if password is not None and not (1 <= len(password) <= MAX_PASSWORD_CHARS and is_storable(password)):
         errors["password"] = [f"A password has 1 to {MAX_PASSWORD_CHARS} characters; null: there is none."]
-    if len(description) > MAX_DESCRIPTION_CHARS or not _is_text(description):
+    if len(description) > MAX_DESCRIPTION_CHARS or not is_storable(description):
         errors["description"] = [f"A description has at most {MAX_DESCRIPTION_CHARS} characters, and no NUL."]
     if errors:
         raise Invalid(errors=errors)
-
-
-def _is_text(text: str) -> bool:
-    """Whether every database and every client can hold it: no NUL, no lone surrogate."""
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)

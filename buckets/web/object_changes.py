@@ -20,6 +20,7 @@ from buckets.web.object_forms import MoveForm
 from buckets.web.selection import Selection
 from keys.errors import Invalid
 from keys.permissions import Permission
+from keys.web.forms import number_of
 from keys.web.pages import UNPROCESSABLE, Page, local_path
 
 NAMES_SHOWN = 20
@@ -58,7 +59,7 @@ class DeleteObjects(ChangePage):
         chosen.require(self.rights, Permission.OBJECTS_DELETE, bucket=bucket)
         if "confirmed" not in self.request.POST:
             return self.page(self._question(bucket, chosen))
-        deleted = _number(self.request.POST.get("deleted", ""))
+        deleted = number_of(self.request.POST.get("deleted", "")) or 0
         if chosen.keys:
             deleted += len(delete_objects(bucket=bucket, keys=chosen.keys).deleted)
         left, folders = DELETED_AT_ONCE, list(chosen.folders)
@@ -161,10 +162,6 @@ class MoveObjects(ChangePage):
             moved = 1
         say = "1 object is moved." if moved == 1 else f"{moved:,} objects are moved."
         return self.done_at(objects_url(bucket, prefix=folder), say=say)
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
 
 def _told(deleted: int) -> str:

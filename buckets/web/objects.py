@@ -19,6 +19,7 @@ from buckets.web.bucket_pages import BucketRow
 from buckets.web.entries import SLASH, Crumb, crumbs, entries_of, folder_of, objects_url
 from buckets.web.selection import field_of, text_of
 from keys.permissions import Permission
+from keys.web.forms import number_of
 from keys.web.pages import Page
 from volumes.web.policy import CONNECT, IMAGES, MEDIA, policy_with_servers
 
@@ -115,8 +116,7 @@ class Objects(Page):
 
     def _limit(self) -> int:
         """As many as are shown already, where the list is asked for anew."""
-        text = self.request.GET.get("limit", "")
-        asked = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_PAGE)) else 0
+        asked = number_of(self.request.GET.get("limit", "")) or 0
         return max(PAGE_ROWS, min(asked, MAX_PAGE))
 
     @staticmethod

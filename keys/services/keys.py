@@ -15,6 +15,7 @@ from keys.actions import Action
 from keys.errors import Invalid, KeyChanged, KeyTooStrong, KeyUnknown, LastAdmin
 from keys.models import MAX_BUCKET_CHARS, MAX_NAME_CHARS, MAX_PREFIX_BYTES, ApiKey, Grant, RefreshFamily, RevokedKey
 from keys.permissions import ALL_PERMISSIONS, GRANTABLE, Permission
+from keys.printable import is_storable
 from keys.rights import GrantRow, KeyRights
 from keys.selectors import edition_of, forget_rights, lasting_admin_exists, live_admin_exists, rights_of_row
 from keys.services.audit import record
@@ -245,17 +246,17 @@ def _write_grants(key: ApiKey, rows: Iterable[GrantRow]) -> None:
 
 def _require_valid(*, name: str, permissions: int, grants: tuple[GrantRow, ...]) -> None:
     errors: dict[str, list[str]] = {}
-    if not name.strip() or len(name) > MAX_NAME_CHARS or "\0" in name:
+    if not name.strip() or len(name) > MAX_NAME_CHARS or not is_storable(name):
         errors["name"] = [f"A name has 1 to {MAX_NAME_CHARS} characters."]
     if not 0 <= permissions <= ALL_PERMISSIONS:
         errors["permissions"] = [f"Permissions are bits from 0 to {ALL_PERMISSIONS}."]
     if len(grants) > MAX_GRANTS:
         errors["grants"] = [f"A key has at most {MAX_GRANTS} grants."]
     for index, grant in enumerate(grants):
-        if not 1 <= len(grant.bucket) <= MAX_BUCKET_CHARS or "\0" in grant.bucket:
+        if not 1 <= len(grant.bucket) <= MAX_BUCKET_CHARS or not is_storable(grant.bucket):
             errors[f"grants.{index}.bucket"] = ["This is no name of a bucket."]
-        if len(grant.prefix.encode("utf-8", "replace")) > MAX_PREFIX_BYTES or "\0" in grant.prefix:
-            errors[f"grants.{index}.prefix"] = [f"A prefix has at most {MAX_PREFIX_BYTES} bytes and no NUL."]
+        if not is_storable(grant.prefix) or len(grant.prefix.encode()) > MAX_PREFIX_BYTES:
+            errors[f"grants.{index}.prefix"] = [f"A prefix has at most {MAX_PREFIX_BYTES} bytes of UTF-8 and no NUL."]
         if grant.permissions <= 0 or grant.permissions & ~int(GRANTABLE):
             errors[f"grants.{index}.permissions"] = [
                 f"A grant holds bits of {int(GRANTABLE)} (objects, buckets, shares), at least one."

@@ -14,6 +14,15 @@ SENT_AGAIN_S: Final = 12 * 3600
 """How long a form is known that made something."""
 
 
+_MAX_DIGITS: Final = 18
+"""Of a number that any database holds, and that Python reads."""
+
+
+def number_of(text: str) -> int | None:
+    """A number out of an address or a form; None where it is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else None
+
+
 class UiForm(forms.Form):
     """Rendered by ``ui/field.html``, field for field."""
 

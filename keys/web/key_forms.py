@@ -14,7 +14,7 @@ from django.utils.formats import date_format
 
 from keys.models import MAX_BUCKET_CHARS, MAX_NAME_CHARS, MAX_PREFIX_BYTES, ApiKey
 from keys.permissions import DESCRIPTIONS, GRANTABLE, Permission
-from keys.printable import printable
+from keys.printable import is_storable, printable
 from keys.rights import GrantRow, KeyRights
 from keys.selectors import edition_of, rights_of_row
 from keys.services.keys import MAX_GRANTS
@@ -159,11 +159,14 @@ class GrantForm(BitsForm):
     @property
     def exact_prefix(self) -> str:
         """The prefix where it cannot be typed, else empty."""
+        exact = self["exact"].value() or ""
+        if not exact.startswith('"'):  # nor is anything nested read
+            return ""
         try:
-            text = json.loads(self["exact"].value() or '""')
+            text: str = json.loads(exact)
         except ValueError:
             return ""
-        return text if isinstance(text, str) and "\0" not in text else ""
+        return text if is_storable(text) else ""
 
     @property
     def exact_shown(self) -> str:
@@ -184,7 +187,7 @@ class GrantForm(BitsForm):
         given = self.cleaned_data
         if given.get("exact") and not self.exact_prefix:
             self.add_error("start", "This is no prefix.")
-        if len(self.typed.prefix.encode("utf-8", "replace")) > MAX_PREFIX_BYTES:
+        if len(self.typed.prefix.encode("utf-8")) > MAX_PREFIX_BYTES:
             self.add_error("start", f"A prefix has at most {MAX_PREFIX_BYTES} bytes.")
         if not given.get("bucket") and "bucket" not in self.errors:
             self.add_error("bucket", "Name the bucket, or remove the grant.")

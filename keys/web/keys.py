@@ -19,10 +19,10 @@ from keys.errors import Invalid, KeyChanged, KeyTooStrong, KeyUnknown, LastAdmin
 from keys.models import MAX_NAME_CHARS, ApiKey
 from keys.permissions import Permission
 from keys.rights import KeyRights
-from keys.selectors import MAX_ID_DIGITS, edition_of, find_keys, get_key, rights_of_row
+from keys.selectors import edition_of, find_keys, get_key, rights_of_row
 from keys.services.keys import MAX_GRANTS, create_key, delete_key, end_sessions, update_key
 from keys.templatetags.ui import shown
-from keys.web.forms import UiForm
+from keys.web.forms import UiForm, number_of
 from keys.web.key_forms import GROUPS, PRESETS, KeyForm, rearranged
 from keys.web.pages import FormPage, Page
 from warehouse_site.problems import note_refusal
@@ -61,7 +61,7 @@ class Keys(Page):
             return context
         query = self.request.GET
         text, state = query.get("q", "").strip()[:MAX_SEARCH_CHARS], query.get("state", "")
-        found = find_keys(text=text, state=state, before=_number(query.get("before", "")), limit=PAGE_ROWS + 1)
+        found = find_keys(text=text, state=state, before=number_of(query.get("before", "")), limit=PAGE_ROWS + 1)
         lines = [
             {"key": line.key, "grant_count": line.grant_count, "badges": badges(line.key.permissions)}
             for line in found[:PAGE_ROWS]
@@ -238,10 +238,6 @@ def _found(key_id: int) -> ApiKey:
     if key is None:
         raise KeyUnknown(f"There is no key {key_id}. It may have been deleted.")
     return key
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() and len(text) <= MAX_ID_DIGITS else None
 
 
 def _words(name: str) -> list[str]:

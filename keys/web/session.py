@@ -23,6 +23,7 @@ from keys.forms import KeySignInForm
 from keys.printable import printable
 from keys.rights import ANYBODY
 from keys.ring import held_keys, leave, switch_to
+from keys.web.forms import number_of
 from keys.web.pages import local_path
 from warehouse_site.navigation import THEME_COOKIE, THEMES
 
@@ -107,5 +108,4 @@ def _to(name: str) -> HttpResponseRedirect:
 
 
 def _chosen(request: HttpRequest) -> int:
-    text = request.POST.get("key", "")
-    return int(text) if text.isascii() and text.isdigit() else ANYBODY
+    return number_of(request.POST.get("key", "")) or ANYBODY
