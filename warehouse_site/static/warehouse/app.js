@@ -37,7 +37,7 @@ const csrf = () => /(?:^|; )csrftoken=(\w+)/.exec(document.cookie)?.[1] ?? docum
 /** What requests say beside their cookie: the page's own token, and the key that the page was made for. */
 const headers = () => ({ "X-CSRFToken": csrf(), "Acting-Key": document.body.dataset.key });
 
-window.warehouse = { toast, csrf, headers };
+window.warehouse = { toast, headers };
 
 for (const told of toasts.children) watch(told);
 // What a page brings along is only read aloud when it is put there afterwards.
@@ -49,7 +49,7 @@ new MutationObserver((changes) => {
 }).observe(toasts, { childList: true });
 
 document.addEventListener("click", async (event) => {
-  const target = event.target.closest?.("[data-close], [data-copy], [data-check-all], [data-themes] button");
+  const target = event.target.closest?.("[data-close], [data-copy], [data-themes] button");
   for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
   if (!target) return;
   if ("close" in target.dataset) target.closest(".toast, .notice").remove();
@@ -68,11 +68,6 @@ document.addEventListener("click", async (event) => {
       toast("It is selected: copy it with Ctrl+C.");
     }
   }
-  if (target.dataset.checkAll)
-    for (const box of document.getElementsByName(target.dataset.checkAll)) {
-      box.checked = target.checked;
-      box.dispatchEvent(new Event("change", { bubbles: true }));
-    }
 });
 
 document.addEventListener("submit", (event) => {
