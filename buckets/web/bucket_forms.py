@@ -7,7 +7,7 @@ from django import forms
 from buckets.models import Bucket
 from buckets.services.buckets import BucketSettings
 from buckets.web.sizes import parse_size, written_size
-from keys.web.forms import UiForm
+from keys.web.forms import TypedName, UiForm
 from volumes.models import MAX_REPLICATION
 
 _VISIBILITY = [
@@ -107,21 +107,7 @@ class NewBucketForm(BucketForm):
     field_order = ("name",)
 
 
-class BucketDeletionForm(UiForm):
-    """Whoever types a bucket's name means that bucket."""
+class BucketDeletionForm(TypedName):
+    """Of an empty bucket only, but for ``force``: it says that the page told of objects in it."""
 
-    name = forms.CharField(
-        label="Name of the bucket",
-        widget=forms.TextInput(attrs={"autofocus": True, "autocomplete": "off", "spellcheck": "false"}),
-    )
     force = forms.BooleanField(required=False, widget=forms.HiddenInput)
-
-    def __init__(self, *args: Any, bucket: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.bucket = bucket
-
-    def clean_name(self) -> str:
-        name = str(self.cleaned_data["name"])
-        if name != self.bucket:
-            raise forms.ValidationError("This is not its name.")
-        return name

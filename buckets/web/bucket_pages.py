@@ -214,7 +214,8 @@ class BucketDeletion(BucketPage):
 
     def make_form(self, data: Any = None, **kwargs: Any) -> UiForm:
         bucket = self.bucket(kwargs["bucket"])
-        return BucketDeletionForm(data, bucket=bucket.name, initial={"force": bool(bucket.object_count)})
+        force = bool(bucket.object_count)
+        return BucketDeletionForm(data, asked=bucket.name, label="Name of the bucket", initial={"force": force})
 
     def save(self, form: UiForm, **kwargs: Any) -> HttpResponseBase:
         name = self.bucket(kwargs["bucket"]).name

@@ -9,6 +9,7 @@ from django import forms
 from django.core.cache import cache
 
 from keys.errors import Conflict, Invalid
+from keys.templatetags.ui import shown
 
 SENT_AGAIN_S: Final = 12 * 3600
 """How long a form is known that made something."""
@@ -70,3 +71,27 @@ class OnceForm(UiForm):
         except BaseException:
             cache.delete(name)  # it has made nothing
             raise
+
+
+class TypedName(UiForm):
+    """Asks for the name of what goes for good: whoever types it means it."""
+
+    name = forms.CharField(
+        widget=forms.TextInput(attrs={"autofocus": True, "autocomplete": "off", "spellcheck": "false"})
+    )
+
+    def __init__(self, *args: Any, asked: str, label: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.asked = asked
+        self.fields["name"].label = label
+
+    def clean_name(self) -> str:
+        typed = str(self.cleaned_data["name"])
+        if _words(typed) != _words(self.asked):
+            raise forms.ValidationError("This is not its name.")
+        return typed
+
+
+def _words(name: str) -> list[str]:
+    """A name as one can type it from a page: what pages do not show plays no part."""
+    return shown(name).split()

@@ -10,19 +10,18 @@
 from abc import abstractmethod
 from typing import Any, Final
 
-from django import forms
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 
 from keys.errors import Invalid, KeyChanged, KeyTooStrong, KeyUnknown, LastAdmin
-from keys.models import MAX_NAME_CHARS, ApiKey
+from keys.models import ApiKey
 from keys.permissions import Permission
 from keys.rights import KeyRights
 from keys.selectors import edition_of, find_keys, get_key, rights_of_row
 from keys.services.keys import MAX_GRANTS, create_key, delete_key, end_sessions, update_key
 from keys.templatetags.ui import shown
-from keys.web.forms import UiForm, number_of
+from keys.web.forms import TypedName, UiForm, number_of
 from keys.web.key_forms import GROUPS, PRESETS, KeyForm, rearranged
 from keys.web.pages import FormPage, Page
 from warehouse_site.problems import note_refusal
@@ -186,23 +185,6 @@ class EndSessions(Page):
         return self.done_at(self.back(), say="All that was signed for this key has ended.")
 
 
-class ConfirmForm(UiForm):
-    """The name of what is deleted, typed."""
-
-    name = forms.CharField(max_length=MAX_NAME_CHARS, widget=forms.TextInput(attrs={"autocomplete": "off"}))
-
-    def __init__(self, data: QueryDict | None, *, asked: str) -> None:
-        super().__init__(data)
-        self.asked = asked
-        self.fields["name"].label = "Type the key’s name"
-
-    def clean_name(self) -> str:
-        typed = str(self.cleaned_data["name"])
-        if _words(typed) != _words(self.asked):
-            raise forms.ValidationError("This is not its name.")
-        return typed
-
-
 class DeleteKey(FormPage):
     """For good: what a deleted key signed is refused as well."""
 
@@ -211,7 +193,7 @@ class DeleteKey(FormPage):
     needs = Permission.KEYS_READ | Permission.KEYS_MANAGE
 
     def make_form(self, data: QueryDict | None = None, *, key_id: int = 0, **kwargs: Any) -> UiForm:
-        return ConfirmForm(data, asked=_found(key_id).name)
+        return TypedName(data, asked=_found(key_id).name, label="Type the key’s name")
 
     def show(self, *, key_id: int = 0, **kwargs: Any) -> dict[str, object]:
         key = _found(key_id)
@@ -238,8 +220,3 @@ def _found(key_id: int) -> ApiKey:
     if key is None:
         raise KeyUnknown(f"There is no key {key_id}. It may have been deleted.")
     return key
-
-
-def _words(name: str) -> list[str]:
-    """A name as one can type it from a page: what pages do not show plays no part."""
-    return shown(name).split()

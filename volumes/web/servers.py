@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from django import forms
 from django.conf import settings
 from django.core.paginator import Paginator
 from django.http.response import HttpResponseBase
 
 from keys.errors import Invalid
 from keys.permissions import Permission
-from keys.web.forms import UiForm
+from keys.web.forms import TypedName, UiForm
 from keys.web.pages import FormPage, Page
 from volumes import selectors
 from volumes.errors import ServerNotFound
@@ -100,35 +99,16 @@ class ServerWish(Page):
         return self.done("server", server.pk, say=f"Server {server} {wish.told}")
 
 
-class ForgetForm(UiForm):
-    """Typed, since it cannot be taken back."""
-
-    name = forms.CharField(
-        max_length=200, widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "autofocus": True})
-    )
-
-    def __init__(self, *args: Any, server: Server, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._wanted = str(server)
-        self.fields["name"].label = f"Type “{server}” to go on"
-
-    def clean_name(self) -> str:
-        name: str = self.cleaned_data["name"]
-        if name != self._wanted:
-            raise forms.ValidationError(f"That is not “{self._wanted}”.")
-        return name
-
-
 class ServerForget(FormPage):
     """Takes a server that died for good off the books; says before what that comes to."""
 
     template_name = "servers/forget.html"
     section = "servers"
-    needs = Permission.VOLUMES_MANAGE
-    form_class = ForgetForm
+    needs = Permission.VOLUMES_READ | Permission.VOLUMES_MANAGE
 
     def make_form(self, data: Any = None, *, server_id: UUID) -> UiForm:
-        return ForgetForm(data, server=find_server(server_id))
+        server = find_server(server_id)
+        return TypedName(data, asked=str(server), label=f"Type “{server}” to go on")
 
     def show(self, server_id: UUID) -> dict[str, object]:
         losses = losses_of(server_id=server_id)

@@ -140,7 +140,7 @@ class VolumeCompact(FormPage):
 
     template_name = "volumes/compact.html"
     section = "volumes"
-    needs = Permission.VOLUMES_MANAGE
+    needs = Permission.VOLUMES_READ | Permission.VOLUMES_MANAGE
     form_class = CompactForm
 
     def show(self, volume_id: int) -> dict[str, object]:
@@ -157,7 +157,7 @@ class VolumeSeal(Page):
 
     template_name = "volumes/seal.html"
     section = "volumes"
-    needs = Permission.VOLUMES_MANAGE
+    needs = Permission.VOLUMES_READ | Permission.VOLUMES_MANAGE
 
     def show(self, volume_id: int) -> dict[str, object]:
         row = find_row(volume_id)

@@ -69,6 +69,14 @@ def test_who_may_only_look_is_offered_nothing_and_changes_nothing(reader: Client
     assert Server.objects.exists()
 
 
+def test_who_works_blindly_sees_no_figures(client: Client) -> None:
+    sign_in(client, Permission.VOLUMES_MANAGE)
+    server = make_server(last_seen_at=None)
+    volume = make_volume(server)
+    for name, one in (("server-forget", server), ("volume-compact", volume), ("volume-seal", volume)):
+        assert client.get(reverse(name, args=[one.pk])).status_code == 403, name
+
+
 def test_a_server_is_emptied_kept_and_maintained(operator: Client) -> None:
     server = make_server()
     make_volume(server, redundancy_note="no other server has room", replica={"size_bytes": 5 * 10**6})
@@ -99,7 +107,7 @@ def test_a_dead_server_is_forgotten_when_its_name_is_typed(operator: Client) -> 
     assert "1 volumes" in " ".join(text_of(operator, "server-forget", server.pk).split())
     wrong = operator.post(address, {"name": "n1"})
     assert wrong.status_code == 422
-    assert "That is not" in wrong.content.decode()
+    assert "This is not its name." in wrong.content.decode()
     assert Server.objects.exists()
     done = operator.post(address, {"name": str(server)}, follow=True)
     assert "is forgotten: 0 copies are made anew, 1 volumes are gone." in done.content.decode()
