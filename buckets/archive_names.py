@@ -7,14 +7,14 @@ nobody has to remember the names of a million. Pure module.
 
 import hashlib
 import re
-import unicodedata
+
+from keys.printable import UNSEEN
 
 MAX_PART_BYTES = 200
 """Of one part of a path. File systems take 255; the mark, and what an unpacker may add, fit in besides."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}\Z")
-_UNSEEN = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
 class ArchiveNames:
@@ -63,9 +63,7 @@ def _safe(part: str) -> str:
 
 
 def _is_unsafe(char: str) -> bool:
-    return (
-        char == "\\" or unicodedata.category(char) in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(char) in _UNSEEN
-    )
+    return char == "\\" or char in UNSEEN
 
 
 def _marked(name: str, key: str) -> str:

@@ -1,7 +1,18 @@
-"""Keys, prefixes and other texts of users, so that an eye can tell them apart."""
+"""Texts and figures as an eye reads them: keys, prefixes and other texts of users so that it can tell them apart."""
 
 import re
+import unicodedata
 from typing import Final
+
+_JOINERS: Final = "\u200c\u200d"
+"""Without them some words, and many emoji, are others."""
+UNSEEN: Final = frozenset(
+    char
+    for char in map(chr, (*range(0x20000), *range(0xE0000, 0xE1000)))  # in the planes between are letters alone
+    if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") and char not in _JOINERS
+)
+"""What is invisible, breaks a line, or turns the text around it."""
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 _SWALLOWED: Final = re.compile(r"^ +| +$|(?<= ) +")
 """Blanks that a page does not show: at the ends, and after another one."""
@@ -21,3 +32,19 @@ def printable(text: str) -> str:
         char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode() for char in text
     )
     return _SWALLOWED.sub(lambda blanks: r"\x20" * len(blanks[0]), escaped)
+
+
+def shown(text: str) -> str:
+    """A name that looks like what it is: nothing in it is invisible, turns the text around, or breaks its line."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if char in UNSEEN else char for char in text)
+
+
+def bytes_text(value: int | None) -> str:
+    """``1.4 GB``: decimal units (IEC 80000-13), three figures at the most."""
+    if value is None:
+        return "–"
+    size, unit = float(value), 0
+    while unit < len(_UNITS) - 1 and size >= (1000 if unit == 0 else 999.5):
+        size, unit = size / 1000, unit + 1
+    figures = f"{size:.0f}" if unit == 0 or size >= 99.95 else f"{size:.1f}"
+    return f"{figures} {_UNITS[unit]}"

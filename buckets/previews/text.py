@@ -3,6 +3,8 @@
 import codecs
 from dataclasses import dataclass
 
+from keys.printable import UNSEEN
+
 _MARKS = (
     # The longer ones first: UTF-32 begins as UTF-16 does.
     (codecs.BOM_UTF8, "utf-8"),
@@ -14,12 +16,8 @@ _MARKS = (
 _PLAIN_CONTROLS = b"\t\n\r\f\b\x1b"
 _ODD = bytes(byte for byte in range(32) if byte not in _PLAIN_CONTROLS)
 
-_BIDI_CONTROLS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-_SHOWN: dict[int, int | str] = {
-    code: 0x2400 + code for code in range(32) if code not in (9, 10)
-}  # Unicode's pictures of controls
-_SHOWN |= {code: f"⟨U+{code:04X}⟩" for code in range(0x7F, 0xA0)}
-_SHOWN |= {ord(char): f"⟨U+{ord(char):04X}⟩" for char in (*_BIDI_CONTROLS, "\u2028", "\u2029", "\ufeff")}
+_SHOWN: dict[int, int | str] = {ord(char): f"⟨U+{ord(char):04X}⟩" for char in UNSEEN - {"\t", "\n"}}
+_SHOWN |= {code: 0x2400 + code for code in range(32) if code not in (9, 10)}  # Unicode's pictures of controls
 _SHOWN |= dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)  # halves of a pair, which JSON may hold and UTF-8 may not
 _VISIBLE = str.maketrans(_SHOWN)
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from buckets.services.usage import KEPT, MINUTE
 from buckets.usage import history_begin, usage_history
 from buckets.web.plots import Figures, Plot, draw
-from keys.templatetags.ui import bytes_text
+from keys.printable import bytes_text
 
 RANGES: Final = {
     "hour": timedelta(hours=1),

@@ -1,6 +1,5 @@
 """Tags and filters of the web UI's templates."""
 
-import unicodedata
 from datetime import datetime
 from typing import Any, Final
 
@@ -13,12 +12,13 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.timesince import timesince
 
+from keys.printable import bytes_text, shown
 from keys.ring import KEY_FIELD
 
 register = template.Library()
+register.filter("bytes", bytes_text)
+register.filter(shown)
 
-_BIDI_CONTROLS: Final = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-_UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _LONGEST_AGE_S: Final = 30 * 24 * 3600
 """What is older is told by its date."""
 
@@ -71,33 +71,10 @@ _ICONS: Final = {
 }
 
 
-@register.filter(name="bytes")
-def bytes_text(value: int | None) -> str:
-    """``1.4 GB``: decimal units (IEC 80000-13), three figures at the most."""
-    if value is None:
-        return "–"
-    size, unit = float(value), 0
-    while unit < len(_UNITS) - 1 and size >= (1000 if unit == 0 else 999.5):
-        size, unit = size / 1000, unit + 1
-    figures = f"{size:.0f}" if unit == 0 or size >= 99.95 else f"{size:.1f}"
-    return f"{figures} {_UNITS[unit]}"
-
-
 @register.filter
 def count(value: int | None) -> str:
     """``1,234,567``"""
     return "–" if value is None else f"{value:,}"
-
-
-@register.filter
-def shown(text: str) -> str:
-    """A name that looks like what it is: nothing in it is invisible, turns the text around, or breaks its line."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}"
-        if unicodedata.category(char) in ("Cc", "Zl", "Zp") or unicodedata.bidirectional(char) in _BIDI_CONTROLS
-        else char
-        for char in text
-    )
 
 
 @register.simple_tag

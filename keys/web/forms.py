@@ -9,7 +9,7 @@ from django import forms
 from django.core.cache import cache
 
 from keys.errors import Conflict, Invalid
-from keys.templatetags.ui import shown
+from keys.printable import shown
 
 SENT_AGAIN_S: Final = 12 * 3600
 """How long a form is known that made something."""

@@ -17,10 +17,10 @@ from django.shortcuts import render
 from keys.errors import Invalid, KeyChanged, KeyTooStrong, KeyUnknown, LastAdmin
 from keys.models import ApiKey
 from keys.permissions import Permission
+from keys.printable import shown
 from keys.rights import KeyRights
 from keys.selectors import edition_of, find_keys, get_key, rights_of_row
 from keys.services.keys import MAX_GRANTS, create_key, delete_key, end_sessions, update_key
-from keys.templatetags.ui import shown
 from keys.web.forms import TypedName, UiForm, number_of
 from keys.web.key_forms import GROUPS, PRESETS, KeyForm, rearranged
 from keys.web.pages import FormPage, Page

@@ -38,8 +38,9 @@ def test_no_name_leads_out_of_its_folder(key: str) -> None:
 
 
 def test_what_would_be_one_name_becomes_two() -> None:
-    found = names("a//b", "a/_/b", "x\ny.txt", "x\ty.txt", "x_y.txt")
-    assert len(set(found)) == 5
+    found = names("a//b", "a/_/b", "x\ny.txt", "x\ty.txt", "x_y.txt", "x\u200by.txt")
+    assert len(set(found)) == 6
+    assert "\u200b" not in "".join(found), "nor is one told from another by what nobody sees"
     assert all(name.endswith((".txt", "b")) for name in found), "what kind of file it is stays"
 
 

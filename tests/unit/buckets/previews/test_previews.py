@@ -135,7 +135,7 @@ def test_what_is_no_text() -> None:
 
 
 def test_what_deceives_is_shown() -> None:
-    assert visible("a\u202eb\x1b[2J\u2066\ud800") == "a⟨U+202E⟩b␛[2J⟨U+2066⟩\N{REPLACEMENT CHARACTER}"
+    assert visible("a\u202eb\x1b[2J\u2066\u200b\ud800") == "a⟨U+202E⟩b␛[2J⟨U+2066⟩⟨U+200B⟩\N{REPLACEMENT CHARACTER}"
 
 
 def test_code_is_coloured_and_whole() -> None:

@@ -7,7 +7,8 @@ from django.template import engines
 from django.test import RequestFactory
 from django.utils import timezone
 
-from keys.templatetags.ui import bytes_text, count, meter, shown, when
+from keys.printable import bytes_text, shown
+from keys.templatetags.ui import count, meter, when
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,9 @@ def test_counts_are_grouped() -> None:
 
 def test_names_hide_nothing() -> None:
     assert shown("a\nb\x00\u202etxt.exe") == "a\ufffdb\ufffd\ufffdtxt.exe"
+    for char in "\u00ad\u061c\u200b\u200e\u200f\u2060\ufeff\U000e0041":
+        assert shown(f"a{char}b") == "a\ufffdb"
+    assert shown("نمی\u200cخواهم 👩\u200d🚀") == "نمی\u200cخواهم 👩\u200d🚀", "as they are written"
     assert shown("plain ünïcode 文 👍") == "plain ünïcode 文 👍"
 
 
