@@ -22,7 +22,8 @@ def parse_size(text: str) -> int:
     if match is None or unit is None:
         raise ValueError("A size is a number and a unit, such as 500 MB, 10 GB or 1.5 TiB.")
     whole, fraction = match[1], match[2] or ""
-    size_bytes, rest = divmod(int(whole + fraction) * unit, 10 ** len(fraction))
+    parts_of_byte = int(10 ** len(fraction))
+    size_bytes, rest = divmod(int(whole + fraction) * unit, parts_of_byte)
     if rest and (unit == 1 or not size_bytes):
         raise ValueError("A size is a number of whole bytes.")
     return size_bytes
