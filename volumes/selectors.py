@@ -121,6 +121,11 @@ def count_online_servers() -> int:
     return online_servers().count()
 
 
+def count_nodes() -> int:
+    """Nodes with servers that are meant to be used, online or not: no volume has more copies than these."""
+    return Server.objects.filter(admin_state=Server.AdminState.ACTIVE).order_by().values("node").distinct().count()
+
+
 def list_volumes() -> QuerySet[Volume]:
     """All volumes by number, replicas and their servers along, the primary first."""
     replicas = Replica.objects.select_related("server").order_by("volume", "role", "server")

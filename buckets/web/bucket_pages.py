@@ -21,6 +21,7 @@ from keys.permissions import Permission
 from keys.rights import KeyRights
 from keys.web.forms import UiForm
 from keys.web.pages import FormPage, Page
+from volumes.selectors import count_nodes
 
 PAGE_ROWS = 100
 PUBLIC = Bucket.Visibility.PUBLIC_READ
@@ -69,6 +70,12 @@ def may_delete(rights: KeyRights, bucket: Bucket) -> bool:
     if bucket.object_count:
         needed |= Permission.OBJECTS_DELETE
     return rights.allows(needed, bucket=bucket.name, prefix=True)
+
+
+def too_few_nodes(bucket: Bucket) -> int | None:
+    """How many nodes there are where nothing can be written because the bucket wants more; else None."""
+    nodes = count_nodes() if bucket.replication > 1 else 1
+    return nodes if nodes < bucket.replication else None
 
 
 def visible_buckets(rights: KeyRights) -> frozenset[str] | None:
@@ -165,7 +172,11 @@ class BucketPage(FormPage):
 
     def show(self, **kwargs: Any) -> dict[str, object]:
         bucket = self.bucket(kwargs["bucket"])
-        return {"bucket": bucket, "row": BucketRow.of(bucket, self.rights)}
+        return {
+            "bucket": bucket,
+            "row": BucketRow.of(bucket, self.rights),
+            "too_few_nodes": too_few_nodes(bucket),
+        }
 
 
 class BucketSettingsPage(BucketPage):

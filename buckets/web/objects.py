@@ -15,7 +15,7 @@ from buckets.errors import KeyInvalid
 from buckets.filters import Filters
 from buckets.names import MAX_KEY_BYTES, key_error
 from buckets.selectors import MAX_PAGE
-from buckets.web.bucket_pages import BucketRow
+from buckets.web.bucket_pages import BucketRow, too_few_nodes
 from buckets.web.entries import SLASH, Crumb, crumbs, entries_of, folder_of, objects_url
 from buckets.web.selection import field_of, text_of
 from keys.permissions import Permission
@@ -70,6 +70,7 @@ class Objects(Page):
         shown: dict[str, object] = {
             "bucket": bucket,
             "row": BucketRow.of(bucket, self.rights),
+            "too_few_nodes": too_few_nodes(bucket),
             "prefix": prefix,
             "crumbs": crumbs(name, prefix, order=order if order == NEWEST else ""),
             "folder_fields": [field_of("prefix", prefix)] if prefix else [],

@@ -6,9 +6,10 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from tests.unit.volumes.factories import make_server, make_volume
-from volumes.models import Replica
+from volumes.models import Replica, Server
 from volumes.selectors import (
     VolumeState,
+    count_nodes,
     find_volumes,
     list_servers,
     primaries_of,
@@ -87,3 +88,10 @@ def test_volumes_without_a_server_that_is_heard_are_counted_if_they_hold_somethi
     assert redundancy_counts().unreachable == 3, "a copy that is not made yet can't be read"
     Replica.objects.filter(pk=copy.pk).update(state="open", reported_at=timezone.now())
     assert redundancy_counts().unreachable == 2
+
+
+def test_nodes_are_counted_by_the_servers_that_are_meant_to_be_used() -> None:
+    assert count_nodes() == 0
+    for node, state in (("a", "active"), ("a", "active"), ("b", "draining"), ("c", "active")):
+        make_server(node=node, admin_state=Server.AdminState(state))
+    assert count_nodes() == 2

@@ -365,3 +365,12 @@ def test_one_goes_back_to_the_object_unless_it_is_gone(lab: Lab, web: Client) ->
         assert re.search(f'href="{re.escape(object_url)}">Cancel', asked), path
         assert f'name="then" value="{folder_url}"' in asked
     assert web.post(at("/delete-objects"), {**fields, "confirmed": "1"}).headers["Location"] == folder_url
+
+
+def test_a_bucket_of_more_copies_than_nodes_says_so(lab: Lab, web: Client) -> None:
+    for url in (ALL, at("/settings")):
+        assert "nothing can be written" not in web.get(url).content.decode()
+    Bucket.objects.update(replication=3)
+    for url in (ALL, at("/settings")):
+        text = " ".join(web.get(url).content.decode().split())
+        assert "is 1 node: nothing can be written until there are 3." in text
