@@ -90,15 +90,14 @@ def draw(
     text: Callable[[float], str],
     longest: Callable[[datetime], timedelta],
     whole: bool = False,
-    base: int = 1000,
 ) -> Plot:
     """A plot from ``begin`` to ``end``, from nought to a little above the highest value.
 
     ``longest``: how far behind a moment the next may be; where it is farther, the line is broken. ``whole``: values are
-    whole numbers, and so are the levels. ``base``: a thousand of what is a kilo (1024 for bytes in KiB).
+    whole numbers, and so are the levels.
     """
     highest = max((value for one in figures for value in one.values if value is not None), default=0)
-    levels = nice_levels(highest, whole=whole, base=base)
+    levels = nice_levels(highest, whole=whole)
     top = levels[-1] or 1
     across = [round((at - begin) / (end - begin) * WIDTH) for at in times]
     breaks = {index for index, (at, after) in enumerate(pairwise(times), start=1) if after - at > longest(at)}
@@ -112,14 +111,13 @@ def draw(
     )
 
 
-def nice_levels(highest: float, *, whole: bool = False, base: int = 1000) -> list[float]:
+def nice_levels(highest: float, *, whole: bool = False) -> list[float]:
     """Round values at equal distances from 0 to the first that is not below ``highest``; [0] where that is 0."""
     if highest <= 0:
         return [0]
-    unit = float(base) ** math.floor(math.log(highest, base)) if highest >= base else 1.0
-    raw = highest / unit / MAX_LEVELS
+    raw = highest / MAX_LEVELS
     power = 10.0 ** math.floor(math.log10(raw))
-    stride = next(nice * power for nice in (1, 2, 5, 10) if nice * power >= raw * (1 - 1e-9)) * unit
+    stride = next(nice * power for nice in (1, 2, 5, 10) if nice * power >= raw * (1 - 1e-9))
     if whole:
         stride = max(1.0, stride)
     count = math.ceil(highest / stride - 1e-9)

@@ -33,14 +33,13 @@ def test_levels_are_round(highest: float, levels: list[float]) -> None:
     assert nice_levels(highest) == pytest.approx(levels)
 
 
-def test_levels_of_what_is_counted_are_whole_and_those_of_bytes_are_round_in_kib() -> None:
+def test_levels_of_what_is_counted_are_whole() -> None:
     assert nice_levels(2, whole=True) == [0, 1, 2]
-    assert nice_levels(3 * 1024, base=1024) == [0, 1024, 2048, 3072]
 
 
-@given(st.floats(min_value=1e-6, max_value=1e18), st.booleans(), st.sampled_from([1000, 1024]))
-def test_levels_reach_above_the_highest_value_and_are_few(highest: float, whole: bool, base: int) -> None:
-    levels = nice_levels(highest, whole=whole, base=base)
+@given(st.floats(min_value=1e-6, max_value=1e18), st.booleans())
+def test_levels_reach_above_the_highest_value_and_are_few(highest: float, whole: bool) -> None:
+    levels = nice_levels(highest, whole=whole)
     assert levels[0] == 0
     assert levels[-1] >= highest * (1 - 1e-6)
     assert levels[-2] < highest
