@@ -185,7 +185,7 @@ _TYPES = {
 
 _WINDOWS = {
     # A parser's worst megabyte takes it half a minute, its worst 64 KiB two seconds.
-    Kind.MARKDOWN: (64 * KIB, 128 * KIB),
+    Kind.MARKDOWN: (32 * KIB, 64 * KIB),
     Kind.TABLE: (256 * KIB, MIB),
     Kind.JSON: (256 * KIB, MIB),
     Kind.CODE: (128 * KIB, 512 * KIB),

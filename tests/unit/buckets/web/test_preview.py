@@ -184,8 +184,8 @@ def test_the_place_on_the_page(put: Put, rf: RequestFactory) -> None:
     assert "<img" not in text
     assert urlencode({"key": context["object"].key}) in text  # type: ignore[attr-defined]
     assert "Show more" in text
-    assert "bytes=131072" in text
-    last = slot(bytes="131072")
+    assert "bytes=65536" in text
+    last = slot(bytes="65536")
     assert "Show more" not in last
     assert 'aria-current="page">Raw' in " ".join(slot(**{"as": "raw"}).split())
     context["object"] = put("film.mp4", b"12345")
