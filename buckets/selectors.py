@@ -43,6 +43,10 @@ MAX_RANGES = 100
 """Key ranges that one statement asks for; SQLite takes an expression of a thousand parts."""
 TO_SHARE = Permission.SHARE | Permission.OBJECTS_READ
 """What a key needs on an object that it shares, for as long as the share is used."""
+TO_ANYBODY = TO_SHARE
+"""What a key needs on a whole bucket that it gives to everybody."""
+TO_LEAVE = Permission.OBJECTS_READ | Permission.OBJECTS_DELETE
+"""What a key needs on objects that get other keys."""
 _PARAMETERS = 500
 """Values in one statement: all databases take so many."""
 _MAX_NEEDLE = _MAX_ID = (1 << 63) - 1
@@ -219,18 +223,20 @@ def objects_below(bucket_id: int, prefix: str) -> QuerySet[Object]:
 
 
 class Below(NamedTuple):
-    """What lies below a prefix; as far as it was counted where ``is_all`` is False."""
+    """What lies below prefixes; as far as it was counted where ``is_all`` is False."""
 
     objects: int
-    size_bytes: int
     is_all: bool
 
 
-def count_below(*, bucket_id: int, prefix: str, limit: int) -> Below:
-    """Counts up to ``limit`` objects. One query."""
-    rows = objects_below(bucket_id, prefix).values("size")[: limit + 1]
-    counted = rows.aggregate(count=Count("size"), total=Sum("size"))
-    return Below(min(counted["count"], limit), counted["total"] or 0, counted["count"] <= limit)
+def count_below(*, bucket_id: int, prefixes: Iterable[str], limit: int) -> Below:
+    """Counts up to ``limit`` objects in all. One query for each prefix that it comes to."""
+    counted = 0
+    for prefix in prefixes:
+        counted += objects_below(bucket_id, prefix)[: limit + 1 - counted].count()
+        if counted > limit:
+            return Below(limit, is_all=False)
+    return Below(counted, is_all=True)
 
 
 def chunks_of(object_id: int, *, limit: int) -> list[Chunk]:

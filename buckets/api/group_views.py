@@ -10,7 +10,7 @@ from rest_framework.views import APIView
 
 from buckets import errors
 from buckets.api import group_serializers as shapes
-from buckets.selectors import upload_keys
+from buckets.selectors import TO_LEAVE, upload_keys
 from buckets.services.groups import CommitUpload, Copy, Delete, Operation, commit_group, numbered
 from buckets.services.prefixes import rename_prefix
 from keys.api import rights
@@ -42,15 +42,14 @@ class RenameObjects(APIView):
     @raises(errors.BucketUnknown, errors.ObjectUnknown, errors.ObjectExists, errors.ObjectChanged, errors.TooManyRows)
     def post(self, request: Request, bucket: str) -> Response:
         actor = rights(request)
-        actor.require(Permission.OBJECTS_READ | Permission.OBJECTS_DELETE, bucket=bucket)
+        actor.require(TO_LEAVE, bucket=bucket)
         body = _valid(shapes.RenamesSerializer(data=request.data))
         if "renames" in body:
             operation = shapes.RenameSerializer().operation
             operations = [operation(given) for given in body["renames"]]
             _require_rights(actor, bucket, operations)
             return Response(shapes.renamed(commit_group(bucket=bucket, operations=operations).outcomes))
-        leaving = Permission.OBJECTS_READ | Permission.OBJECTS_DELETE
-        actor.require(leaving, bucket=bucket, key=body["prefix"], prefix=True)
+        actor.require(TO_LEAVE, bucket=bucket, key=body["prefix"], prefix=True)
         actor.require(Permission.OBJECTS_WRITE, bucket=bucket, key=body["to_prefix"], prefix=True)
         return Response(shapes.renamed_prefix(rename_prefix(bucket=bucket, **body)))
 
@@ -99,8 +98,7 @@ def _require_rights(actor: KeyRights, bucket: str, operations: Sequence[Operatio
                 target = bucket if operation.target_bucket is None else operation.target_bucket
                 actor.require(Permission.OBJECTS_WRITE, bucket=target, key=operation.target)
             else:
-                leaving = Permission.OBJECTS_READ | Permission.OBJECTS_DELETE
-                actor.require(leaving, bucket=bucket, key=operation.source)
+                actor.require(TO_LEAVE, bucket=bucket, key=operation.source)
                 actor.require(Permission.OBJECTS_WRITE, bucket=bucket, key=operation.target)
 
 

@@ -31,10 +31,6 @@ from keys.errors import Invalid
 from keys.permissions import Permission
 from volumes.errors import NO_PLACE
 
-PUBLIC = Bucket.Visibility.PUBLIC_READ
-TO_ANYBODY = Permission.OBJECTS_READ | Permission.SHARE
-"""What somebody needs who gives a bucket's objects to everybody."""
-
 
 class Buckets(APIView):
     """The buckets that the key may see, by name."""
@@ -61,7 +57,8 @@ class Buckets(APIView):
         given.is_valid(raise_exception=True)
         name = given.validated_data["name"]
         settings = given.validated_settings()
-        needed = Permission.BUCKETS_WRITE | (TO_ANYBODY if settings.visibility == PUBLIC else Permission(0))
+        is_public = settings.visibility == Bucket.Visibility.PUBLIC_READ
+        needed = Permission.BUCKETS_WRITE | (selectors.TO_ANYBODY if is_public else Permission(0))
         rights(request).require(needed, bucket=name, prefix=True)
         bucket = create_bucket(name=name, settings=settings)
         return Response(shapes.BucketSerializer(bucket).data, status=201)
@@ -89,8 +86,8 @@ class BucketDetail(APIView):
         given = shapes.BucketChangeSerializer(before, data=request.data, partial=True)
         given.is_valid(raise_exception=True)
         settings = given.validated_settings()
-        if settings.visibility == PUBLIC and before.visibility != PUBLIC:
-            rights(request).require(TO_ANYBODY, bucket=bucket, prefix=True)
+        if settings.visibility == Bucket.Visibility.PUBLIC_READ != before.visibility:
+            rights(request).require(selectors.TO_ANYBODY, bucket=bucket, prefix=True)
         changed = update_bucket(name=bucket, settings=settings)
         return Response(shapes.BucketSerializer(changed).data)
 

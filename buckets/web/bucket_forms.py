@@ -21,7 +21,7 @@ class _ValueField(forms.CharField):
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         try:
-            return bool(self.clean(data) != initial)
+            return bool(self.clean(data) != (self.clean(initial) if isinstance(initial, str) else initial))
         except forms.ValidationError:
             return True
 
@@ -92,8 +92,17 @@ class BucketForm(UiForm):
         given = {name: value for name, value in self.cleaned_data.items() if name in BucketForm.base_fields}
         return BucketSettings(**given)
 
+
+class BucketChangeForm(BucketForm):
+    """The settings of a bucket that there is."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            field.show_hidden_initial = True
+
     def changes(self) -> BucketSettings:
-        """Only what differs from what the bucket had when it was read: what others change meanwhile stays."""
+        """Only what differs from what the form showed: what others changed since then stays."""
         return BucketSettings(**{name: self.cleaned_data[name] for name in self.changed_data})
 
 

@@ -14,7 +14,7 @@ from buckets.names import bucket_name_error
 from buckets.services.buckets import create_bucket, delete_bucket, update_bucket
 from buckets.services.deletion import close_bucket
 from buckets.tasks import wake_deletion
-from buckets.web.bucket_forms import BucketDeletionForm, BucketForm, NewBucketForm
+from buckets.web.bucket_forms import BucketChangeForm, BucketDeletionForm, BucketForm, NewBucketForm
 from buckets.web.entries import objects_url
 from keys.errors import Invalid, PermissionDenied
 from keys.permissions import Permission
@@ -24,9 +24,6 @@ from keys.web.pages import FormPage, Page
 from volumes.selectors import count_nodes
 
 PAGE_ROWS = 100
-PUBLIC = Bucket.Visibility.PUBLIC_READ
-TO_ANYBODY = Permission.OBJECTS_READ | Permission.SHARE
-"""What somebody needs who gives a bucket's objects to everybody, as the API asks for it."""
 TO_GO_IN = (Permission.OBJECTS_READ, Permission.OBJECTS_WRITE)
 """Either of them opens a bucket's page."""
 
@@ -144,7 +141,8 @@ class NewBucket(FormPage):
         assert isinstance(form, NewBucketForm)
         name = form.cleaned_data["name"]
         settings = form.settings()
-        needed = Permission.BUCKETS_WRITE | (TO_ANYBODY if settings.visibility == PUBLIC else Permission(0))
+        is_public = settings.visibility == Bucket.Visibility.PUBLIC_READ
+        needed = Permission.BUCKETS_WRITE | (selectors.TO_ANYBODY if is_public else Permission(0))
         self.rights.require(needed, bucket=name, prefix=True)
         try:
             create_bucket(name=name, settings=settings)
@@ -183,7 +181,7 @@ class BucketSettingsPage(BucketPage):
     """What a bucket is, and its settings for those who may change them."""
 
     template_name = "buckets/settings.html"
-    form_class = BucketForm
+    form_class = BucketChangeForm
 
     def require(self, name: str) -> None:
         if not self.rights.allows(Permission.BUCKETS_WRITE, bucket=name, prefix=True):
@@ -194,12 +192,12 @@ class BucketSettingsPage(BucketPage):
         return {name: getattr(bucket, name) for name in BucketForm.base_fields}
 
     def save(self, form: UiForm, **kwargs: Any) -> HttpResponseBase:
-        assert isinstance(form, BucketForm)
+        assert isinstance(form, BucketChangeForm)
         before = self.bucket(kwargs["bucket"])
         self.rights.require(Permission.BUCKETS_WRITE, bucket=before.name, prefix=True)
         settings = form.changes()
-        if settings.visibility == PUBLIC:
-            self.rights.require(TO_ANYBODY, bucket=before.name, prefix=True)
+        if settings.visibility == Bucket.Visibility.PUBLIC_READ:
+            self.rights.require(selectors.TO_ANYBODY, bucket=before.name, prefix=True)
         if form.changed_data:
             update_bucket(name=before.name, settings=settings)
         return self.done("bucket-settings", before.name, say="The settings are saved.")

@@ -25,11 +25,11 @@ from keys.web.pages import UNPROCESSABLE, Page, local_path
 
 NAMES_SHOWN = 20
 COUNTED = 10_000
-"""Objects that are counted before their folder is deleted; beyond, it is said to be more."""
+"""Objects that are counted before their folders are deleted; beyond, it is said to be more."""
+FOLDERS_COUNTED = 100
+"""Folders that are looked into for that, one query each."""
 DELETED_AT_ONCE = 5_000
 """Objects of folders that one request deletes: some seconds. The page goes on with the rest."""
-TO_LEAVE = Permission.OBJECTS_READ | Permission.OBJECTS_DELETE
-"""What a key needs on objects that get other keys, as the API asks for it."""
 
 
 class ChangePage(Page):
@@ -84,7 +84,11 @@ class DeleteObjects(ChangePage):
 
     def _question(self, bucket: str, chosen: Selection) -> dict[str, object]:
         bucket_id = selectors.get_bucket(bucket).pk
-        below = [selectors.count_below(bucket_id=bucket_id, prefix=one, limit=COUNTED) for one in chosen.folders]
+        may_count = all(
+            self.rights.allows(Permission.OBJECTS_READ, bucket=bucket, key=one, prefix=True) for one in chosen.folders
+        )
+        looked_into = chosen.folders[:FOLDERS_COUNTED] if may_count else []
+        below = selectors.count_below(bucket_id=bucket_id, prefixes=looked_into, limit=COUNTED)
         names = list(chosen)
         return {
             "stage": "question",
@@ -93,8 +97,9 @@ class DeleteObjects(ChangePage):
             "names_left": len(names) - NAMES_SHOWN,
             "key_count": len(chosen.keys),
             "folder_count": len(chosen.folders),
-            "below_count": sum(one.objects for one in below),
-            "is_all_counted": all(one.is_all for one in below),
+            "may_count": may_count,
+            "below_count": below.objects,
+            "is_all_counted": below.is_all and len(looked_into) == len(chosen.folders),
             "fields": chosen.fields,
             "back": self.back(),
             "then": self.then(),
@@ -109,7 +114,7 @@ class MoveObjects(ChangePage):
     def act(self, **kwargs: Any) -> HttpResponseBase:
         bucket = kwargs["bucket"]
         chosen = Selection.of(self.request.POST)
-        chosen.require(self.rights, TO_LEAVE, bucket=bucket)
+        chosen.require(self.rights, selectors.TO_LEAVE, bucket=bucket)
         self.rights.require(Permission.OBJECTS_WRITE, bucket=bucket)
         [first, *others] = chosen
         initial = {"folder": folder_of(first), "name": last_name(first).removesuffix("/")}

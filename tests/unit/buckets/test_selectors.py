@@ -271,15 +271,16 @@ def test_the_last_check_is_of_the_whole_store_and_has_ended(django_assert_num_qu
 
 
 @pytest.mark.django_db
-def test_what_lies_below_a_prefix_is_counted_as_far_as_a_limit(
+def test_what_lies_below_prefixes_is_counted_as_far_as_a_limit(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     bucket = make_objects("a/1", "a/2", "a/3", "ab", "b")
-    with django_assert_num_queries(1):
-        assert count_below(bucket_id=bucket.pk, prefix="a/", limit=3) == Below(3, 3, is_all=True)
-    assert count_below(bucket_id=bucket.pk, prefix="a/", limit=2) == Below(2, 3, is_all=False)
-    assert count_below(bucket_id=bucket.pk, prefix="", limit=9) == Below(5, 5, is_all=True)
-    assert count_below(bucket_id=bucket.pk, prefix="x", limit=9) == Below(0, 0, is_all=True)
+    with django_assert_num_queries(2):
+        assert count_below(bucket_id=bucket.pk, prefixes=["a/"], limit=3) == Below(3, is_all=True)
+        assert count_below(bucket_id=bucket.pk, prefixes=["a/", "b", "ab"], limit=2) == Below(2, is_all=False)
+    assert count_below(bucket_id=bucket.pk, prefixes=["a/", "b"], limit=3) == Below(3, is_all=False)
+    assert count_below(bucket_id=bucket.pk, prefixes=["", "x"], limit=9) == Below(5, is_all=True)
+    assert count_below(bucket_id=bucket.pk, prefixes=[], limit=9) == Below(0, is_all=True)
 
 
 @pytest.mark.django_db

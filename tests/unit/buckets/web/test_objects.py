@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from html import unescape
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from buckets.models import Bucket, Object
-from buckets.services.buckets import BucketSettings, create_bucket
+from buckets.services.buckets import BucketSettings, create_bucket, update_bucket
 from buckets.web.entries import NO_NAME, crumbs
 from buckets.web.selection import field_of
 from buckets.web.sizes import parse_size, written_size
@@ -53,6 +54,11 @@ def part(client: Client, url: str, target: str) -> str:
     answer = client.get(url, headers={"HX-Request": "true", "HX-Target": target})
     assert answer.status_code == 200, answer.content
     return answer.content.decode()
+
+
+def hidden_initials(page: str) -> dict[str, str]:
+    """What a form remembers to have shown."""
+    return {name: unescape(text) for name, text in re.findall(r'name="(initial-[^"]*)"(?: value="([^"]*)")?', page)}
 
 
 def names_in(page: str) -> list[str]:
@@ -153,6 +159,8 @@ def test_a_page_costs_the_same_however_large_the_bucket(lab: Lab, web: Client, m
         "/buckets?open=a/b", "/buckets?q=%00&after=%00", f"{ALL}?limit={'9' * 5000}", f"{ALL}?q=%00{'x' * 3000}",
         f"{ALL}?prefix=%00", f"{ALL}?after=%00", f"{ALL}?order=newest&after=x", f"{ALL}?prefix={'x' * 2000}",
         f"{ALL}?folder=%00", "/buckets/a%00b", "/buckets/a%00b/settings", f"{ALL}/object", f"{ALL}/object?key=%00",
+        f"{ALL}/download?key=%00", f"{ALL}/archive?prefix=%00", "/new-share?bucket=a%00&key=k",
+        "/new-share?bucket=photos&key=%00",
         f"{ALL}/object?key=nothing", "/buckets/nothing", "/buckets/nothing/delete",
     ],
 )  # fmt: skip
@@ -176,6 +184,27 @@ def test_folders_are_deleted_part_by_part(lab: Lab, web: Client, monkeypatch: py
     page = part_of_post(web, at("/delete-objects"), again, "deletion")
     assert "4 objects are deleted." in page
     assert keys() == {"ab"}
+
+
+def test_what_is_asked_before_folders_go_is_bounded(
+    lab: Lab, web: Client, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.put_many("a/1", "a/2", "b/1", "c/1")
+    chosen = {"prefix": ["a/", "b/", "c/"]}
+
+    def question(client: Client) -> str:
+        page = client.post(at("/delete-objects"), chosen).content.decode()
+        return " ".join(re.sub(r"<.*?>", " ", page).split())
+
+    assert "with 4 objects" in question(web)
+    with monkeypatch.context() as patch:
+        patch.setattr("buckets.web.object_changes.COUNTED", 2)
+        assert "with more than 2 objects" in question(web)
+    with monkeypatch.context() as patch:
+        patch.setattr("buckets.web.object_changes.FOLDERS_COUNTED", 2)
+        assert "with more than 3 objects" in question(web)
+    unread = question(sign_in(Permission.OBJECTS_DELETE))
+    assert "with all that is in them will be deleted" in unread
 
 
 def part_of_post(client: Client, url: str, data: dict[str, Any], target: str) -> str:
@@ -276,6 +305,7 @@ def test_a_bucket_is_made_changed_and_deleted(web: Client, lab: Lab) -> None:
     assert "There is a bucket" in taken.content.decode()
     page = web.get("/buckets/new/settings").content.decode()
     assert 'value="1500 MB"' in page
+    given |= hidden_initials(page)
     web.post("/buckets/new/settings", {**given, "quota_bytes": "", "cors_origins": "nonsense"})
     bucket.refresh_from_db()
     assert bucket.quota_bytes == 1_500_000_000, "all or nothing"
@@ -285,6 +315,18 @@ def test_a_bucket_is_made_changed_and_deleted(web: Client, lab: Lab) -> None:
     assert web.post("/buckets/new/delete", {"name": "old"}).status_code == 422
     assert web.post("/buckets/new/delete", {"name": "new"}).headers["Location"] == "/buckets"
     assert set(Bucket.objects.values_list("name", flat=True)) == {"photos"}
+
+
+def test_settings_that_others_changed_meanwhile_stay(web: Client, lab: Lab) -> None:
+    lines = ["https://a.example", "https://b.example"]
+    update_bucket(name="photos", settings=BucketSettings(visibility="public-read", quota_bytes=5, cors_origins=lines))
+    shown = hidden_initials(web.get(at("/settings")).content.decode())
+    sent = {name.removeprefix("initial-"): text for name, text in shown.items()}
+    update_bucket(name="photos", settings=BucketSettings(visibility="private", quota_bytes=7, cors_origins=[]))
+    assert web.post(at("/settings"), {**shown, **sent, "replication": "2"}).status_code == 303
+    bucket = Bucket.objects.get()
+    assert (bucket.visibility, bucket.quota_bytes, bucket.cors_origins) == ("private", 7, [])
+    assert bucket.replication == 2
 
 
 def test_a_bucket_with_objects_closes(web: Client, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
