@@ -17,7 +17,7 @@ from buckets.names import MAX_KEY_BYTES, key_error
 from buckets.selectors import MAX_PAGE
 from buckets.web.bucket_pages import BucketRow, too_few_nodes
 from buckets.web.entries import SLASH, Crumb, crumbs, entries_of, folder_of, objects_url
-from buckets.web.selection import field_of, text_of
+from buckets.web.selection import checked, field_of, text_of
 from keys.permissions import Permission
 from keys.web.forms import number_of
 from keys.web.pages import Page
@@ -26,13 +26,6 @@ from volumes.web.policy import CONNECT, IMAGES, MEDIA, policy_with_servers
 PAGE_ROWS = 100
 CHUNKS_SHOWN = 100
 BY_NAME, NEWEST = "name", "newest"
-
-
-def checked(name: str, text: str) -> str:
-    """A key, or the beginning of keys. Raises KeyInvalid."""
-    if text and (problem := key_error(text)) is not None:
-        raise KeyInvalid(errors={name: [problem]})
-    return text
 
 
 class Objects(Page):

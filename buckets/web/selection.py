@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 
 from django.http import QueryDict
 
+from buckets.errors import KeyInvalid
 from buckets.names import key_error
 from buckets.services.groups import MAX_OPERATIONS
 from keys.errors import Invalid
@@ -41,6 +42,13 @@ def texts_of(data: QueryDict, name: str) -> list[str]:
 def text_of(data: QueryDict, name: str) -> str:
     """The last of them; empty: there is none."""
     return next(reversed(texts_of(data, name)), "")
+
+
+def checked(name: str, text: str) -> str:
+    """A key, or the beginning of keys. Raises KeyInvalid."""
+    if text and (problem := key_error(text)) is not None:
+        raise KeyInvalid(errors={name: [problem]})
+    return text
 
 
 @dataclass(frozen=True, slots=True)

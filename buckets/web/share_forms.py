@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from buckets.models import MAX_DESCRIPTION_CHARS, Share
 from buckets.services.shares import MAX_DOWNLOADS, MAX_PASSWORD_CHARS
-from keys.web.forms import UiForm
+from keys.web.forms import OnceForm
 
 _LIFETIMES: Final = {
     "hour": ("In an hour", timedelta(hours=1)),
@@ -20,7 +20,7 @@ _ENDS: Final = [*((name, label) for name, (label, _) in _LIFETIMES.items()), ("n
 _DOWNLOADS: Final = [("any", "Any number"), ("one", "Once"), ("some", "So many times…")]
 
 
-class ShareForm(UiForm):
+class ShareForm(OnceForm):
     """The terms of a new share. The exact time and number count where they are chosen alone."""
 
     ends = forms.ChoiceField(label="The link ends", choices=_ENDS, initial="week")
@@ -56,6 +56,7 @@ class ShareForm(UiForm):
                 self.add_error(name, "Fill this in, or choose another one above.")
             elif given.get(choice) != exact and name in self.errors:
                 del self.errors[name]  # it does not count, and may not even be shown
+                given[name] = None
         return given
 
     @property
@@ -85,8 +86,9 @@ class ShareForm(UiForm):
 
 
 class ShareTermsForm(ShareForm):
-    """The terms of a share that there is: only what differs is changed."""
+    """The terms of a share that there is: only what differs from what the form showed is changed."""
 
+    once = None  # type: ignore[assignment]  # the same change twice is one
     inline = None  # type: ignore[assignment]  # it was said with the link, and stays so
     remove_password = forms.BooleanField(label="Ask for no password any more", required=False)
 
@@ -101,6 +103,8 @@ class ShareTermsForm(ShareForm):
             "description": share.description,
         }
         super().__init__(data, initial=initial)
+        for name in ("downloads", "max_downloads", "description"):
+            self.fields[name].show_hidden_initial = True
         until = "it never does" if share.expires_at is None else f"{share.expires_at:%-d %B %Y, %H:%M} UTC"
         ends = self.fields["ends"]
         assert isinstance(ends, forms.ChoiceField)
@@ -125,12 +129,15 @@ class ShareTermsForm(ShareForm):
         changes: dict[str, Any] = {}
         if given["ends"] != "keep" and (given["ends"] != "never" or self.share.expires_at is not None):
             changes["expires_at"] = self._expires_at()
-        if self._max_downloads() != self.share.max_downloads:
+        is_new_limit = "downloads" in self.changed_data or (
+            given["downloads"] == "some" and "max_downloads" in self.changed_data
+        )
+        if is_new_limit and self._max_downloads() != self.share.max_downloads:
             changes["max_downloads"] = self._max_downloads()
         if given["password"]:
             changes["password"] = given["password"]
         elif given.get("remove_password"):
             changes["password"] = None
-        if given["description"] != self.share.description:
+        if "description" in self.changed_data and given["description"] != self.share.description:
             changes["description"] = given["description"]
         return changes

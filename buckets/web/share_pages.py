@@ -9,9 +9,9 @@ from django.conf import settings
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils.http import urlencode
 
 from buckets.models import Share
+from buckets.names import bucket_name_error
 from buckets.selectors import (
     STATES_BY_TERMS,
     TO_SHARE,
@@ -22,6 +22,7 @@ from buckets.selectors import (
     require_sharer,
 )
 from buckets.services.shares import create_share, revoke_share, update_share
+from buckets.web.selection import checked
 from buckets.web.share_forms import ShareForm, ShareTermsForm
 from keys.errors import Invalid
 from keys.permissions import Permission
@@ -31,6 +32,9 @@ from keys.web.pages import FormPage, Page, local_path
 
 PAGE_SIZE = 50
 OFFERED_BUCKETS = 200
+MADE_ALREADY = (
+    "This form has made its link already. It was shown then and is nowhere now; revoke it, or make another one."
+)
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -127,8 +131,7 @@ class NewShare(FormPage):
         bucket, key = self._named()
         if not (bucket and key):
             require_sharer(self.rights)
-            names = self.rights.buckets(Permission.SHARE)
-            return {"bucket": bucket, "buckets": list_buckets(names=names, limit=OFFERED_BUCKETS)}
+            return {"bucket": bucket, "buckets": list_buckets(names=self._offered(), limit=OFFERED_BUCKETS)}
         self.rights.require(TO_SHARE, bucket=bucket, key=key)
         return {"bucket": bucket, "key": key, "object": get_object(bucket=bucket, key=key)}
 
@@ -136,18 +139,25 @@ class NewShare(FormPage):
         assert isinstance(form, ShareForm)
         bucket, key = self._named()
         self.rights.require(TO_SHARE, bucket=bucket, key=key)
-        new = create_share(maker=self.rights, maker_name=self.key.name, bucket=bucket, key=key, **form.terms)
+        with form.making_once(said=MADE_ALREADY):
+            new = create_share(maker=self.rights, maker_name=self.key.name, bucket=bucket, key=key, **form.terms)
         url = settings.WAREHOUSE_PUBLIC_URL + reverse("share", args=[new.token])
         context = {"section": self.section, "share": new.share, "url": url}
         return render(self.request, "shares/made.html", context)
 
     def back(self) -> str:
-        bucket, key = self._named()
-        return f"{reverse('share-new')}?{urlencode({'bucket': bucket, 'key': key})}"
+        return self.request.get_full_path()
 
     def _named(self) -> tuple[str, str]:
         query = self.request.GET
-        return query.get("bucket", ""), _key_of(query.get("key", ""))
+        return _bucket_of(query.get("bucket", "")), _key_of(query.get("key", ""))
+
+    def _offered(self) -> frozenset[str] | None:
+        """The buckets that it may share of and that it may be told of; its own grants tell of theirs. None: all."""
+        sharing, seen = self.rights.buckets(Permission.SHARE), self.rights.buckets(Permission.BUCKETS_READ)
+        if sharing is not None or seen is None:
+            return sharing
+        return seen | {grant.bucket for grant in self.rights.grants}
 
 
 class ShareDetails(FormPage):
@@ -197,7 +207,11 @@ class RevokeShare(Page):
 
 
 def _key_of(text: str) -> str:
-    """No key holds a NUL, and no database is asked for one."""
-    if "\0" in text:
-        raise Invalid("There is no key with a NUL in it.")
+    """No database is asked for what no key holds, a NUL for one. Raises KeyInvalid."""
+    return checked("key", text)
+
+
+def _bucket_of(text: str) -> str:
+    if text and (problem := bucket_name_error(text)) is not None:
+        raise Invalid(problem)
     return text

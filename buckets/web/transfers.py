@@ -14,7 +14,7 @@ from buckets.errors import ObjectUnknown
 from buckets.selectors import find_objects, get_bucket
 from buckets.services.archives import ArchiveStream, Choice
 from buckets.services.downloads import file_name, sign_needle, url_expiry
-from buckets.web.selection import Selection, text_of
+from buckets.web.selection import Selection, checked, text_of
 from keys.errors import Unavailable, WarehouseError
 from keys.permissions import Permission
 from keys.web.pages import Page
@@ -37,7 +37,7 @@ class Download(Bytes):
     """An object: of one chunk from its volume server; of several through the master, whole or by ranges."""
 
     def get(self, request: HttpRequest, bucket: str) -> HttpResponseBase:
-        key = text_of(request.GET, "key")
+        key = checked("key", text_of(request.GET, "key"))
         self.rights.require(Permission.OBJECTS_READ, bucket=bucket, key=key)
         expires_at = url_expiry()
         found = find_objects(bucket_id=get_bucket(bucket).pk, keys=[key]).get(key)
@@ -55,7 +55,7 @@ class Archive(Bytes):
     http_method_names: Sequence[str] = ("get", "post", "options")
 
     def get(self, request: HttpRequest, bucket: str) -> HttpResponseBase:
-        folder = text_of(request.GET, "prefix")
+        folder = checked("prefix", text_of(request.GET, "prefix"))
         return self._archive(bucket, Choice(prefixes=(folder,)), base=_parent(folder))
 
     def act(self, bucket: str) -> HttpResponseBase:

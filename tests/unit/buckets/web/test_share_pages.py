@@ -1,5 +1,6 @@
 """The pages on which links are made, changed and ended."""
 
+import re
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -9,9 +10,9 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
 
-from buckets.models import Share
+from buckets.models import Bucket, Share
 from buckets.services.share_access import check_share_password, open_share
-from buckets.services.shares import revoke_share
+from buckets.services.shares import revoke_share, update_share
 from keys.models import ApiKey, AuditEntry
 from keys.permissions import Permission
 from keys.rights import GrantRow
@@ -104,6 +105,38 @@ def test_what_is_wrong_stands_beside_its_field(site: Client, given: dict[str, st
     assert not Share.objects.exists()
 
 
+def test_a_form_that_is_sent_again_makes_no_second_link(site: Client) -> None:
+    [once] = re.findall(r'name="once" value="([^"]*)"', site.get(new_url()).content.decode())
+    assert site.post(new_url(), terms(once=once, ends="at", expires_at="2001-01-01T00:00")).status_code == 422
+    assert site.post(new_url(), terms(once=once)).status_code == 200, "what was refused has made nothing"
+    assert site.post(new_url(), terms(once=once)).status_code == 303
+    assert Share.objects.count() == 1
+
+
+def test_what_does_not_count_may_be_nonsense(site: Client) -> None:
+    never = site.post(new_url(), terms(ends="never", expires_at="garbage", max_downloads="0"))
+    share = open_share(token=link_in(never.content.decode())).share
+    assert (share.expires_at, share.max_downloads) == (None, None)
+
+
+def test_nonsense_is_refused(site: Client) -> None:
+    for url in ("/new-share?bucket=photos&key=%00", "/new-share?bucket=a%00&key=k"):
+        assert site.get(url).status_code == 400, url
+        assert site.post(url, terms()).headers["Location"] == url
+    for url in ("/buckets/photos/download?key=%00", "/buckets/photos/archive?prefix=%00"):
+        assert site.get(url).status_code == 400, url
+
+
+def test_buckets_are_named_to_those_who_may_know_them(client: Client, lab: Lab) -> None:
+    Bucket.objects.create(name="secret-plans")
+    named: dict[int, set[str]] = {}
+    for permissions in (Permission.SHARE, Permission.SHARE | Permission.BUCKETS_READ):
+        client.force_login(make_key(permissions=int(permissions), grants=(GrantRow("photos", "", SHARING),)))
+        page = client.get("/new-share").content.decode()
+        named[int(permissions)] = set(re.findall(r'<option value="([^"]*)">', page))
+    assert list(named.values()) == [{"photos"}, {"photos", "secret-plans"}]
+
+
 def test_who_may_not_share_is_refused(client: Client, lab: Lab) -> None:
     lab.put_many("dir/k.txt", "other.txt")
     grant = GrantRow("photos", "dir/", SHARING)
@@ -175,6 +208,21 @@ def test_terms_are_changed_and_the_rest_is_left(site: Client, maker: ApiKey) -> 
     few = site.post(url, {**as_it_is, "max_downloads": "2"})
     assert few.status_code == 422
     assert "There were 4 downloads already." in few.content.decode()
+
+
+def test_terms_that_others_changed_meanwhile_stay(site: Client, maker: ApiKey) -> None:
+    share = share_of(maker, HOSTILE, max_downloads=5, description="a note").share
+    url = f"/shares/{share.pk}"
+    page = site.get(url).content.decode()
+    shown = dict(re.findall(r'name="(initial-[^"]*)" value="([^"]*)"', page))
+    sent = {name.removeprefix("initial-"): text for name, text in shown.items()}
+    update_share(share_id=share.pk, max_downloads=2, description="another note")
+    assert site.post(url, {**shown, **sent, "ends": "never"}).status_code == 303
+    share.refresh_from_db()
+    assert (share.expires_at, share.max_downloads, share.description) == (None, 2, "another note")
+    site.post(url, {**shown, **sent, "ends": "keep", "description": "mine"})
+    share.refresh_from_db()
+    assert (share.max_downloads, share.description) == (2, "mine")
 
 
 def test_a_link_is_revoked_after_a_question(site: Client, maker: ApiKey) -> None:
