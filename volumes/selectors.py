@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from django.db import connection
@@ -12,6 +13,12 @@ from django.utils import timezone
 from volumes.models import OFFLINE_AFTER, Replica, Server, Store, Volume
 
 _PARAMETERS = 500
+
+UNREACHABLE: Final = "unreachable"
+MISSING: Final = "copy missing"
+UNSETTLED: Final = "to be moved"
+HEALTH: Final = (*Volume.Redundancy.values, UNSETTLED, MISSING, UNREACHABLE)
+"""How a volume is, in a word, the worst last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +140,17 @@ def list_volumes() -> QuerySet[Volume]:
 
 
 def find_volumes(
-    *, after: int = 0, state: str = "", redundancy: str = "", server: UUID | None = None, is_damaged: bool = False
+    *,
+    after: int = 0,
+    state: str = "",
+    redundancy: str = "",
+    health: str = "",
+    server: UUID | None = None,
+    is_damaged: bool = False,
 ) -> QuerySet[Volume]:
     """As `list_volumes`, those with a higher number than ``after`` that have all that is asked for.
 
+    ``health``: one of `HEALTH`, the worst that is true of it.
     ``server``: with a copy there. ``is_damaged``: with damage known of now in one of the copies.
     """
     volumes = list_volumes().filter(pk__gt=after)
@@ -144,11 +158,32 @@ def find_volumes(
         volumes = volumes.filter(state=state)
     if redundancy:
         volumes = volumes.filter(redundancy=redundancy)
+    if health:
+        volumes = volumes.filter(_is_in(health))
     if server is not None:
         volumes = volumes.filter(replicas__server=server)
     if is_damaged:
         volumes = volumes.filter(Exists(Replica.objects.filter(volume=OuterRef("pk"), damaged_count__gt=0)))
     return volumes
+
+
+def count_unreachable() -> int:
+    """Of all volumes, empty ones as well: whoever writes needs these, too."""
+    return Volume.objects.filter(_is_in(UNREACHABLE)).count()
+
+
+def _is_in(health: str) -> Q:
+    copies = Replica.objects.filter(volume=OuterRef("pk"))
+    unreachable = Exists(copies.filter(server__in=_silent_servers())) & ~Exists(_read_from(OuterRef("pk")))
+    if health == UNREACHABLE:
+        return Q(unreachable)
+    missing = Exists(copies.filter(state=Replica.State.MISSING))
+    if health == MISSING:
+        return Q(missing) & ~Q(unreachable)
+    whole = Volume.Redundancy.WHOLE
+    is_left = Q(redundancy=whole, unsettled=True)
+    own = is_left if health == UNSETTLED else Q(redundancy=health) & ~is_left
+    return own & ~Q(missing) & ~Q(unreachable)
 
 
 def volumes_only_on(server_id: UUID) -> QuerySet[Volume]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from volumes.management.progress import percent
 from volumes.models import JobState, Replica, Server, Volume
+from volumes.selectors import MISSING, UNREACHABLE, UNSETTLED
 
 SERVER_TONES: Final = {"online": "ok", "offline": "bad", "draining": "warn", "maintenance": "soft"}
 STATE_TONES: Final = {"creating": "soft", "writable": "ok", "full": "soft", "sealed": "warn"}
@@ -56,6 +57,14 @@ class Copy:
         """A silence that was announced is no news."""
         return self.replica.server.status != "offline"
 
+    @property
+    def is_online(self) -> bool:
+        return self.replica.server.is_alive()
+
+    @property
+    def can_be_read(self) -> bool:
+        return self.is_online and self.replica.state in (Replica.State.OPEN, Replica.State.SEALED)
+
 
 @dataclass(frozen=True, slots=True)
 class VolumeRow:
@@ -94,19 +103,22 @@ class VolumeRow:
 
     @property
     def health(self) -> str:
-        """In a word, the worst first; a whole volume that waits for better places is not as it should be either."""
-        if not any(one.replica.server.is_alive() for one in self.copies):
-            return "unreachable"
+        """In a word, the worst first, as `find_volumes` knows it.
+
+        A whole volume that waits for better places is not as it should be either.
+        """
+        if not all(one.is_online for one in self.copies) and not any(one.can_be_read for one in self.copies):
+            return UNREACHABLE
         if any(one.replica.state == Replica.State.MISSING for one in self.copies):
-            return "copy missing"
+            return MISSING
         if self.volume.redundancy == Volume.Redundancy.WHOLE and self.volume.unsettled:
-            return "to be moved"
+            return UNSETTLED
         return str(self.volume.redundancy)
 
     @property
     def health_tone(self) -> str:
         health = self.health
-        return "bad" if health in ("unreachable", "copy missing") else _REDUNDANCY_TONES.get(health, "warn")
+        return "bad" if health in (UNREACHABLE, MISSING) else _REDUNDANCY_TONES.get(health, "warn")
 
 
 @dataclass(frozen=True, slots=True)

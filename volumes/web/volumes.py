@@ -37,7 +37,7 @@ class VolumeFilter(UiForm):
     state = forms.ChoiceField(required=False, choices=[("", "In any state"), *Volume.State.choices])
     health = forms.ChoiceField(
         required=False,
-        choices=[("", "In any health"), *Volume.Redundancy.choices, (DAMAGED, "Damaged")],
+        choices=[("", "In any health"), *((word, word.capitalize()) for word in (*selectors.HEALTH, DAMAGED))],
     )
     server = forms.UUIDField(required=False, widget=forms.Select(choices=CallableChoiceIterator(_servers)))
     after = forms.IntegerField(required=False, min_value=0, max_value=MAX_VOLUME)
@@ -85,7 +85,7 @@ class Volumes(VolumesPage):
         found = selectors.find_volumes(
             after=wanted["after"] or 0,
             state=wanted["state"],
-            redundancy="" if is_damaged else wanted["health"],
+            health="" if is_damaged else wanted["health"],
             server=wanted["server"],
             is_damaged=is_damaged,
         )
@@ -101,6 +101,7 @@ class Volumes(VolumesPage):
             # Called by the template of the whole page alone: the part that is fetched anew does without.
             "totals": selectors.totals,
             "redundancy": selectors.redundancy_counts,
+            "unreachable": selectors.count_unreachable,
         }
 
 

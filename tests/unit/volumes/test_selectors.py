@@ -6,17 +6,22 @@ from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
 from tests.unit.volumes.factories import make_server, make_volume
-from volumes.models import Replica, Server
+from volumes.models import Replica, Server, Volume
 from volumes.selectors import (
+    HEALTH,
+    UNREACHABLE,
     VolumeState,
     count_nodes,
+    count_unreachable,
     find_volumes,
     list_servers,
+    list_volumes,
     primaries_of,
     redundancy_counts,
     servers_at_a_glance,
     volumes_for_confirm,
 )
+from volumes.web.progress import volume_rows
 
 pytestmark = pytest.mark.django_db
 
@@ -95,3 +100,18 @@ def test_nodes_are_counted_by_the_servers_that_are_meant_to_be_used() -> None:
     for node, state in (("a", "active"), ("a", "active"), ("b", "draining"), ("c", "active")):
         make_server(node=node, admin_state=Server.AdminState(state))
     assert count_nodes() == 2
+
+
+def test_volumes_are_found_by_the_word_that_their_page_has_for_them() -> None:
+    here, away = make_server(), make_server(last_seen_at=None)
+    made = [make_volume(server, redundancy=word) for word in Volume.Redundancy.values for server in (here, away)]
+    made += [make_volume(server, unsettled=True) for server in (here, away)]
+    made += [make_volume(server, replica={"state": "missing"}) for server in (here, away)]
+    for state in ("open", "expected", "missing"):
+        made.append(make_volume(away))
+        Replica.objects.create(volume=made[-1], server=here, role="secondary", state=state, reported_at=timezone.now())
+    found = {volume.pk: health for health in HEALTH for volume in find_volumes(health=health)}
+    assert found == {row.volume.pk: row.health for row in volume_rows(list_volumes())}
+    assert set(found.values()) == set(HEALTH)
+    assert sum(len(find_volumes(health=health)) for health in HEALTH) == len(made), "each has one"
+    assert count_unreachable() == len(find_volumes(health=UNREACHABLE)) == 9

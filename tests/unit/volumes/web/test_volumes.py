@@ -1,5 +1,6 @@
 """Volumes in the web UI: what is shown to whom, and the work on them."""
 
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -43,6 +44,15 @@ def test_the_list_has_pages_and_filters(reader: Client, django_assert_max_num_qu
     assert "No volume is like that" in reader.get("/volumes?state=sealed").content.decode()
     for query in ("state=nonsense", "server=nonsense", "after=-1", "after=" + "9" * 30, "health=" + quote("<b>")):
         assert reader.get(f"/volumes?{query}").status_code == 400, query
+
+
+def test_what_no_server_can_give_is_a_figure_and_a_filter(reader: Client) -> None:
+    here, away = make_volume(make_server()), make_volume(make_server(last_seen_at=None))
+    assert re.search(r"<dt>Unreachable</dt>\s*<dd>\s*1\s*</dd>", text_of(reader, "volumes"))
+    for query, shown, hidden in (("unreachable", away, here), ("whole", here, away)):
+        page = reader.get(f"/volumes?health={query}").content.decode()
+        assert f'href="/volumes/{shown.pk}"' in page, query
+        assert f'href="/volumes/{hidden.pk}"' not in page, query
 
 
 def test_a_part_is_fetched_without_what_the_page_has_besides(
