@@ -13,7 +13,7 @@ from django.conf import settings
 
 from buckets.errors import Busy, NeedleUnreadable
 from buckets.selectors import Found, FoundChunk
-from buckets.services.downloads import sign_chunks, url_expiry
+from buckets.services.downloads import sign_online, url_expiry
 from keys.rights import KeyRights
 from volumes.client import open_needle
 from volumes.errors import VolumeServerError
@@ -62,7 +62,8 @@ def read_object(found: Found, *, reader: KeyRights, first: int, last: int) -> Ge
 
     A chunk's last piece is only given out when the CRC of the whole chunk is right, and an error ends the stream, so a
     reader who counts bytes never takes wrong ones for an object. A replica that fails is left for the next one, at the
-    byte where it failed. Of a chunk that is read in part the CRC can't be known. Raises NeedleUnreadable.
+    byte where it failed; one whose server is offline is not asked. Of a chunk that is read in part the CRC can't be
+    known. Raises NeedleUnreadable.
     """
     start = 0
     for chunk in found.chunks:
@@ -76,7 +77,7 @@ def _read_chunk(found: Found, chunk: FoundChunk, reader: KeyRights, first: int, 
     is_whole = first == 0 and last == chunk.size - 1
     # Signed when its turn comes: what came before may have taken longer than a URL lives.
     alone = found._replace(chunks=[chunk])
-    [urls] = sign_chunks([alone], reader=reader, expires_at=url_expiry())
+    [urls] = sign_online([alone], reader=reader, expires_at=url_expiry())
     at, crc, held = first, 0, b""
     for url in urls:
         try:

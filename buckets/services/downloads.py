@@ -62,8 +62,22 @@ def sign_needle(found: Found, *, reader: KeyRights, expires_at: int, inline: boo
     return urls[0]
 
 
-def sign_chunks(
+def sign_online(
     objects: Iterable[Found], *, reader: KeyRights, expires_at: int, inline: bool = False
+) -> list[list[str]]:
+    """As `sign_chunks`, of the replicas alone whose servers are online. Raises NeedleUnreadable where there is none.
+
+    For the master, which does not wait for a server that is known to be silent, and for people in a browser, who would
+    be sent to a page that does not come.
+    """
+    signed = sign_chunks(objects, reader=reader, expires_at=expires_at, inline=inline, only_online=True)
+    if not all(signed):
+        raise NeedleUnreadable("The server that holds this object is offline.")
+    return signed
+
+
+def sign_chunks(
+    objects: Iterable[Found], *, reader: KeyRights, expires_at: int, inline: bool = False, only_online: bool = False
 ) -> list[list[str]]:
     """For each chunk of each object the URLs of its replicas, good until ``expires_at`` (Unix seconds)."""
     return sign_gets(
@@ -82,6 +96,7 @@ def sign_chunks(
         api_key=reader.id,
         generation=reader.generation,
         expires_at=expires_at,
+        only_online=only_online,
     )
 
 

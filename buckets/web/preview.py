@@ -22,7 +22,7 @@ from buckets.previews.plans import MEDIA, Kind, Plan, plan
 from buckets.previews.show import show
 from buckets.selectors import Found
 from buckets.services.content import read_object
-from buckets.services.downloads import sign_needle, url_expiry
+from buckets.services.downloads import sign_online, url_expiry
 from keys.errors import Unauthenticated, WarehouseError
 from keys.permissions import Permission
 from keys.web.pages import Page
@@ -96,7 +96,7 @@ class Preview(Page):
         """Of one chunk from its volume server, whatever type it was uploaded as."""
         typed = found._replace(content_type=chosen.media_type)
         if len(found.chunks) == 1:
-            url = sign_needle(typed, reader=self.rights, expires_at=url_expiry(), inline=True)
+            [[url, *_]] = sign_online([typed], reader=self.rights, expires_at=url_expiry(), inline=True)
             return redirect_to(url, typed)
         return whole_or_range(self.request, typed, self.rights, inline=True)
 

@@ -13,7 +13,7 @@ from buckets.api.serving import HARMLESS, NO_STORE, redirect_to, whole_or_range
 from buckets.errors import ObjectUnknown
 from buckets.selectors import find_objects, get_bucket
 from buckets.services.archives import ArchiveStream, Choice
-from buckets.services.downloads import file_name, sign_needle, url_expiry
+from buckets.services.downloads import file_name, sign_online, url_expiry
 from buckets.web.selection import Selection, checked, text_of
 from keys.errors import Unavailable, WarehouseError
 from keys.permissions import Permission
@@ -44,7 +44,8 @@ class Download(Bytes):
         if found is None:
             raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
         if len(found.chunks) == 1:
-            return redirect_to(sign_needle(found, reader=self.rights, expires_at=expires_at), found)
+            [[url, *_]] = sign_online([found], reader=self.rights, expires_at=expires_at)
+            return redirect_to(url, found)
         return whole_or_range(request, found, self.rights)
 
 

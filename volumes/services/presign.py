@@ -71,9 +71,12 @@ def put_url(*, target: Target, intent: Intent) -> str:
     )
 
 
-def sign_gets(items: Iterable[GetItem], *, api_key: int, generation: int, expires_at: int) -> list[list[str]]:
+def sign_gets(
+    items: Iterable[GetItem], *, api_key: int, generation: int, expires_at: int, only_online: bool = False
+) -> list[list[str]]:
     """For each item the absolute URLs of all its replicas, those that are online first; in the items' order.
 
+    ``only_online``: for who would have to wait for each of the others in turn.
     ``expires_at`` in Unix seconds; ``api_key`` 0 for what anybody may read. At most one query for all items
     (but for the database's parameter limit), none while the cached table of the volumes is fresh.
     """
@@ -97,6 +100,7 @@ def sign_gets(items: Iterable[GetItem], *, api_key: int, generation: int, expire
                 filename=item.filename,
             )
             for place in _in_order(places.get(item.volume_id, ()), item.needle, now)
+            if now < place.good_until or not only_online
         ]
         for item in wanted
     ]

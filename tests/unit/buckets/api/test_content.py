@@ -3,11 +3,13 @@
 import threading
 import zlib
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 from django.utils.http import http_date
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,6 +160,18 @@ def test_what_cannot_be_read_at_all_is_an_error(api: APIClient, big: Object, fak
     answer = api.get(PATH)
     assert (answer.status_code, answer.json()["code"]) == (503, "chunk_unreadable")
     assert "chunk 0 " in answer.json()["detail"]
+
+
+def test_a_server_that_is_known_to_be_silent_is_not_waited_for(
+    api: APIClient, big: Object, fake_server: FakeVolumeServer
+) -> None:
+    Server.objects.update(last_seen_at=timezone.now() - timedelta(minutes=1))
+    forget_caches()
+    answer = api.get(PATH)
+    assert (answer.status_code, answer.json()["code"]) == (503, "chunk_unreadable")
+    assert "offline" in answer.json()["detail"]
+    assert answer.headers["Retry-After"]
+    assert fake_server.requests == []
 
 
 def test_a_quarter_of_the_threads_may_stream(api: APIClient, big: Object, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,6 +78,18 @@ def test_an_object_of_one_chunk_is_its_volume_server_s(reader: Client, lab: Lab)
     assert reader.get("/buckets/photos/download").status_code == 404
 
 
+def test_nobody_is_sent_to_a_server_that_is_known_to_be_silent(
+    reader: Client, filled: dict[str, bytes], fake_server: FakeVolumeServer
+) -> None:
+    Server.objects.update(last_seen_at=None)
+    forget_caches()
+    for path in ("download?key=e.txt", "preview?key=e.txt", "archive"):
+        answer = reader.get(f"/buckets/photos/{path}")
+        assert answer.status_code == 503, path
+        assert "The server that holds this object is offline." in answer.content.decode(), path
+    assert fake_server.requests == []
+
+
 def test_an_object_of_several_chunks_is_a_stream(reader: Client, big: Object) -> None:  # noqa: F811
     path = "/buckets/photos/download?key=dir/big%20one.html"
     whole = reader.get(path)
