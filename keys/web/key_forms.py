@@ -18,7 +18,7 @@ from keys.printable import is_storable, printable
 from keys.rights import GrantRow, KeyRights
 from keys.selectors import edition_of, rights_of_row
 from keys.services.keys import MAX_GRANTS
-from keys.web.forms import OnceForm, UiForm
+from keys.web.forms import OnceForm, UiForm, number_of
 
 MAX_DESCRIPTION_CHARS: Final = 10_000
 
@@ -336,8 +336,7 @@ def _ending_of(moment: datetime | None) -> str:
 
 def _row_count(data: QueryDict) -> int:
     """How many grants the browser says that it shows."""
-    given = data.get("rows", "")
-    return min(int(given), MAX_GRANTS) if given.isdecimal() and len(given) < 5 else 0
+    return min(number_of(data.get("rows", "")) or 0, MAX_GRANTS)
 
 
 def rearranged(data: QueryDict) -> QueryDict | None:
