@@ -11,14 +11,15 @@ from django.http.response import HttpResponseBase
 from django.utils.http import urlencode
 
 from buckets import selectors
-from buckets.errors import KeyInvalid
+from buckets.errors import KeyInvalid, ObjectUnknown
 from buckets.filters import Filters
 from buckets.names import MAX_KEY_BYTES, key_error
-from buckets.selectors import MAX_PAGE
+from buckets.selectors import MAX_PAGE, Found
 from buckets.web.bucket_pages import BucketRow, too_few_nodes
 from buckets.web.entries import SLASH, Crumb, crumbs, entries_of, folder_of, objects_url
 from buckets.web.selection import checked, field_of, text_of
 from keys.permissions import Permission
+from keys.rights import KeyRights
 from keys.web.forms import number_of
 from keys.web.pages import Page
 from volumes.web.policy import CONNECT, IMAGES, MEDIA, policy_with_servers
@@ -26,6 +27,17 @@ from volumes.web.policy import CONNECT, IMAGES, MEDIA, policy_with_servers
 PAGE_ROWS = 100
 CHUNKS_SHOWN = 100
 BY_NAME, NEWEST = "name", "newest"
+
+
+def find_readable(rights: KeyRights, *, bucket: str, key: str) -> Found:
+    """An object and its chunks. Raises KeyInvalid, PermissionDenied, BucketUnknown, ObjectUnknown."""
+    if (problem := key_error(key)) is not None:
+        raise KeyInvalid(errors={"key": [problem]})
+    rights.require(Permission.OBJECTS_READ, bucket=bucket, key=key)
+    found = selectors.find_objects(bucket_id=selectors.get_bucket(bucket).pk, keys=[key]).get(key)
+    if found is None:
+        raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
+    return found
 
 
 class Objects(Page):

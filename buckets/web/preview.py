@@ -14,17 +14,14 @@ from typing import Any
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from buckets import selectors
 from buckets.api.serving import redirect_to, whole_or_range
-from buckets.errors import KeyInvalid, ObjectUnknown
-from buckets.names import key_error
 from buckets.previews.plans import MEDIA, Kind, Plan, plan
 from buckets.previews.show import show
 from buckets.selectors import Found
 from buckets.services.content import read_object
 from buckets.services.downloads import sign_online, url_expiry
+from buckets.web.objects import find_readable
 from keys.errors import Unauthenticated, WarehouseError
-from keys.permissions import Permission
 from keys.web.pages import Page
 from warehouse_site.problems import note_refusal
 
@@ -54,7 +51,7 @@ class Preview(Page):
     section = "buckets"
 
     def get(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
-        found = self._find(kwargs["bucket"], request.GET.get("key", ""))
+        found = find_readable(self.rights, bucket=kwargs["bucket"], key=request.GET.get("key", ""))
         way = request.GET.get("as", "")
         chosen = plan(
             key=found.key,
@@ -75,15 +72,6 @@ class Preview(Page):
         if isinstance(error, Unauthenticated) or self.request.GET.get("as") == "file":
             return super().refuse(error)
         return self._frame({"error": error}, status=note_refusal(error, self.request))
-
-    def _find(self, bucket: str, key: str) -> Found:
-        self.rights.require(Permission.OBJECTS_READ, bucket=bucket, key=key)
-        if (problem := key_error(key)) is not None:
-            raise KeyInvalid(errors={"key": [problem]})
-        found = selectors.find_objects(bucket_id=selectors.get_bucket(bucket).pk, keys=[key]).get(key)
-        if found is None:
-            raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
-        return found
 
     def _read(self, found: Found, first: int, last: int) -> bytes:
         """A window at the most, so it takes none of the few places for those who stream whole objects."""

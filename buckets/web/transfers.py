@@ -10,10 +10,10 @@ from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header
 
 from buckets.api.serving import HARMLESS, NO_STORE, redirect_to, whole_or_range
-from buckets.errors import ObjectUnknown
-from buckets.selectors import find_objects, get_bucket
+from buckets.selectors import get_bucket
 from buckets.services.archives import ArchiveStream, Choice
 from buckets.services.downloads import file_name, sign_online, url_expiry
+from buckets.web.objects import find_readable
 from buckets.web.selection import Selection, checked, text_of
 from keys.errors import Unavailable, WarehouseError
 from keys.permissions import Permission
@@ -37,12 +37,8 @@ class Download(Bytes):
     """An object: of one chunk from its volume server; of several through the master, whole or by ranges."""
 
     def get(self, request: HttpRequest, bucket: str) -> HttpResponseBase:
-        key = checked("key", text_of(request.GET, "key"))
-        self.rights.require(Permission.OBJECTS_READ, bucket=bucket, key=key)
         expires_at = url_expiry()
-        found = find_objects(bucket_id=get_bucket(bucket).pk, keys=[key]).get(key)
-        if found is None:
-            raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
+        found = find_readable(self.rights, bucket=bucket, key=text_of(request.GET, "key"))
         if len(found.chunks) == 1:
             [[url, *_]] = sign_online([found], reader=self.rights, expires_at=expires_at)
             return redirect_to(url, found)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from volumes.selectors import public_urls
 from warehouse_site.middleware import CONTENT_SECURITY_POLICY
 
-CONNECT, MEDIA, IMAGES, FRAMES = "connect-src", "media-src", "img-src", "frame-src"
+CONNECT, MEDIA, IMAGES = "connect-src", "media-src", "img-src"
 
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
 """Nothing that a policy would take for the end of a source or of a directive."""
