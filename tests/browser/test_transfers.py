@@ -207,3 +207,129 @@ def test_an_object_of_any_size_is_downloaded(ui: Page, ui_store: Store, ui_bucke
             ui.get_by_role("link", name="Download").click()
         assert Path(started.value.path()).read_bytes() == body
         assert started.value.suggested_filename.startswith(key[:4])
+
+
+@pytest.fixture
+def refused(chromium: Browser, ui_store: Store, signed_in: StorageState) -> Iterator[Page]:
+    """A page of its own: what is refused stands in the console."""
+    context = chromium.new_context(storage_state=signed_in, base_url=ui_store.url)
+    yield context.new_page()
+    context.close()
+
+
+def test_what_came_meanwhile_is_only_replaced_when_told(
+    refused: Page, ui_store: Store, ui_bucket: str, tmp_path: Path
+) -> None:
+    api = ui_store.api()
+    files = {"small": b"mine", "large": os.urandom(2 * MB)}
+    for name, body in files.items():
+        (tmp_path / name).write_bytes(body)
+
+    def come(route: Route) -> None:
+        answer = route.fetch()
+        for name in files:
+            api.put(ui_bucket, name, b"theirs")
+        route.fulfill(response=answer)
+
+    refused.route(re.compile("/stat$"), come, times=1)
+    refused.goto(f"/buckets/{ui_bucket}")
+    choose(refused, *(tmp_path / name for name in files))
+    told(refused, "0 files uploaded, 2 failed.")
+    for name in files:
+        expect(row(refused, name)).to_contain_text("somebody else put it there meanwhile")
+        assert api.read(ui_bucket, name) == b"theirs"
+        refused.get_by_role("button", name=f"Replace {name}").click()
+    told(refused, "2 files uploaded.")
+    assert {name: api.read(ui_bucket, name) for name in files} == files
+
+
+def test_an_answer_that_was_lost_neither_fails_nor_undoes(
+    refused: Page, ui_store: Store, ui_bucket: str, tmp_path: Path
+) -> None:
+    api = ui_store.api()
+    api.put(ui_bucket, "old", b"old")
+    for name in ("new", "old"):
+        (tmp_path / name).write_bytes(b"mine")
+    put = {"new": 0, "old": 0}
+
+    def lose(route: Route) -> None:
+        if route.request.method != "PUT":
+            return route.continue_()
+        name = route.request.headers["warehouse-key"]
+        put[name] += 1
+        code = {"new": "expired", "old": "needle_taken"}[name]
+        if put[name] == 1:
+            assert route.fetch().status == 201
+            if name == "old":
+                api.put(ui_bucket, "old", b"theirs")
+                return route.abort()
+        elif name == "new":
+            return route.continue_()
+        allowed = {"Access-Control-Allow-Origin": ui_store.url}
+        return route.fulfill(status=409, json={"status": 409, "code": code, "detail": "No."}, headers=allowed)
+
+    refused.route(re.compile("intent="), lose)
+    refused.goto(f"/buckets/{ui_bucket}")
+    choose(refused, tmp_path / "new")
+    told(refused, "1 file uploaded.")
+    assert put["new"] == 2, "by a second needle, which found what the first had made"
+    choose(refused, tmp_path / "old")
+    refused.get_by_role("button", name="Replace", exact=True).click()
+    expect(row(refused, "old")).to_contain_text("Somebody else replaced or deleted it meanwhile.")
+    assert (put["old"], api.read(ui_bucket, "old")) == (2, b"theirs")
+
+
+def test_neither_a_wrong_clock_nor_a_browser_that_keeps_nothing_stops_uploads(
+    ui: Page, ui_bucket: str, tmp_path: Path
+) -> None:
+    leases: list[str] = []
+
+    def age(route: Route) -> None:
+        leases.append(route.request.url)
+        answer = route.fetch()
+        route.fulfill(response=answer, json={**answer.json(), "expires_at": "2001-01-01T00:00:00Z"})
+
+    for name, size in (("one", 1), ("two", 2), ("large", 2 * MB)):
+        (tmp_path / name).write_bytes(os.urandom(size))
+    ui.add_init_script(
+        "for (const name of ['localStorage', 'sessionStorage'])"
+        " Object.defineProperty(window, name, { get() { throw new DOMException('no', 'SecurityError'); } });"
+    )
+    ui.route(re.compile("/leases$"), age)
+    ui.goto(f"/buckets/{ui_bucket}")
+    choose(ui, *(tmp_path / name for name in ("one", "two", "large")))
+    told(ui, "3 files uploaded.")
+    assert len(leases) <= 2, "each lease serves at least one file"
+
+
+def test_only_the_same_file_of_the_same_key_goes_on(ui: Page, ui_store: Store, ui_bucket: str, tmp_path: Path) -> None:
+    api = ui_store.api()
+    body = os.urandom(2 * MB)
+    for name in ("film", "other"):
+        (tmp_path / name).write_bytes(body)
+        os.utime(tmp_path / name, (10**9, 10**9))
+    ui.goto(f"/buckets/{ui_bucket}")
+    with ui.expect_response(re.compile("/uploads$")) as made:
+        choose(ui, tmp_path / "film")
+    told(ui, "1 file uploaded.")
+    upload = made.value.json()["id"]
+    assert api.request("DELETE", f"buckets/{ui_bucket}/objects/film").status == 204
+    kept = {"id": upload, "bucket": ui_bucket, "key": "film", "isNew": True, "size": len(body), "modified": 10**12}
+    remember = """(one) => localStorage.uploads = JSON.stringify(
+        [{ ...one, acting: one.acting ?? document.body.dataset.key, until: Date.now() + 1e6, at: 0 }])"""
+    ui.evaluate(remember, kept)
+    choose(ui, tmp_path / "film")
+    expect(ui.get_by_role("link", name="film")).to_be_visible()
+    told(ui, "1 file uploaded.")
+    assert api.read(ui_bucket, "film") == body, "an upload that was over was not taken for this one"
+
+    begun = api.post(f"buckets/{ui_bucket}/uploads", {"key": "film", "size": len(body)})["id"]
+    ui.evaluate(remember, {**kept, "id": begun, "acting": "0"})
+    ui.reload()
+    expect(ui.get_by_role("link", name="film")).to_be_visible()
+    left = ui.get_by_role("listitem").filter(has_text="was not finished")
+    assert left.count() == 0, "another key's"
+    ui.evaluate(remember, {**kept, "id": begun})
+    ui.reload()
+    left.locator("input").set_input_files(tmp_path / "other")
+    expect(ui.get_by_role("alert")).to_contain_text("This is another file")

@@ -10,6 +10,7 @@ const PER_FILE = 2; // of these for one file: a chunk that is cut off has to be 
 const SMALL = 1 << 20;
 const TRIES = 9;
 const SAME_NEEDLE_TRIES = 3;
+const SILENCE_MS = 60000;
 const MAX_KEY_BYTES = 1024;
 const SHOWN = 100;
 const STOPPED = Symbol("stopped");
@@ -24,6 +25,7 @@ const find = (name) => panel.querySelector(`[data-part="${name}"]`);
 const [list, totals, bar, status, title] = ["list", "totals", "bar", "status", "title"].map(find);
 const rowOf = document.getElementById("upload-row");
 const jobs = new Map(); // by key
+const mayRead = "read" in panel.dataset;
 const waiting = [];
 const open = new Set(); // large files on their way
 let active = 0;
@@ -47,8 +49,12 @@ class Refusal extends Error {
     this.needsNewNeedle = NEW_NEEDLE.has(this.code);
     this.again = (AGAIN.has(status) && this.code !== "quota_exceeded") || this.needsNewNeedle;
     if (status === 401) this.message = "You are signed out. Sign in again in another tab, then retry.";
+    if (status === 412) this.message = "It is there already: somebody else put it there meanwhile.";
   }
 }
+
+let ahead = 0; // the store's clock, compared with the one here
+const hereAt = (time) => Date.parse(time) - ahead;
 
 async function api(method, where, body) {
   const headers = { Accept: "application/json", ...warehouse.headers() };
@@ -59,16 +65,24 @@ async function api(method, where, body) {
   } catch {
     throw new Refusal(0);
   }
+  ahead = Date.parse(answer.headers.get("Date")) - Date.now() || 0;
   const told = answer.status === 204 ? null : await answer.json().catch(() => null);
   if (!answer.ok) throw new Refusal(answer.status, told);
   return told;
 }
 
-/** PUTs a piece; a pause of its job ends it. */
+/** PUTs a piece; a pause of its job ends it, and so does a minute without a byte. */
 function put(job, url, blob, headers) {
   return new Promise((resolve, reject) => {
+    if (job.state !== "running") throw STOPPED;
     const request = new XMLHttpRequest();
+    let silence;
+    const alive = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => request.abort(), SILENCE_MS);
+    };
     const ended = (error, told) => {
+      clearTimeout(silence);
       job.flying.delete(request);
       if (error) reject(job.state === "running" ? error : STOPPED);
       else resolve(told);
@@ -78,12 +92,14 @@ function put(job, url, blob, headers) {
     request.responseType = "json";
     request.upload.onprogress = (event) => {
       job.flying.set(request, event.loaded);
+      alive();
       soon();
     };
     request.onload = () =>
       ended(request.status < 300 ? null : new Refusal(request.status, request.response), request.response);
     request.onerror = request.onabort = () => ended(new Refusal(0));
     job.flying.set(request, 0);
+    alive();
     request.send(blob);
   });
 }
@@ -109,44 +125,82 @@ async function patiently(job, step) {
 
 // --- What outlives the page: which uploads were begun, of which files ---
 
-const tab = (sessionStorage.uploadsTab ??= String(Math.random()));
-const remembered = () => JSON.parse(localStorage.uploads ?? "[]").filter((one) => one.until > Date.now());
-const write = (all) => (localStorage.uploads = JSON.stringify(all.slice(-200)));
-const forget = (id) => write(remembered().filter((one) => one.id !== id));
+const acting = document.body.dataset.key; // which API key is signed in: to others nothing of it is shown
+let tab = String(Math.random());
+try {
+  tab = sessionStorage.uploadsTab ??= tab;
+} catch {} // A browser that keeps nothing uploads all the same.
+
+function everybodys() {
+  try {
+    return JSON.parse(localStorage.uploads ?? "[]").filter((one) => one.until > Date.now());
+  } catch {
+    return [];
+  }
+}
+function write(all) {
+  try {
+    localStorage.uploads = JSON.stringify(all.slice(-200));
+  } catch {} // full, or not allowed
+}
+const remembered = () => everybodys().filter((one) => one.acting === acting && one.bucket === bucket);
+const forget = (id) => write(everybodys().filter((one) => one.id !== id));
 const abort = (id) => {
   forget(id);
   api("DELETE", `uploads/${id}`).catch(() => {}); // then it ends when its time is over
 };
-const isOf = (one, key, file) =>
-  one.bucket === bucket && one.key === key && one.size === file.size && one.modified === file.lastModified;
+const isOf = (one, file) =>
+  one.key.split("/").pop() === file.name && one.size === file.size && one.modified === file.lastModified;
+/** No other tab is at it. */
+const isFree = (one) => one.tab === tab || Date.now() - one.at > 15000;
 
 // --- Small files ---
 
 let lease;
 let leasing;
 
-async function slot(need) {
-  while (!lease || lease.next === lease.count || Date.now() > lease.until || need > lease.max_bytes) {
-    const count = Math.min(256, waiting.length + 1);
-    leasing ??= api("POST", `${path}/leases`, { count, max_bytes: SMALL, ...(folder && { prefix: folder }) })
-      .then((made) => (lease = { ...made, next: 0, until: Date.parse(made.expires_at) - 30000 }))
-      .finally(() => (leasing = null));
+const isOver = () => lease.next === lease.count || (lease.next > 0 && Date.now() > lease.until);
+
+async function makeLease() {
+  const count = Math.min(256, waiting.length + 1);
+  const made = await api("POST", `${path}/leases`, { count, max_bytes: SMALL, ...(folder && { prefix: folder }) });
+  const life = hereAt(made.expires_at) - Date.now();
+  lease = { ...made, next: 0, until: Date.now() + Math.max(life - 30000, life / 2) };
+}
+
+/** A needle of the lease, where to put it, and the ETag that it makes. */
+async function slot(job) {
+  for (let tries = 0; !lease || isOver(); tries++) {
+    if (job.state !== "running") throw STOPPED;
+    if (tries > PARALLEL) throw new Refusal(503, { detail: "The leases of the store end too soon." });
+    leasing ??= makeLease().finally(() => (leasing = null));
     await leasing;
   }
   const needle = BigInt(`0x${lease.first}`) + BigInt(lease.next++);
-  return lease.url.replace("{needle}", needle.toString(16).padStart(16, "0"));
+  const etag = needle.toString(16).padStart(16, "0");
+  return { url: lease.url.replace("{needle}", etag), etag };
 }
 
 async function sendSmall(job) {
-  let url;
+  const headers = { "Warehouse-Key": encodeURIComponent(job.key), "Content-Type": job.type };
+  if (job.isNew) headers["If-None-Match"] = "*";
+  let place;
+  let unknown; // whether an earlier PUT of this needle may have been committed
   await patiently(job, async (tries) => {
-    if (tries >= SAME_NEEDLE_TRIES) url = lease = null; // its volume is away, or takes no more
-    url ??= await slot(job.size);
-    const headers = { "Warehouse-Key": encodeURIComponent(job.key), "Content-Type": job.type };
+    if (tries >= SAME_NEEDLE_TRIES) place = lease = null; // its volume is away, or takes no more
+    if (!place) {
+      place = await slot(job);
+      job.etags.add(place.etag);
+      unknown = false;
+    }
     try {
-      await put(job, url, job.file, headers);
+      await put(job, place.url, job.file, headers);
     } catch (error) {
-      if (error.needsNewNeedle || error.status === 507) url = lease = null;
+      if (unknown && error.code === "needle_taken") {
+        error.again = false; // it was committed: a new needle would undo what came after it
+        error.message = "Somebody else replaced or deleted it meanwhile.";
+      } else if (error.needsNewNeedle || error.status === 507) place = lease = null;
+      unknown = true;
       throw error;
     }
   });
@@ -156,13 +210,14 @@ async function sendSmall(job) {
 // --- Large files ---
 
 async function begin(job) {
-  job.upload ??= remembered().find((one) => isOf(one, job.key, job.file))?.id;
+  const isSame = (one) => one.key === job.key && isOf(one, job.file) && !one.isNew === !job.isNew;
+  job.upload ??= remembered().find((one) => isSame(one) && isFree(one))?.id;
   panel.querySelector(`[data-id="${job.upload}"]`)?.remove();
   await patiently(job, async () => {
     if (job.upload) {
       try {
         const state = await api("GET", `uploads/${job.upload}`);
-        if (state.state === "completed") return finish(job);
+        if (state.state === "completed" && job.taken === job.upload) return finish(job);
         if (state.state === "open") return take(job, state.missing);
       } catch (error) {
         if (error.status !== 404) throw error;
@@ -170,16 +225,21 @@ async function begin(job) {
       forget(job.upload);
       job.upload = null;
     }
-    const made = await api("POST", `${path}/uploads`, { key: job.key, size: job.size, content_type: job.type });
+    const condition = job.isNew && { if_none_match: true };
+    const wanted = { key: job.key, size: job.size, content_type: job.type, ...condition };
+    const made = await api("POST", `${path}/uploads`, wanted);
     if (job.state === "cancelled") return abort(made.id);
     job.upload = made.id;
-    const one = { id: made.id, bucket, key: job.key, size: job.size, modified: job.file.lastModified, tab };
-    write([...remembered(), { ...one, until: Date.parse(made.expires_at), at: Date.now() }]);
+    const { key, isNew, size, file } = job;
+    const one = { id: made.id, acting, bucket, key, isNew, size, modified: file.lastModified, tab };
+    write([...everybodys(), { ...one, until: hereAt(made.expires_at), at: Date.now() }]);
     take(job, made.chunks);
   });
 }
 
 function take(job, missing) {
+  job.taken = job.upload;
+  job.etags.add(job.upload.replaceAll("-", ""));
   job.pieces = missing;
   job.stored = job.size - missing.reduce((sum, piece) => sum + piece.size, 0);
   if (job.state === "running") open.add(job);
@@ -229,6 +289,7 @@ function pump() {
     active++;
     job.busy++;
     run()
+      .catch((error) => meet(job, error))
       .catch((error) => error === STOPPED || fail(job, error))
       .finally(() => {
         active--;
@@ -237,6 +298,20 @@ function pump() {
       });
   }
   soon();
+}
+
+/** What is there already may be this very file, of a request whose answer was lost. */
+async function meet(job, error) {
+  const isThere = error.status === 412;
+  if ((isThere || error.code === "needle_taken") && (await patiently(job, () => isOurs(job)))) return finish(job);
+  job.clashes = isThere;
+  throw error;
+}
+
+async function isOurs(job) {
+  if (!mayRead) return false;
+  const [found] = (await api("POST", `${path}/stat`, { keys: [job.key] })).objects;
+  return job.etags.has(found?.etag);
 }
 
 function finish(job) {
@@ -271,9 +346,17 @@ function resume(job) {
   if (!["paused", "failed"].includes(job.state)) return;
   if (job.busy) return setTimeout(resume, 100, job);
   job.state = "waiting";
+  job.clashes = false;
   job.note = "";
   waiting.push(job);
   pump();
+}
+
+/** Instead of what turned out to be there: without the condition that there be nothing. */
+function replace(job) {
+  if (job.upload) abort(job.upload);
+  Object.assign(job, { upload: null, isNew: false, pieces: [], stored: 0 });
+  resume(job);
 }
 
 function cancel(job) {
@@ -288,6 +371,7 @@ function cancel(job) {
 const DO = {
   pause: (job) => ["waiting", "running"].includes(job.state) && halt(job, "paused"),
   resume,
+  replace,
   cancel,
   clear: (job) => job.state === "done" && cancel(job),
 };
@@ -346,7 +430,7 @@ function draw() {
   say(busy, count, all ? gone / all : 1);
   if (busy && now - marked > 5000) {
     marked = now;
-    write(remembered().map((one) => (one.tab === tab ? { ...one, at: now } : one)));
+    write(everybodys().map((one) => (one.tab === tab ? { ...one, at: now } : one)));
   }
   if (busy) soon();
 }
@@ -372,7 +456,7 @@ function drawRow(job, bytes) {
   meter.max = job.size || 1;
   meter.value = state === "done" ? meter.max : bytes;
   for (const button of row.querySelectorAll("[data-do]"))
-    button.hidden = !button.dataset.in.split(" ").includes(state);
+    button.hidden = !button.dataset.in.split(" ").includes(job.clashes ? "clashes" : state);
 }
 
 const left = (seconds) => (seconds < 90 ? `${Math.ceil(seconds)} s left` : `${Math.round(seconds / 60)} min left`);
@@ -411,25 +495,27 @@ async function add(files) {
     return fits || !wrong.push(name);
   });
   if (wrong.length) warehouse.toast(`The name is too long: ${wrong[0].slice(0, 80)}…`, "error");
-  for (const [file, name] of await choose(good)) enqueue(file, folder + name, name);
+  for (const [file, name, isNew] of await choose(good)) enqueue({ file, key: folder + name, name, isNew });
   pump();
 }
 
-function enqueue(file, key, name, upload) {
+/** `isNew`: nothing was there, so nothing may be replaced. `upload`: the one that is gone on with. */
+function enqueue({ file, key, name, isNew, upload }) {
   const other = jobs.get(key);
-  if (other?.file?.size === file.size && other.file.lastModified === file.lastModified) return resume(other);
+  if (other?.file?.size === file.size && other.file.lastModified === file.lastModified)
+    return other.clashes && !isNew ? replace(other) : resume(other);
   if (other) cancel(other);
   const type = file.type || "application/octet-stream";
-  const job = { file, key, name, type, upload, size: file.size, state: "waiting", stored: 0, busy: 0, note: "" };
-  Object.assign(job, { flying: new Map(), pieces: [] });
+  const job = { file, key, name, isNew, upload, type, size: file.size, state: "waiting", stored: 0, busy: 0, note: "" };
+  Object.assign(job, { flying: new Map(), pieces: [], etags: new Set() });
   jobs.set(key, job);
   waiting.push(job);
   show(job);
 }
 
-/** Asks once what becomes of those that are there already. */
+/** Asks once what becomes of those that are there already; the others are told to be new. */
 async function choose(files) {
-  if (!("read" in panel.dataset)) return files;
+  if (!mayRead) return files;
   const there = new Set();
   if (files.length > 1000) warehouse.toast(`Looking at ${files.length} files…`);
   try {
@@ -441,7 +527,8 @@ async function choose(files) {
     warehouse.toast(error.message, "error");
     return [];
   }
-  if (!there.size) return files;
+  const all = files.map(([file, name]) => [file, name, !there.has(folder + name)]);
+  if (!there.size) return all;
   const dialog = document.getElementById("upload-exists");
   const [first] = there;
   dialog.querySelector("bdi").textContent = first.slice(folder.length);
@@ -450,8 +537,8 @@ async function choose(files) {
   dialog.returnValue = "";
   dialog.showModal();
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  if (dialog.returnValue === "replace") return files;
-  return dialog.returnValue === "skip" ? files.filter(([, name]) => !there.has(folder + name)) : [];
+  if (dialog.returnValue === "replace") return all;
+  return dialog.returnValue === "skip" ? all.filter(([, , isNew]) => isNew) : [];
 }
 
 /** All files of what was dropped, folders read to their ends. */
@@ -481,10 +568,10 @@ for (const input of panel.querySelectorAll("input[type=file]"))
   };
 for (const button of panel.querySelectorAll("[data-opens]"))
   button.onclick = () => document.getElementById(button.dataset.opens).click();
-for (const [name, run] of Object.entries(DO))
+for (const name of ["pause", "resume", "cancel", "clear"])
   find(name).onclick = () => {
     if (name === "pause" || name === "cancel") waiting.length = 0;
-    for (const job of [...jobs.values()]) run(job);
+    for (const job of [...jobs.values()]) DO[name](job);
   };
 
 const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
@@ -519,7 +606,7 @@ async function offer(one) {
   try {
     state = await api("GET", `uploads/${one.id}`);
   } catch (error) {
-    if (error.status === 404 || error.status === 403) forget(one.id);
+    if (error.status === 404 || error.status === 410) forget(one.id);
     return;
   }
   if (state.state !== "open") return forget(one.id);
@@ -532,8 +619,8 @@ async function offer(one) {
   input.onchange = () => {
     const [file] = input.files;
     if (!file) return;
-    if (!isOf(one, one.key, file)) return warehouse.toast("This is another file, or it was changed since.", "error");
-    enqueue(file, one.key, one.key, one.id);
+    if (!isOf(one, file)) return warehouse.toast("This is another file, or it was changed since.", "error");
+    enqueue({ file, key: one.key, name: one.key, isNew: one.isNew, upload: one.id });
     pump();
   };
   row.querySelector("[data-do=discard]").onclick = () => {
@@ -544,5 +631,4 @@ async function offer(one) {
   find("left").append(row);
 }
 
-for (const one of remembered().slice(-20))
-  if (one.bucket === bucket && (one.tab === tab || Date.now() - one.at > 15000)) offer(one);
+remembered().filter(isFree).slice(-20).forEach(offer);
