@@ -152,6 +152,11 @@ def test_what_is_dropped_is_uploaded_and_nothing_is_replaced_unasked(ui: Page, u
     expect(dialog).to_be_visible()
     ui.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+    turned = "\u202egpj.exe"
+    ui.evaluate(drop, [turned])
+    told(ui, "3 files uploaded.")
+    assert api.read(ui_bucket, turned) == b"new"
+    expect(ui.locator("#uploads").get_by_text("\ufffdgpj.exe")).to_be_visible()
     ui.evaluate(drop, ["x" * 1025])
     expect(ui.get_by_role("alert")).to_contain_text("The name is too long")
 

@@ -21,6 +21,8 @@ const panel = document.getElementById("uploads");
 const bucket = panel.dataset.bucket;
 const folder = JSON.parse(document.getElementById("upload-folder").textContent);
 const path = `buckets/${encodeURIComponent(bucket)}`;
+/** A name as the pages show it: nothing in it is invisible, or turns the text around. */
+const shown = (name) => name.replace(/(?![\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\ufffd");
 const find = (name) => panel.querySelector(`[data-part="${name}"]`);
 const [list, totals, bar, status, title] = ["list", "totals", "bar", "status", "title"].map(find);
 const rowOf = document.getElementById("upload-row");
@@ -384,10 +386,11 @@ const soon = () => (drawing ??= setTimeout(draw, 150));
 function show(job, always) {
   if (job.row?.isConnected || (!always && list.children.length >= SHOWN)) return;
   job.row = rowOf.content.firstElementChild.cloneNode(true);
-  job.row.querySelector("bdi").textContent = job.name;
-  job.row.querySelector("progress").setAttribute("aria-label", job.name);
+  const name = shown(job.name);
+  job.row.querySelector("bdi").textContent = name;
+  job.row.querySelector("progress").setAttribute("aria-label", name);
   for (const button of job.row.querySelectorAll("[data-do]")) {
-    button.setAttribute("aria-label", `${button.title} ${job.name}`);
+    button.setAttribute("aria-label", `${button.title} ${name}`);
     button.onclick = () => DO[button.dataset.do](job);
   }
   list.append(job.row);
@@ -494,7 +497,7 @@ async function add(files) {
     const fits = new TextEncoder().encode(folder + name).length <= MAX_KEY_BYTES;
     return fits || !wrong.push(name);
   });
-  if (wrong.length) warehouse.toast(`The name is too long: ${wrong[0].slice(0, 80)}…`, "error");
+  if (wrong.length) warehouse.toast(`The name is too long: ${shown(wrong[0].slice(0, 80))}…`, "error");
   for (const [file, name, isNew] of await choose(good)) enqueue({ file, key: folder + name, name, isNew });
   pump();
 }
@@ -531,7 +534,7 @@ async function choose(files) {
   if (!there.size) return all;
   const dialog = document.getElementById("upload-exists");
   const [first] = there;
-  dialog.querySelector("bdi").textContent = first.slice(folder.length);
+  dialog.querySelector("bdi").textContent = shown(first.slice(folder.length));
   dialog.querySelector("[data-part=rest]").textContent =
     there.size > 1 ? `and ${plural(there.size - 1, "other")} are there already.` : "is there already.";
   dialog.returnValue = "";
@@ -612,7 +615,7 @@ async function offer(one) {
   if (state.state !== "open") return forget(one.id);
   const row = document.getElementById("upload-left").content.firstElementChild.cloneNode(true);
   const stored = one.size - state.missing.reduce((sum, piece) => sum + piece.size, 0);
-  row.querySelector("bdi").textContent = one.key;
+  row.querySelector("bdi").textContent = shown(one.key);
   row.querySelector(".figures").textContent = `${size(stored)} of ${size(one.size)} are stored`;
   const input = row.querySelector("input");
   row.querySelector("[data-do=choose]").onclick = () => input.click();
