@@ -8,7 +8,7 @@ nobody has to remember the names of a million. Pure module.
 import hashlib
 import re
 
-from keys.printable import UNSEEN
+from keys.printable import is_unseen
 
 MAX_PART_BYTES = 200
 """Of one part of a path. File systems take 255; the mark, and what an unpacker may add, fit in besides."""
@@ -63,7 +63,7 @@ def _safe(part: str) -> str:
 
 
 def _is_unsafe(char: str) -> bool:
-    return char == "\\" or char in UNSEEN
+    return char == "\\" or is_unseen(char)
 
 
 def _marked(name: str, key: str) -> str:

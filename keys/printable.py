@@ -6,12 +6,7 @@ from typing import Final
 
 _JOINERS: Final = "\u200c\u200d"
 """Without them some words, and many emoji, are others."""
-UNSEEN: Final = frozenset(
-    char
-    for char in map(chr, (*range(0x20000), *range(0xE0000, 0xE1000)))  # in the planes between are letters alone
-    if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") and char not in _JOINERS
-)
-"""What is invisible, breaks a line, or turns the text around it."""
+_UNSEEN_KINDS: Final = ("Cc", "Cf", "Zl", "Zp")
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 _SWALLOWED: Final = re.compile(r"^ +| +$|(?<= ) +")
@@ -34,9 +29,16 @@ def printable(text: str) -> str:
     return _SWALLOWED.sub(lambda blanks: r"\x20" * len(blanks[0]), escaped)
 
 
+def is_unseen(char: str) -> bool:
+    """Whether a character is invisible, breaks the line, or turns the text around it."""
+    return unicodedata.category(char) in _UNSEEN_KINDS and char not in _JOINERS
+
+
 def shown(text: str) -> str:
     """A name that looks like what it is: nothing in it is invisible, turns the text around, or breaks its line."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if char in UNSEEN else char for char in text)
+    if text.isprintable():
+        return text
+    return "".join("\N{REPLACEMENT CHARACTER}" if is_unseen(char) else char for char in text)
 
 
 def bytes_text(value: int | None) -> str:

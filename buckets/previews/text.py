@@ -3,7 +3,7 @@
 import codecs
 from dataclasses import dataclass
 
-from keys.printable import UNSEEN
+from keys.printable import is_unseen
 
 _MARKS = (
     # The longer ones first: UTF-32 begins as UTF-16 does.
@@ -16,10 +16,18 @@ _MARKS = (
 _PLAIN_CONTROLS = b"\t\n\r\f\b\x1b"
 _ODD = bytes(byte for byte in range(32) if byte not in _PLAIN_CONTROLS)
 
-_SHOWN: dict[int, int | str] = {ord(char): f"⟨U+{ord(char):04X}⟩" for char in UNSEEN - {"\t", "\n"}}
-_SHOWN |= {code: 0x2400 + code for code in range(32) if code not in (9, 10)}  # Unicode's pictures of controls
-_SHOWN |= dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)  # halves of a pair, which JSON may hold and UTF-8 may not
-_VISIBLE = str.maketrans(_SHOWN)
+
+class _Signs(dict[int, int | str]):
+    """For `str.translate`: what is not seen as a sign. A character is looked at when it first comes."""
+
+    def __missing__(self, code: int) -> int | str:
+        sign = self[code] = f"⟨U+{code:04X}⟩" if is_unseen(chr(code)) else code
+        return sign
+
+
+_VISIBLE = _Signs({9: 9, 10: 10})
+_VISIBLE |= {code: 0x2400 + code for code in range(32) if code not in (9, 10)}  # Unicode's pictures of controls
+_VISIBLE |= dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)  # halves of a pair, which JSON may hold and UTF-8 may not
 
 
 @dataclass(frozen=True, slots=True)
