@@ -14,7 +14,7 @@ from tests.support.programs import missing
 from tests.support.redis_server import RedisServer
 from tests.support.store import CHUNK_SIZE, Store
 
-# No deadlines: a slow machine is no bug. In CI the examples are fewer, and the same each time: a red run means a change.
+# No deadlines: a slow machine is no bug. In CI examples are fewer and the same each time: a red run means a change.
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, max_examples=60)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
