@@ -1,5 +1,6 @@
 """Buckets: all that a key may see, a new one, the settings of one, and its end."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,9 +165,9 @@ class BucketPage(FormPage):
             self._bucket = selectors.get_bucket(name)
         return self._bucket
 
+    @abstractmethod
     def require(self, name: str) -> None:
         """Raises PermissionDenied."""
-        raise NotImplementedError
 
     def show(self, **kwargs: Any) -> dict[str, object]:
         bucket = self.bucket(kwargs["bucket"])

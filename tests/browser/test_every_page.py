@@ -17,8 +17,9 @@ PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1440, "height": 900}
 AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 FIND = """
-async () => {
-  const { violations } = await axe.run(document, { iframes: false, resultTypes: ["violations"] });
+async (rules) => {
+  const options = { iframes: false, resultTypes: ["violations"], ...(rules && { runOnly: rules }) };
+  const { violations } = await axe.run(document, options);
   return violations.flatMap(({ id, nodes }) => nodes.map(({ html, any }) =>
     `${id}: ${html.slice(0, 300)}: ${any.map((check) => check.message).join("; ")}`));
 }
@@ -58,8 +59,11 @@ def test_a_page_is_whole(stop: Stop, chromium: Browser, shop: Store, admin: Stor
             return
         assert page.locator("h1").count() == 1
         page.context.new_cdp_session(page).send("Runtime.evaluate", {"expression": AXE})
-        assert page.evaluate(FIND) == []
+        assert page.evaluate(FIND, None) == []
         page.emulate_media(color_scheme="dark")
+        assert page.evaluate(FIND, ["color-contrast"]) == []
         page.set_viewport_size(PHONE)  # type: ignore[arg-type]
-        assert page.evaluate(FIND) == []
+        assert page.evaluate(FIND, None) == []
         assert page.evaluate(WIDER) == []
+        page.emulate_media(color_scheme="light")
+        assert page.evaluate(FIND, ["color-contrast"]) == []
