@@ -117,6 +117,8 @@ class Part:
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     ordered_epoch: int = 0
+    order: "asyncio.Task[None] | None" = None
+    """The latest one; it may be over."""
     opening: Opening | None = None
     shipper: Shipper | None = None
     membership: Membership | None = None
@@ -209,7 +211,8 @@ class Replication:
     def order(self, order: dict[str, Any]) -> "asyncio.Task[None] | None":
         """An `open`, `close` or `drop` of the master's. Begins it; the task ends when it is done, or has failed.
 
-        None: it is done already, or under way. Raises StoreError, HttpError 400.
+        One that was given twice, in an answer to a report and by a call, is done once: both get the task of the first.
+        None: it is written down already. Raises StoreError, HttpError 400.
         """
         number = whole_number(order, "volume")
         if self.is_stopping:
@@ -224,23 +227,25 @@ class Replication:
         if epoch < highest:
             raise EpochOld(f"volume {number} is at epoch {highest}")
         if volume is None or is_drop:
-            return self._begin(self._drop(number, part, epoch))
-        if epoch == part.ordered_epoch or (epoch == volume.epoch and volume.replica is not None):
+            return self._begin(part, self._drop(number, part, epoch))
+        if epoch == volume.epoch and volume.replica is not None:
             return None
+        if epoch == part.ordered_epoch:
+            return part.order
         if self.compactor.is_running(volume):
             raise VolumeBusy(f"volume {number} is being compacted")
         if order.get("do") == "close":
             part.ordered_epoch = epoch
-            return self._begin(self._close(volume, part, epoch))
+            return self._begin(part, self._close(volume, part, epoch))
         peers = _peers(order, self.store.identity.server)
         part.ordered_epoch = epoch
         self.end_all(part, f"epoch {epoch} begins")
         told = [PeerState(peer.server, "copying", 0, volume.tail) for peer in peers]
         part.opening = Opening(epoch, told)
-        return self._begin(self._open(volume, part, part.opening, peers))
+        return self._begin(part, self._open(volume, part, part.opening, peers))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = self.loop.create_task(work)
+    def _begin(self, part: Part, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        part.order = task = self.loop.create_task(work)
         self.keep(task)
         task.add_done_callback(lambda _: self.on_change())
         return task

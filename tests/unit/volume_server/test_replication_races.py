@@ -12,10 +12,11 @@ import pytest
 
 from tests.support.pairs import open_with, order_drop, order_open, replication_of, require_equal, servers, wait_state
 from tests.unit.volume_server.faults import FaultyFiles
-from tests.unit.volume_server.serving import FIRST, LARGE, Server, put_url, request
+from tests.unit.volume_server.serving import FIRST, LARGE, Server, admin, put_url, request
 from volume_server import receiving, record, shipment
 from volume_server.receiving import MAX_BODY_BYTES
 from volume_server.shipping import Shipper
+from volume_server.state import Replica
 from volume_server.superblock import Superblock
 from volume_server.volume import Claim, Volume
 
@@ -94,6 +95,30 @@ def test_an_order_that_comes_while_a_drop_waits_ends_the_drop(tmp_path: Path) ->
         assert replication_of(peer)["state"] == "closed"
         open_with(primary, [peer], 4)
         require_equal(primary, peer)
+
+
+def test_a_close_that_is_under_way_is_answered_when_it_is_done(tmp_path: Path) -> None:
+    """The answer to a report may bring the order a moment before the master's call does."""
+    with servers(tmp_path) as (primary, peer):
+        open_with(primary, [peer], 2)
+        go, saving = threading.Event(), threading.Event()
+        save = peer.volume.save_replica
+
+        def slowly(epoch: int, replica: Replica) -> None:
+            saving.set()
+            go.wait(60)
+            save(epoch, replica)
+
+        peer.volume.save_replica = slowly  # type: ignore[method-assign]
+        order = {"do": "close", "volume": 1, "epoch": 3}
+        first = peer.call(lambda: peer.replication.order(order))
+        assert saving.wait(60)
+        second = peer.call(lambda: peer.replication.order(order))
+        assert second is first
+        assert not first.done()
+        go.set()
+        told = admin(peer, "/admin/close", {"volume": 1, "epoch": 3}).json()
+        assert (told["replication"]["state"], told["epoch"]) == ("closed", 3)
 
 
 def test_a_copy_that_is_being_dropped_is_not_found_again_by_a_join(tmp_path: Path) -> None:
