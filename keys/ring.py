@@ -103,15 +103,16 @@ def leave(request: HttpRequest, *, key_id: int) -> ApiKey | None:
     return None
 
 
-def require_same_key(request: HttpRequest, *, said: str | None) -> None:
+def require_same_key(request: HttpRequest, *, said: str | None, advice: str = "load the page again") -> None:
     """Raises OtherKeyActs where what asks was made for another key than acts now; ``said`` is that key's id, if any.
 
-    Pages say so in a field of their forms (`KEY_FIELD`) and, by their scripts, in a header (`KEY_HEADER`).
+    ``advice``: what its reader can do then. Pages say so in a field of their forms (`KEY_FIELD`) and, by their scripts,
+    in a header (`KEY_HEADER`).
     """
     acting = request.user
     if said and isinstance(acting, ApiKey) and said != str(acting.pk):
         raise OtherKeyActs(
-            f"You switched to the key “{printable(acting.name)}” in another tab. Nothing was done: load the page again."
+            f"You switched to the key “{printable(acting.name)}” in another tab. Nothing was done: {advice}."
         )
 
 

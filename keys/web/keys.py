@@ -23,12 +23,11 @@ from keys.selectors import edition_of, find_keys, get_key, rights_of_row
 from keys.services.keys import MAX_GRANTS, create_key, delete_key, end_sessions, update_key
 from keys.web.forms import TypedName, UiForm, number_of
 from keys.web.key_forms import GROUPS, PRESETS, KeyForm, rearranged
-from keys.web.pages import FormPage, Page
+from keys.web.pages import CONFLICT, FormPage, Page
 from warehouse_site.problems import note_refusal
 
 PAGE_ROWS: Final = 50
 MAX_SEARCH_CHARS: Final = 200
-CONFLICT: Final = 409
 
 
 def badges(permissions: int) -> list[str]:
@@ -86,7 +85,7 @@ class KeyFormPage(FormPage):
 
     def post(self, request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         changed = rearranged(request.POST)
-        if changed is None:
+        if changed is None or self.other_key is not None:
             return super().post(request, **kwargs)
         form = self.make_form(changed, is_judged=False, **kwargs)
         focus = {

@@ -25,7 +25,7 @@ from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 from django.views import View
 from django_htmx.http import HttpResponseClientRedirect, HttpResponseStopPolling
 
-from keys.errors import Invalid, Unauthenticated, WarehouseError
+from keys.errors import Invalid, OtherKeyActs, Unauthenticated, WarehouseError
 from keys.models import ApiKey
 from keys.permissions import Permission
 from keys.rights import KeyRights
@@ -34,6 +34,7 @@ from keys.selectors import rights_of
 from keys.web.forms import UiForm
 from warehouse_site.problems import error_page, note_refusal
 
+CONFLICT = 409
 UNPROCESSABLE = 422
 _GZIP: Final = GZipMiddleware(lambda _request: HttpResponse())
 """Pages are a fifth as long. What else is answered is small, or is bytes that go as they are. Its random padding keeps
@@ -86,7 +87,7 @@ class Page(View):
             if rights is None or not isinstance(request.user, ApiKey):
                 raise Unauthenticated
             self.key, self.rights = request.user, rights
-            require_same_key(request, said=request.headers.get(KEY_HEADER) or request.POST.get(KEY_FIELD))
+            self.require_same_key()
             if self.needs is not None:
                 rights.require(self.needs)
             response = super().dispatch(request, *args, **kwargs)
@@ -97,6 +98,11 @@ class Page(View):
         response.headers.setdefault("Cache-Control", "no-store")  # of a shared machine's next user, too
         patch_vary_headers(response, ("HX-Request", "HX-Target"))
         return response
+
+    def require_same_key(self, **kwargs: Any) -> None:
+        """Raises OtherKeyActs where the page that asks was made for another of the session's keys."""
+        said = self.request.headers.get(KEY_HEADER) or self.request.POST.get(KEY_FIELD)
+        require_same_key(self.request, said=said, **kwargs)
 
     def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return self.page(self.show(**kwargs))
@@ -179,6 +185,18 @@ class FormPage(Page, ABC):
 
     http_method_names = ("get", "head", "post", "options")
     form_class: ClassVar[type[UiForm]]
+    other_key: OtherKeyActs | None = None
+    """Why a form is not carried out, only shown again."""
+
+    def require_same_key(self, **kwargs: Any) -> None:
+        if self.request.method != "POST" or self.request.htmx:  # type: ignore[attr-defined]
+            super().require_same_key(**kwargs)
+            return
+        try:
+            super().require_same_key(advice="send the form again if this key is to do it")
+        except OtherKeyActs as error:
+            note_refusal(error, self.request)
+            self.other_key = error
 
     def initial(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {}
@@ -196,7 +214,11 @@ class FormPage(Page, ABC):
 
     def post(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         form = self.make_form(request.POST, **kwargs)
-        if form.is_valid():
+        is_valid = form.is_valid()
+        if self.other_key is not None:
+            form.add_error(None, self.other_key.detail)
+            return self.page({**self.show(**kwargs), "form": form}, status=CONFLICT)
+        if is_valid:
             try:
                 return self.save(form, **kwargs)
             except Invalid as error:

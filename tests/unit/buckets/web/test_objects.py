@@ -64,7 +64,7 @@ def hidden_initials(page: str) -> dict[str, str]:
 def names_in(page: str) -> list[str]:
     """What the rows of a list are called, folders with a slash."""
     rows = re.findall(
-        r'<a href="[^"]*"\s+(class="folder")?\s*>(?:(?!</a>).)*?</svg>\s*<bdi>(.*?)</bdi>', page, re.DOTALL
+        r'<a href="[^"]*"\s+(class="folder")?\s*>(?:(?!</a>).)*?</svg>\s*<bdi class="clamped">(.*?)</bdi>', page, re.DOTALL
     )
     return [re.sub(r"<.*?>|\s", "", name) + ("/" if folder else "") for folder, name in rows]
 
@@ -384,8 +384,11 @@ def test_the_counts_of_a_bucket_come_with_its_list(lab: Lab, web: Client) -> Non
 
 def test_a_bucket_with_objects_is_downloaded_whole(lab: Lab, web: Client) -> None:
     assert f"{ALL}/archive" not in web.get(ALL).content.decode()
+    assert f"{ALL}/archive" not in part(web, ALL, "object-list")
     lab.put("a")
     assert f'href="{ALL}/archive"' in web.get(ALL).content.decode()
+    fetched = part(web, ALL, "object-list")  # after the first upload, too
+    assert f'href="{ALL}/archive"' in fetched[fetched.index('id="object-archive" hx-swap-oob="true"') :]
 
 
 def test_a_folder_is_opened_as_its_name_is_typed(lab: Lab, web: Client) -> None:

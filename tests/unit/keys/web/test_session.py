@@ -117,13 +117,29 @@ def test_a_page_of_another_key_does_nothing(client: Client, two: tuple[NewKey, N
     assert part.status_code == 409
     assert "You switched to the key" in part.content.decode()
     assert client.get("/api/v1/buckets", headers=of_first).json()["code"] == "other_key_acts"
-    _, said = told(client, "/new-key", {KEY_FIELD: first.key.pk, "name": "by the wrong one"})
+    _, said = told(client, f"/keys/{first.key.pk}/end-sessions", {KEY_FIELD: first.key.pk})
     assert "You switched to the key" in said
-    assert not ApiKey.objects.filter(name="by the wrong one").exists()
     own = {KEY_HEADER: str(second.key.pk)}
     assert client.get("/", headers=own | {"HX-Request": "true"}).status_code == 200
     assert client.get("/api/v1/buckets", headers=own).status_code == 200
     assert client.get("/").status_code == 200
+
+
+def test_what_was_typed_for_another_key_is_shown_again(client: Client, new_key: Callable[..., NewKey]) -> None:
+    first, second = new_key(Permission.ADMIN, name="first"), new_key(Permission.ADMIN, name="second")
+    sign_in(client, first)
+    sign_in(client, second)
+    form = {KEY_FIELD: first.key.pk, "name": "typed long and well", "lasts": "never"}
+    for sent in (form, form | {"more": "1"}):
+        again = client.post("/new-key", sent)
+        assert again.status_code == 409
+        page = again.content.decode()
+        assert "You switched to the key “second” in another tab. Nothing was done: send the form again" in page
+        assert 'value="typed long and well"' in page
+        assert f'<input type="hidden" name="{KEY_FIELD}" value="{second.key.pk}">' in page
+    assert not ApiKey.objects.filter(name="typed long and well").exists()
+    assert client.post("/new-key", form | {KEY_FIELD: second.key.pk}).status_code == 200
+    assert ApiKey.objects.filter(name="typed long and well").exists()
 
 
 @pytest.mark.parametrize(("theme", "attribute"), [("dark", 'data-theme="dark"'), ("light", 'data-theme="light"')])
