@@ -75,7 +75,7 @@ def test_targets_with_a_page_lead_there(site: Client) -> None:
     entry(2, action="key.delete", target="8")
     entry(3, action="volume.get", target="<b>/../9", outcome="denied")
     page = site.get("/activity").content.decode()
-    assert '<a class="mono" href="/keys/7">key 7</a>' in page
+    assert '<a class="mono clamped" href="/keys/7">key 7</a>' in page
     assert "key 8" in page
     assert "/keys/8" not in page
     assert "volume &lt;b&gt;/../9" in page
