@@ -7,6 +7,4 @@ class KeysConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # These register the receivers of sign-ins, and the OpenAPI extension.
-        from keys import backends  # noqa: F401
-        from keys.api import schema  # noqa: F401
+        from keys import backends  # noqa: F401  # registers the receivers of sign-ins
