@@ -232,5 +232,8 @@ class AuditEntry(models.Model):
 
     @property
     def words(self) -> str:
-        """The action in words, where it has some."""
-        return WORDS.get(self.action, self.action)
+        """The action in words; what was denied is no action, and is told by its route and method: ``GET keys``."""
+        if self.action in WORDS:
+            return WORDS[self.action]
+        route, _, method = self.action.rpartition(".")
+        return f"{method.upper()} {route}" if route and method.isalpha() else self.action

@@ -22,11 +22,12 @@ def main() -> None:
     import django
 
     django.setup()
-    from tests.browser.conftest import UI_CHUNK_SIZE, launched, sign_in_with
+    from tests.browser.conftest import launched, sign_in_with
     from tests.browser.walk import WALK
     from tests.support.programs import ROOT
     from tests.support.showcase import fill
     from tests.support.store import Store
+    from tests.support.waiting import wait_until
 
     parser = argparse.ArgumentParser(description="Pictures of every page of the web UI.")
     parser.add_argument("--only", default="", metavar="WORD", help="pages alone that have it in their names")
@@ -36,10 +37,12 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix="warehouse-screenshots-"))
-    env = {"WAREHOUSE_CHUNK_SIZE": str(UI_CHUNK_SIZE)}
+    # Small volumes: of a few hundred kilobytes one would not see how full they are.
+    env = {"WAREHOUSE_CHUNK_SIZE": "512KiB", "WAREHOUSE_VOLUME_SIZE": "1MiB"}
     try:
         with Store(place, env=env, migrated=True) as store, launched() as browser:
             shown = fill(store)
+            wait_until(lambda: store.api().get("proof")["last"], what="the first check of the whole store")
             cookies = sign_in_with(store.url, store.key)
             for (width, height), theme in product(WIDTHS.items(), ("light", "dark")):
                 for stop in WALK:

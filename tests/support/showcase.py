@@ -99,7 +99,7 @@ def fill(store: Store) -> Showcase:
     for name, terms in BUCKETS.items():
         api.make_bucket(name, **terms)
     for bucket, files in _files().items():
-        lease = api.lease(bucket, count=len(files), max_bytes=1 << 22)
+        lease = api.lease(bucket, count=len(files), max_bytes=1 << 19)
         for slot, (key, (content_type, body)) in enumerate(files.items()):
             answer = send("PUT", lease.url_of(slot), body, put_headers(key) | {"Content-Type": content_type})
             assert answer.status == 201, answer

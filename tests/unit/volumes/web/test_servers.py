@@ -104,7 +104,7 @@ def test_a_dead_server_is_forgotten_when_its_name_is_typed(operator: Client) -> 
     make_volume(server)
     address = reverse("server-forget", args=[server.pk])
     assert address in text_of(operator, "server", server.pk)
-    assert "1 volumes" in " ".join(text_of(operator, "server-forget", server.pk).split())
+    assert "1 volume " in " ".join(text_of(operator, "server-forget", server.pk).split())
     wrong = operator.post(address, {"name": "n1"})
     assert wrong.status_code == 422
     assert "This is not its name." in wrong.content.decode()
