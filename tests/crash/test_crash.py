@@ -9,8 +9,8 @@ import pytest
 from tests.support.loop_disk import require_loop_disks
 from tests.support.programs import ROOT, clean_environment
 
-SEEDS = 50
-POWER_SEEDS = 10
+SEEDS = 30
+POWER_SEEDS = 6
 pytestmark = pytest.mark.integration
 
 

@@ -39,7 +39,7 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 CONFIG = SchemathesisConfig.from_dict(
     {
         "seed": 1,
-        "generation": {"max-examples": 10, "deterministic": True},
+        "generation": {"max-examples": 5, "deterministic": True},
         "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "3xx", "4xx", "503", "507"]}},
         "phases": {"stateful": {"enabled": False}, "coverage": {"unexpected-methods": []}},
     }

@@ -191,4 +191,9 @@ def test_a_command_without_a_store_is_a_clear_message(tmp_path: Path, command: s
     done = manage(tmp_path, *command.split())  # an empty database
     assert "no such table" in done.stderr
     assert "Traceback" not in done.stderr
-    assert "Traceback" in manage(tmp_path, *command.split(), "--traceback").stderr
+
+
+def test_a_traceback_is_there_for_whoever_asks(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "db.sqlite3").touch()
+    assert "Traceback" in manage(tmp_path, "rotatekeys", "--traceback").stderr
