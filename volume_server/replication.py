@@ -227,7 +227,8 @@ class Replication:
         if epoch < highest:
             raise EpochOld(f"volume {number} is at epoch {highest}")
         if volume is None or is_drop:
-            return self._begin(part, self._drop(number, part, epoch))
+            part.order = self._begin(self._drop(number, part, epoch))
+            return part.order
         if epoch == volume.epoch and volume.replica is not None:
             return None
         if epoch == part.ordered_epoch:
@@ -236,16 +237,18 @@ class Replication:
             raise VolumeBusy(f"volume {number} is being compacted")
         if order.get("do") == "close":
             part.ordered_epoch = epoch
-            return self._begin(part, self._close(volume, part, epoch))
+            part.order = self._begin(self._close(volume, part, epoch))
+            return part.order
         peers = _peers(order, self.store.identity.server)
         part.ordered_epoch = epoch
         self.end_all(part, f"epoch {epoch} begins")
         told = [PeerState(peer.server, "copying", 0, volume.tail) for peer in peers]
         part.opening = Opening(epoch, told)
-        return self._begin(part, self._open(volume, part, part.opening, peers))
+        part.order = self._begin(self._open(volume, part, part.opening, peers))
+        return part.order
 
-    def _begin(self, part: Part, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        part.order = task = self.loop.create_task(work)
+    def _begin(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = self.loop.create_task(work)
         self.keep(task)
         task.add_done_callback(lambda _: self.on_change())
         return task

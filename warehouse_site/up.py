@@ -170,11 +170,11 @@ class Running:
             )
         if self.plan.worker:
             empty_broker()
-            checked = {"CELERY_SKIP_CHECKS": "1"}  # by this very process; a second and third time would only be slow
             worker = _celery("worker", "--pool", "threads", "--concurrency", "8", "--without-gossip")
-            self._start("worker", worker, **checked)
             beat = _celery("beat", "--pidfile", "", "--schedule", str(settings.BROKER_FOLDER / "beat"))
-            self._start("beat", beat, **checked)
+            # All checks have been run by this very process; twice more would only make the start slow.
+            self._start("worker", worker, CELERY_SKIP_CHECKS="1")
+            self._start("beat", beat, CELERY_SKIP_CHECKS="1")
         ready = self._wait(lambda: _servers_registered(self.plan, began) and _lease_possible(self.plan))
         if connection.vendor != "sqlite":
             connections.close_all()
