@@ -64,7 +64,9 @@ def hidden_initials(page: str) -> dict[str, str]:
 def names_in(page: str) -> list[str]:
     """What the rows of a list are called, folders with a slash."""
     rows = re.findall(
-        r'<a href="[^"]*"\s+(class="folder")?\s*>(?:(?!</a>).)*?</svg>\s*<bdi class="clamped">(.*?)</bdi>', page, re.DOTALL
+        r'<a href="[^"]*"\s+(class="folder")?\s*>(?:(?!</a>).)*?</svg>\s*<bdi class="clamped">(.*?)</bdi>',
+        page,
+        re.DOTALL,
     )
     return [re.sub(r"<.*?>|\s", "", name) + ("/" if folder else "") for folder, name in rows]
 
