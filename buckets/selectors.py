@@ -349,8 +349,10 @@ def last_check() -> Proof | None:
     return Proof.objects.filter(state=Proof.State.DONE, volume=None).defer("findings").order_by("-pk").first()
 
 
-def is_check_under_way() -> bool:
-    return Proof.objects.filter(state=Proof.State.RUNNING).exists()
+def check_in_hand() -> str:
+    """How far a check that has not ended is: ``asked for`` or ``under way``; empty: there is none."""
+    states = set(Proof.objects.exclude(state=Proof.State.DONE).values_list("state", flat=True))
+    return "under way" if Proof.State.RUNNING in states else "asked for" if states else ""
 
 
 def journal_status() -> JournalStatus:

@@ -2,6 +2,11 @@
 
 from typing import Any, Final
 
+from django.db import transaction
+from django.http.response import HttpResponseBase
+
+from buckets.services.proofs import ask_for_proof
+from buckets.tasks import wake_proofs
 from buckets.web.glance import Glance
 from keys.permissions import Permission
 from keys.web.pages import Page
@@ -27,3 +32,17 @@ class Dashboard(Page):
         asked = self.request.GET
         glance = Glance(self.rights, span=asked.get("range", ""), as_table=asked.get("as") == "table")
         return {"glance": glance, "with_figures": "figures" in asked}
+
+
+class CheckStore(Page):
+    """Has the worker look at every chunk and every needle now. The dashboard tells how it goes."""
+
+    section = "dashboard"
+    needs = Permission.VOLUMES_MANAGE
+    http_method_names = ("post",)
+
+    @transaction.atomic
+    def act(self, **kwargs: Any) -> HttpResponseBase:
+        ask_for_proof()
+        wake_proofs()
+        return self.done("dashboard", say="The store is checked as soon as the worker can; “Proof” tells how it ends.")

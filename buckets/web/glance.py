@@ -12,7 +12,7 @@ from django.db import connection
 
 from buckets.health import Health, store_health
 from buckets.models import Bucket, Proof
-from buckets.selectors import is_check_under_way, last_check, list_buckets
+from buckets.selectors import check_in_hand, last_check, list_buckets
 from buckets.usage import current_figures
 from buckets.web import lights
 from buckets.web.history import History
@@ -83,8 +83,17 @@ class Glance:
     def lights(self) -> list[lights.Light]:
         shown = lights.lights(self.health, database=connection.vendor)
         if self.may_see_volumes:
-            shown.append(lights.proof_light(self.health, self.proof, is_running=is_check_under_way()))
+            shown.append(lights.proof_light(self.health, self.proof, in_hand=self.check_in_hand))
         return shown
+
+    @cached_property
+    def check_in_hand(self) -> str:
+        return check_in_hand()
+
+    @cached_property
+    def may_check(self) -> bool:
+        """Whether to offer a check of the whole store."""
+        return self.may_see_volumes and self.rights.allows(Permission.VOLUMES_MANAGE) and not self.check_in_hand
 
     @cached_property
     def proof(self) -> Proof | None:

@@ -57,14 +57,17 @@ def lights(health: Health, *, database: str) -> list[Light]:
     ]
 
 
-def proof_light(health: Health, last: Proof | None, *, is_running: bool) -> Light:
-    """Whether every object's bytes were seen to be there, by the ``last`` check of the whole store that ended."""
-    name, beside = "Proof", "; a check is under way" if is_running else ""
+def proof_light(health: Health, last: Proof | None, *, in_hand: str = "") -> Light:
+    """Whether every object's bytes were seen to be there, by the ``last`` check of the whole store that ended.
+
+    ``in_hand``: how far another one is, see `check_in_hand`.
+    """
+    name, beside = "Proof", f"; a check is {in_hand}" if in_hand else ""
     overdue = health.background.scrubs_overdue
     if damaged := health.standing.damaged_count:
         return Light(name, "bad", f"{_many(damaged, 'damaged record')} on the disks{beside}")
     if last is None:
-        return Light(name, "soft", "A check is under way" if is_running else "No check of the whole store has ended")
+        return Light(name, "soft", f"A check is {in_hand}" if in_hand else "No check of the whole store has ended")
     if not last.is_sound:
         return Light(name, "bad" if last.missing else "warn", f"{verdict(last.counts)}{beside}")
     if overdue:

@@ -4,6 +4,7 @@ from buckets.web import bucket_pages, dashboard, object_changes, objects, previe
 
 urlpatterns = [
     path("", dashboard.Dashboard.as_view(), name="dashboard"),
+    path("check-store", dashboard.CheckStore.as_view(), name="check-store"),
     path("buckets", bucket_pages.Buckets.as_view(), name="buckets"),
     path("new-bucket", bucket_pages.NewBucket.as_view(), name="bucket-new"),
     path("buckets/<bucket:bucket>", objects.Objects.as_view(), name="objects"),

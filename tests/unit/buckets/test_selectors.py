@@ -258,16 +258,17 @@ def test_a_thousand_prefixes_are_no_more_than_a_database_takes(db: None, monkeyp
 def test_the_last_check_is_of_the_whole_store_and_has_ended(django_assert_num_queries: DjangoAssertNumQueries) -> None:
     now = timezone.now()
     assert selectors.last_check() is None
+    assert selectors.check_in_hand() == ""
     _, wanted = (Proof.objects.create(state="done", started_at=now, ended_at=now, missing=lost) for lost in (2, 1))
     Proof.objects.create(state="done", started_at=now, ended_at=now, volume=3)
     Proof.objects.create(state="asked")
-    assert not selectors.is_check_under_way()
+    assert selectors.check_in_hand() == "asked for"
     Proof.objects.create(state="running", started_at=now)
     with django_assert_num_queries(2):
         found = selectors.last_check()
         assert found is not None
         assert (found.pk, found.counts["missing"]) == (wanted.pk, 1)
-        assert selectors.is_check_under_way()
+        assert selectors.check_in_hand() == "under way"
 
 
 @pytest.mark.django_db

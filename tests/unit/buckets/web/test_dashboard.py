@@ -51,6 +51,20 @@ def keep_samples(*figures: dict[str, int], step: timedelta = timedelta(minutes=1
     )
 
 
+def test_the_whole_store_is_checked_on_demand(admin: Client) -> None:
+    assert 'action="/check-store"' in page(admin)
+    done = admin.post("/check-store", follow=True)
+    assert "The store is checked as soon as the worker can" in done.content.decode()
+    assert Proof.objects.filter(volume=None, deep=False).exclude(state="done").count() == 1
+    assert "A check is asked for" in page(admin)
+    assert 'action="/check-store"' not in page(admin), "one at a time"
+    onlooker = client_of(Permission.VOLUMES_READ)
+    assert 'action="/check-store"' not in page(onlooker)
+    onlooker.post("/check-store")
+    assert admin.get("/check-store").status_code == 405
+    assert Proof.objects.count() == 1
+
+
 def test_who_may_do_all_sees_all(admin: Client, lab: Lab) -> None:
     make_server(node=NODE)
     Server.objects.filter(node=NODE).update(last_seen_at=timezone.now() - timedelta(hours=1))
