@@ -53,10 +53,11 @@ demo: $(RUN) ## Put and get a real tree and a 1 GiB file, compare every byte
 # closing lines. With ARGS, which name or choose tests, those alone.
 PROCESS_TESTS := $(wildcard tests/integration tests/browser)
 CLUSTER_TESTS := $(wildcard tests/cluster tests/chaos tests/crash)
-# What is the same whatever the database is run on SQLite alone: pages only call what is tested on both.
+# What is the same whatever the database is run on SQLite alone: pages only call what is tested on both, and what is
+# decided about copies is played through by clusters on both.
 SAME_ON_BOTH := $(patsubst %,tests/unit/warehouse_site/test_%.py,schemathesis gunicorn_worker filesystem_broker \
   openapi browsable_api rights_matrix admin_site error_answers middleware checks supervisor up manage settings environment lane json_body sqlite) \
-  $(wildcard tests/unit/*/web)
+  $(wildcard tests/unit/*/web) tests/unit/volumes/services/test_redundancy.py
 POSTGRES_TESTS := $(BIN)/python -m tests.support.postgres $(BIN)/python -m pytest $(MASTER_TESTS) $(SAME_ON_BOTH:%=--ignore=%)
 test: $(DEV) ## All tests: on SQLite, with real processes, and the master's on PostgreSQL (ARGS='-k name': some)
 ifdef ARGS

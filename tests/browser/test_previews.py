@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, FrameLocator, Page, StorageState, expec
 
 from tests.browser.conftest import UI_CHUNK_SIZE, watched_page
 from tests.support.store import Store
+from tests.support.waiting import wait_until
 
 ATTACK = (
     "</pre></td></details><script>fetch('/attacked')</script><img src=/attacked onerror=fetch('/attacked')>"
@@ -172,11 +173,15 @@ def test_nothing_of_what_is_shown_runs(
     assert {urlsplit(url).netloc for url in asked} <= ours
 
 
+def wait_for_length(ui: Page, player: str, seconds: int) -> None:
+    wait_until(lambda: ui.evaluate(f"Math.round({player}.duration) || 0") == seconds, what="the length")
+
+
 def test_pictures_sound_and_pdf(ui_store: Store, ui_bucket: str, ui: Page) -> None:
     api = ui_store.api()
     api.put(ui_bucket, "a.png", png(40, 30))
     ui.goto(object_page(ui_bucket, "a.png"))
-    ui.wait_for_function("document.querySelector('#preview img').naturalWidth === 40")
+    expect(ui.locator("#preview img")).to_have_js_property("naturalWidth", 40)
     expect(ui.get_by_text("The browser can't show this")).not_to_be_visible()
     api.put(ui_bucket, "no.png", b"no picture")
     ui.goto(object_page(ui_bucket, "no.png"))
@@ -189,7 +194,7 @@ def test_pictures_sound_and_pdf(ui_store: Store, ui_bucket: str, ui: Page) -> No
     for key, kind, seconds in (("a.wav", "audio", 60), ("film.webm", "video", 60), ("long.wav", "audio", LONG_SECONDS)):
         ui.goto(object_page(ui_bucket, key))
         player = f"document.querySelector('#preview {kind}')"
-        ui.wait_for_function(f"Math.round({player}.duration) === {seconds}")
+        wait_for_length(ui, player, seconds)
         position = ui.evaluate(
             f"""seconds => new Promise(done => {{
                   const player = {player};

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, StorageState, exp
 
 from tests.browser.conftest import UI_CHUNK_SIZE
 from tests.support.store import Store
+from tests.support.waiting import wait_until
 
 MB = 1_000_000
 HOSTILE = "a b <img src=x onerror=alert(1)>#?%.txt"
@@ -93,8 +94,12 @@ def test_pause_go_on_and_cancel(slow: Page, ui_store: Store, ui_bucket: str, lar
     slow.reload()
     expect(slow.get_by_text("This bucket is empty")).to_be_visible()
     expect(slow.get_by_text("was not finished")).to_have_count(0)
-    state = ui_store.api().get(f"buckets/{ui_bucket}")
-    assert (state["object_count"], state.get("reserved_bytes", 0)) == (0, 0)
+
+    def is_gone() -> bool:  # the page was left in the moment of the cancellation
+        state = ui_store.api().get(f"buckets/{ui_bucket}")
+        return (state["object_count"], state["reserved_bytes"]) == (0, 0)
+
+    wait_until(is_gone, what="the end of the upload")
 
 
 def test_folders_come_and_go_with_all_their_names(ui: Page, ui_store: Store, ui_bucket: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from django.urls import reverse
-from playwright.sync_api import Page, Response
+from playwright.sync_api import Page, Response, expect
 
 from tests.support.showcase import HOSTILE_KEY, Showcase
 
@@ -68,7 +68,7 @@ class Stop:
                 page.evaluate(_SEND, [self.url(shown), self.form(shown)])
             answer = going.value
         assert answer is not None
-        page.wait_for_function("() => !document.querySelector('.htmx-request')")
+        expect(page.locator(".htmx-request")).to_have_count(0)
         return answer
 
 

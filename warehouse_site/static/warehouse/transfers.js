@@ -63,7 +63,9 @@ async function api(method, where, body) {
   if (body) headers["Content-Type"] = "application/json";
   let answer;
   try {
-    answer = await fetch(`/api/v1/${where}`, { method, headers, body: body && JSON.stringify(body) });
+    // What is cancelled is cancelled, even if the page is left in the same moment.
+    const keepalive = method === "DELETE";
+    answer = await fetch(`/api/v1/${where}`, { method, headers, body: body && JSON.stringify(body), keepalive });
   } catch {
     throw new Refusal(0);
   }
