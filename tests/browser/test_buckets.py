@@ -77,6 +77,7 @@ def test_folders_search_and_endless_pages(ui: Page, ui_store: Store, ui_bucket: 
     ui.get_by_role("link", name="Newest first").click()
     expect(rows(ui)).to_have_count(100)
     ui.keyboard.press("n")
+    expect(ui.locator("#folder")).to_be_focused()
     ui.keyboard.type("new")
     ui.keyboard.press("Enter")
     expect(ui.get_by_role("heading", level=1)).to_have_text("new")
