@@ -133,7 +133,7 @@ document.addEventListener("keydown", (event) => {
       menu.open = false;
     }
   }
-  const typing = target.closest?.("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable], dialog");
+  const typing = target.closest?.("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable], dialog[open]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   const goes = Date.now() - went < 1500;
   went = key === "g" ? Date.now() : 0;
