@@ -138,7 +138,10 @@ def test_a_store_under_load_is_sound_and_what_is_wrong_is_told(store: Store, man
 
 
 def test_a_worker_checks_what_is_asked_for_and_sweeps(start_store: StartStore, tmp_path: Path) -> None:
-    env = {"WAREHOUSE_SWEEP_SECONDS": "1"}
+    env = {
+        "WAREHOUSE_LEASE_SECONDS": "20", "WAREHOUSE_CHUNK_URL_SECONDS": "20", "WAREHOUSE_CONFIRM_GRACE_SECONDS": "0",
+        "WAREHOUSE_SWEEP_SECONDS": "1",
+    }  # fmt: skip
     with start_store(tmp_path, env=env, volume_servers=1) as store:
         api = store.api()
         api.put(api.make_bucket("b"), "k", b"bytes")
