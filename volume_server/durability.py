@@ -6,11 +6,28 @@ that work beside the server and have the kernel's files only.
 """
 
 import contextlib
+import functools
+import hashlib
 import os
+import platform
 import secrets
+import uuid
 from pathlib import Path
 
 Buffers = list[bytes | bytearray | memoryview]
+
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+"""Of Linux; the same in all containers of a machine."""
+
+
+@functools.cache
+def machine() -> str:
+    """Told apart from every other machine."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return f"{platform.node()} {uuid.getnode():x}"
 
 
 class FileSystem:
@@ -136,6 +153,13 @@ class FileSystem:
     def total_bytes(self, path: Path) -> int:
         stat = os.statvfs(path)
         return stat.f_blocks * stat.f_frsize
+
+    def disk_id(self, path: Path) -> str:
+        """Of the file system that holds ``path``: no other one has it, on this machine or elsewhere.
+
+        Good until the machine restarts.
+        """
+        return hashlib.sha256(f"{machine()} {path.stat().st_dev}".encode()).hexdigest()[:32]
 
     def replace_file(self, path: Path, content: bytes) -> None:
         """Put ``content`` at ``path``, mode 0600: after a crash the old file is there or the new one, whole."""

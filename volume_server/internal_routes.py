@@ -101,6 +101,7 @@ class InternalRoutes:
             "instance": self.instance,
             "capacity_bytes": self.store.capacity_bytes(),
             "free_bytes": self.store.free_bytes(),
+            "disk": self.store.disk_id(),
             "traffic": self.listener.counters.traffic(),
             "volumes": [self.report(volume) for volume in self.store.volumes.values()],
         }

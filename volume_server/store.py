@@ -151,6 +151,10 @@ class Store:
     def capacity_bytes(self) -> int:
         return self.files.total_bytes(self.directory)
 
+    def disk_id(self) -> str:
+        """Which file system the store lies on: servers with the same one share its space."""
+        return self.files.disk_id(self.directory)
+
     def reports(self) -> list[dict[str, int | str]]:
         return [volume.report() for volume in self.volumes.values()]
 

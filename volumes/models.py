@@ -86,6 +86,12 @@ class Server(models.Model):
     capacity_bytes = models.BigIntegerField(default=0)
     free_bytes = models.BigIntegerField(default=0)
     used_bytes = models.BigIntegerField(default=0, help_text="Held by its volume files.")
+    disk = models.CharField(
+        max_length=64,
+        blank=True,
+        editable=False,
+        help_text="Servers with the same one share its capacity and free space.",
+    )
     stray_volumes = models.JSONField(
         default=list, blank=True, help_text="Volumes found on it that are not assigned to it; never used."
     )

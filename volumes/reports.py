@@ -146,6 +146,8 @@ class ServerReport:
     volumes: tuple[Figures, ...]
     traffic: Traffic | None = None
     """None: a server too old to tell."""
+    disk: str = ""
+    """Servers that say the same share a disk's space. Empty: a server too old to tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +264,7 @@ def _report(fields: "_Fields") -> ServerReport:
         sequence=fields.take("sequence", _integer(0, MAX_BYTES), default=0),
         volumes=fields.take("volumes", _volumes),
         traffic=fields.take("traffic", _traffic, default=None),
+        disk=fields.take("disk", _text(64, may_be_empty=True), default=""),
     )
     if not fields.errors and report.free_bytes > report.capacity_bytes:
         fields.errors["free_bytes"] = ["is larger than capacity_bytes"]

@@ -7,7 +7,8 @@ from typing import Final
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, Exists, OuterRef, Prefetch, Q, QuerySet, Sum
+from django.db.models import CharField, Count, Exists, Max, Min, OuterRef, Prefetch, Q, QuerySet, Sum, Value
+from django.db.models.functions import Cast, Coalesce, NullIf
 from django.utils import timezone
 
 from volumes.models import OFFLINE_AFTER, Replica, Server, Store, Volume
@@ -32,7 +33,10 @@ class VolumeState:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """All servers and volumes in one row. Space is that of the servers that are online."""
+    """All servers and volumes in one row.
+
+    Space is that of the servers that are online; what several of them share, being on one disk, counts once.
+    """
 
     servers: int
     servers_online: int
@@ -298,11 +302,22 @@ def totals(*, now: datetime | None = None) -> Totals:
     """Figures of the whole store, garbage and bytes counted over all replicas. Two queries."""
     cutoff = (now or timezone.now()) - OFFLINE_AFTER
     online = Q(last_seen_at__gt=cutoff, stopped_at=None)
-    servers = Server.objects.aggregate(
-        count=Count("pk"),
-        online=Count("pk", filter=online),
-        capacity=Sum("capacity_bytes", filter=online, default=0),
-        free=Sum("free_bytes", filter=online, default=0),
+    disk = Coalesce(NullIf("disk", Value("")), Cast("pk", CharField()))
+    disks = (
+        Server.objects.order_by()
+        .values(place=disk)
+        .annotate(
+            servers=Count("pk"),
+            servers_online=Count("pk", filter=online),
+            size=Max("capacity_bytes", filter=online, default=0),
+            left=Min("free_bytes", filter=online, default=0),
+        )
+    )
+    servers = disks.aggregate(
+        count=Sum("servers", default=0),
+        online=Sum("servers_online", default=0),
+        capacity=Sum("size", default=0),
+        free=Sum("left", default=0),
     )
     volumes = Replica.objects.aggregate(
         count=Count("volume", distinct=True),

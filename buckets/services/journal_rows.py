@@ -62,7 +62,7 @@ TABLES = (
         Server,
         frozenset(
             {
-                *("capacity_bytes", "free_bytes", "used_bytes", "stray_volumes"),
+                *("capacity_bytes", "free_bytes", "used_bytes", "disk", "stray_volumes"),
                 *("last_seen_at", "stopped_at", "last_checked_at", "check_error"),
             }
         ),

@@ -56,7 +56,7 @@ _END_FIRST: dict[str, str] = {
     Server.AdminState.MAINTENANCE: "is in maintenance; `manage.py maintenance {} off` ends that, nothing was changed.",
 }
 
-_REPORTED = ("capacity_bytes", "free_bytes", "used_bytes", "last_seen_at", "proven", "stray_volumes", "traffic")
+_REPORTED = ("capacity_bytes", "free_bytes", "used_bytes", "disk", "last_seen_at", "proven", "stray_volumes", "traffic")
 """What a report changes in a server's row; an operator may change the rest at the same time."""
 
 
@@ -111,6 +111,7 @@ def register_server(*, registration: Registration, is_proven: bool) -> Welcome:
         "capacity_bytes": report.capacity_bytes,
         "free_bytes": report.free_bytes,
         "used_bytes": _used_bytes(report),
+        "disk": report.disk,
         "last_seen_at": now,
         "stopped_at": None,
         "check_error": "",
@@ -160,6 +161,7 @@ def record_heartbeat(*, report: ServerReport) -> Orders:
         server.capacity_bytes = report.capacity_bytes
         server.free_bytes = report.free_bytes
         server.used_bytes = _used_bytes(report)
+        server.disk = report.disk
         server.last_seen_at = now
         server.proven = True
         recorded, has_work = _take_report(server=server, report=report, store=store, now=now)

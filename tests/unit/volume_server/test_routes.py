@@ -620,6 +620,7 @@ def test_usage(server: Server) -> None:
     assert found["server"] == server.store.identity.server
     assert [volume["volume"] for volume in found["volumes"]] == [1]
     assert found["free_bytes"] <= found["capacity_bytes"]
+    assert found["disk"] == server.store.disk_id()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.volume_server.faults import FaultyFiles, put
+from volume_server import durability
 from volume_server import store as module
+from volume_server.durability import FileSystem
 from volume_server.errors import DataDirectoryBusy, DiskFull, VolumeUnknown, VolumeUnusable
 from volume_server.store import DiskRoom, Store
 
@@ -152,6 +154,27 @@ def test_disk_is_asked_again_after_what_was_promised(tmp_path: Path, monkeypatch
     now[0] += 1.5
     with pytest.raises(DiskFull):
         room.require(1)
+
+
+def test_stores_of_one_file_system_say_that_they_share_it(tmp_path: Path) -> None:
+    stores = [Store(tmp_path / name) for name in ("a", "b")]
+    [disk] = {store.disk_id() for store in stores}
+    for store in stores:
+        store.close()
+    assert FileSystem().disk_id(Path("/dev")) != disk
+
+
+def test_one_machine_s_disks_are_no_other_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for boot_id in ("one", "two", None):
+        file = tmp_path / str(boot_id)
+        if boot_id is not None:
+            file.write_text(boot_id)
+        monkeypatch.setattr(durability, "BOOT_ID", file)
+        durability.machine.cache_clear()
+        found.add(FileSystem().disk_id(tmp_path))
+    durability.machine.cache_clear()
+    assert len(found) == 3
 
 
 def test_free_bytes_are_never_less_than_none(tmp_path: Path) -> None:

@@ -53,6 +53,8 @@ def test_unknown_fields_are_passed_over() -> None:
         ("capacity_bytes", 1.5),
         ("capacity_bytes", True),
         ("free_bytes", 1 << 53),
+        ("disk", 5),
+        ("disk", "x" * 65),
         ("store", "none"),
         ("sequence", -1),
         ("volumes", {}),

@@ -52,6 +52,18 @@ def test_usage_adds_up(reader: APIClient) -> None:
     ]
 
 
+def test_the_space_of_a_disk_counts_once(reader: APIClient) -> None:
+    now = {"disk": "shared", "capacity_bytes": 9 * GIB}
+    for free in (5 * GIB, 4 * GIB):
+        make_server(free_bytes=free, **now)
+    make_server(free_bytes=GIB, last_seen_at=None, **now)
+    for disk in ("other", "", ""):
+        make_server(disk=disk)
+    told = reader.get(URL).json()
+    assert (told["servers"], told["servers_online"]) == (6, 5)
+    assert (told["capacity_bytes"], told["free_bytes"]) == (309 * GIB, 154 * GIB)
+
+
 def test_buckets_are_those_that_the_key_may_see(lab: Lab, reader: APIClient) -> None:
     for name in ("a", "z"):
         create_bucket(name=name)

@@ -291,9 +291,9 @@ class TestHeartbeat:
         made = joined.beat()["instructions"]
         volumes = listed(made)
         volumes[0] |= {"size_bytes": 5000, "garbage_bytes": 10, "live_count": 3, "tombstone_count": 1, "revision": 2}
-        joined.beat(volumes=volumes, capacity_bytes=1000, free_bytes=600)
+        joined.beat(volumes=volumes, capacity_bytes=1000, free_bytes=600, disk="d1")
         server = Server.objects.get()
-        assert (server.capacity_bytes, server.free_bytes) == (1000, 600)
+        assert (server.capacity_bytes, server.free_bytes, server.disk) == (1000, 600, "d1")
         assert server.used_bytes == 5000 + sum(one["size_bytes"] for one in volumes[1:])
         replica = Replica.objects.get(volume=volumes[0]["volume"])
         assert (replica.size_bytes, replica.garbage_bytes, replica.live_count) == (5000, 10, 3)
