@@ -9,6 +9,7 @@ from buckets.services.buckets import BucketSettings
 from buckets.web.sizes import parse_size, written_size
 from keys.web.forms import TypedName, UiForm
 from volumes.models import MAX_REPLICATION
+from volumes.selectors import count_nodes
 
 _VISIBILITY = [
     (Bucket.Visibility.PRIVATE.value, "Private: only keys with the right, and share links"),
@@ -68,7 +69,6 @@ class BucketForm(UiForm):
         min_value=1,
         max_value=MAX_REPLICATION,
         initial=1,
-        help_text="Of each object, on different nodes. With two, one server can be lost without losing anything.",
     )
     quota_bytes = SizeField(
         label="Most bytes", required=False, max_length=40, help_text="Such as 500 MB or 2 TiB. Empty: no limit."
@@ -86,6 +86,14 @@ class BucketForm(UiForm):
         max_length=40_000,
         help_text="Origins such as https://app.example, one a line, or *. They hold for the whole store.",
     )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        nodes = count_nodes()
+        self.fields["replication"].help_text = (
+            f"Of each object, on different nodes: the store has {nodes} {'node' if nodes == 1 else 'nodes'} now. "
+            "With two copies, one server can be lost without losing anything."
+        )
 
     def settings(self) -> BucketSettings:
         """What was filled in, as the services take it."""

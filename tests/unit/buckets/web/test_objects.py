@@ -421,3 +421,4 @@ def test_a_bucket_of_more_copies_than_nodes_says_so(lab: Lab, web: Client) -> No
     for url in (ALL, at("/settings")):
         text = " ".join(web.get(url).content.decode().split())
         assert "is 1 node: nothing can be written until there are 3." in text
+    assert "the store has 1 node now" in web.get("/new-bucket").content.decode()
