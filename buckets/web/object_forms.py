@@ -1,10 +1,14 @@
-"""Where objects are moved to."""
+"""What is asked about objects: where they are moved to, and what they say of themselves."""
 
-from typing import Any
+import json
+from typing import Any, Final
 
 from django import forms
 
 from keys.web.forms import UiForm
+
+MAX_METADATA_CHARS: Final = 40_000
+"""Of the lines: more than all metadata takes, however much of it is written as JSON."""
 
 
 class PathField(forms.CharField):
@@ -50,3 +54,69 @@ class MoveForm(UiForm):
         field = self.fields[name]
         assert isinstance(field, PathField)
         return field.as_it_was(str(self.cleaned_data[name]), str(self.initial.get(name, "")))
+
+
+class MetadataField(forms.CharField):
+    """Metadata in lines of ``name: value``; a value that no line shows as it is stands there as a JSON string."""
+
+    widget = forms.Textarea(attrs={"rows": 5, "spellcheck": "false", "autocapitalize": "off"})
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(required=False, max_length=MAX_METADATA_CHARS, **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        return written_metadata(value) if isinstance(value, dict) else value
+
+    def clean(self, value: Any) -> dict[str, str]:
+        try:
+            return parse_metadata(super().clean(value))
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from None
+
+
+def written_metadata(metadata: dict[str, str]) -> str:
+    """Lines that `parse_metadata` makes the same metadata of."""
+    return "\n".join(f"{name}: {_written(value)}" for name, value in sorted(metadata.items()))
+
+
+def parse_metadata(text: str) -> dict[str, str]:
+    """Of what somebody typed; whether names and values are allowed is for the service to say. Raises ValueError."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+        if not line.strip():
+            continue
+        name, colon, value = (part.strip() for part in line.partition(":"))
+        if not colon:
+            raise ValueError(f"Line {number} has no colon. Write one name and value a line: author: Ada")
+        if name in found:
+            raise ValueError(f"Line {number} names {name[:64]} a second time.")
+        if value.startswith('"'):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise ValueError(
+                    f"Line {number}: a value that begins with a quotation mark is a JSON string, "
+                    r'such as "two\nlines" or "\"quoted\"".'
+                ) from None
+        found[name] = value
+    return found
+
+
+def _written(value: str) -> str:
+    is_plain = value.isprintable() and value == value.strip() and not value.startswith('"')
+    return value if is_plain else json.dumps(value)
+
+
+class DetailsForm(UiForm):
+    """What can be changed of an object without sending its bytes again."""
+
+    content_type = forms.CharField(
+        label="Type",
+        max_length=255,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false", "autocapitalize": "off"}),
+        help_text="A media type such as text/plain or image/png: how browsers take it, and how it is previewed.",
+    )
+    metadata = MetadataField(
+        label="Metadata", help_text="One name and value a line, such as author: Ada. Names are of a–z, 0–9 and hyphens."
+    )
+    etag = forms.CharField(required=False, widget=forms.HiddenInput, max_length=100)

@@ -4,6 +4,7 @@ A page costs what it shows, however many objects there are: the listing steps fr
 the counts of a bucket are kept, and nothing is counted but what is about to be deleted, as far as a limit.
 """
 
+from functools import cached_property
 from typing import Any
 
 from django.http import HttpRequest
@@ -11,17 +12,21 @@ from django.http.response import HttpResponseBase
 from django.utils.http import urlencode
 
 from buckets import selectors
-from buckets.errors import KeyInvalid, ObjectUnknown
+from buckets.errors import KeyInvalid, ObjectChanged, ObjectUnknown
 from buckets.filters import Filters
+from buckets.models import Object
 from buckets.names import MAX_KEY_BYTES, key_error
 from buckets.selectors import MAX_PAGE, Found
+from buckets.services.objects import update_object
 from buckets.web.bucket_pages import BucketRow, too_few_nodes
-from buckets.web.entries import SLASH, Crumb, crumbs, entries_of, folder_of, objects_url
+from buckets.web.entries import SLASH, Crumb, crumbs, entries_of, folder_of, object_url, objects_url
+from buckets.web.object_forms import DetailsForm
 from buckets.web.selection import checked, field_of, text_of
+from keys.errors import Invalid
 from keys.permissions import Permission
 from keys.rights import KeyRights
-from keys.web.forms import number_of
-from keys.web.pages import Page
+from keys.web.forms import UiForm, number_of
+from keys.web.pages import FormPage, Page
 from volumes.web.policy import CONNECT, IMAGES, MEDIA, policy_with_servers
 
 PAGE_ROWS = 100
@@ -139,10 +144,7 @@ class ObjectPage(Page):
     def show(self, **kwargs: Any) -> dict[str, object]:
         name = kwargs["bucket"]
         key = text_of(self.request.GET, "key")
-        self.rights.require(Permission.OBJECTS_READ, bucket=name, key=key)
-        if (problem := key_error(key)) is not None:
-            raise KeyInvalid(errors={"key": [problem]})
-        found = selectors.get_object(bucket=name, key=key)
+        found = _object_of(self.rights, Permission.OBJECTS_READ, bucket=name, key=key)
         self.policy = policy_with_servers(IMAGES, MEDIA)  # pictures, sound and films come from there
         may = self.rights.allows
         sees_chunks = may(Permission.VOLUMES_READ)
@@ -163,6 +165,65 @@ class ObjectPage(Page):
             "chunks": [(chunk, f"{chunk.crc32:08x}") for chunk in chunks[:CHUNKS_SHOWN]],
             "has_more_chunks": len(chunks) > CHUNKS_SHOWN,
             "may_delete": may_delete,
+            "may_edit": may(Permission.OBJECTS_WRITE, bucket=name, key=key),
             "may_move": may_delete and may(Permission.OBJECTS_WRITE, bucket=name),
             "may_share": may(selectors.TO_SHARE, bucket=name, key=key),
         }
+
+
+class ObjectDetails(FormPage):
+    """The type and the metadata of an object. To change them makes a new version of the same bytes."""
+
+    template_name = "objects/details.html"
+    section = "buckets"
+    form_class = DetailsForm
+
+    @cached_property
+    def found(self) -> Object:
+        return _object_of(
+            self.rights,
+            Permission.OBJECTS_READ | Permission.OBJECTS_WRITE,
+            bucket=self.kwargs["bucket"],
+            key=text_of(self.request.GET, "key"),
+        )
+
+    def show(self, **kwargs: Any) -> dict[str, object]:
+        found = self.found
+        folder = folder_of(found.key)
+        return {
+            "bucket": found.bucket,
+            "name": found.key[len(folder) :],
+            "object_url": object_url(found.bucket.name, found.key),
+            "crumbs": crumbs(found.bucket.name, folder),
+        }
+
+    def initial(self, **kwargs: Any) -> dict[str, Any]:
+        return {name: getattr(self.found, name) for name in DetailsForm.base_fields}
+
+    def save(self, form: UiForm, **kwargs: Any) -> HttpResponseBase:
+        bucket, key = self.found.bucket.name, self.found.key
+        given = form.cleaned_data
+        try:
+            update_object(
+                bucket=bucket,
+                key=key,
+                content_type=given["content_type"],
+                metadata=given["metadata"],
+                if_match=given["etag"],
+            )
+        except ObjectChanged:
+            raise Invalid(
+                "The object has changed since this page was loaded. Load it again to see what it is now."
+            ) from None
+        return self.done_at(object_url(bucket, key), say="The details are saved.")
+
+    def back(self) -> str:
+        return objects_url(self.kwargs["bucket"], prefix=folder_of(text_of(self.request.GET, "key")))
+
+
+def _object_of(rights: KeyRights, needed: Permission, *, bucket: str, key: str) -> Object:
+    """An object. Raises PermissionDenied, KeyInvalid, BucketUnknown, ObjectUnknown."""
+    rights.require(needed, bucket=bucket, key=key)
+    if (problem := key_error(key)) is not None:
+        raise KeyInvalid(errors={"key": [problem]})
+    return selectors.get_object(bucket=bucket, key=key)

@@ -11,6 +11,7 @@ urlpatterns = [
     path("buckets/<bucket:bucket>/settings", bucket_pages.BucketSettingsPage.as_view(), name="bucket-settings"),
     path("buckets/<bucket:bucket>/delete", bucket_pages.BucketDeletion.as_view(), name="bucket-delete"),
     path("buckets/<bucket:bucket>/object", objects.ObjectPage.as_view(), name="object"),
+    path("buckets/<bucket:bucket>/object-details", objects.ObjectDetails.as_view(), name="object-details"),
     path("buckets/<bucket:bucket>/delete-objects", object_changes.DeleteObjects.as_view(), name="objects-delete"),
     path("buckets/<bucket:bucket>/move-objects", object_changes.MoveObjects.as_view(), name="objects-move"),
     path("buckets/<bucket:bucket>/download", transfers.Download.as_view(), name="download"),

@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from buckets.models import Bucket, Object
 from buckets.services.buckets import BucketSettings, create_bucket, update_bucket
 from buckets.web.entries import NO_NAME, crumbs
+from buckets.web.object_forms import parse_metadata, written_metadata
 from buckets.web.selection import field_of
 from buckets.web.sizes import parse_size, written_size
 from keys.permissions import ALL_PERMISSIONS, Permission
@@ -82,6 +83,28 @@ def test_sizes_are_read_as_they_are_written() -> None:
     for wrong in ("", "GB", "1 XB", "-1", "1e9", "٣ GB", "1 2", "0.5", "1.5 B", "0.0001 kB"):
         with pytest.raises(ValueError, match="A size is"):
             parse_size(wrong)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "Ada: 1815", " blanks ", "two\nlines\r\n", '"quoted"', "\u202etxt.exe", "\xa0", "räum \U0001f600", "\\n"],
+)
+def test_metadata_is_read_as_it_is_written(value: str) -> None:
+    metadata = {"b": value, "a-1": "x"}
+    assert parse_metadata(written_metadata(metadata).replace("\n", "\r\n")) == metadata
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("author Ada", "Line 1 has no colon"),
+        ("a: 1\n\na: 2", "Line 3 names a a second"),
+        ('a: "x', "Line 1: a value that"),
+    ],
+)
+def test_lines_that_are_no_metadata_are_named(lines: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        parse_metadata(lines)
 
 
 def test_crumbs_lead_through_any_prefix() -> None:
@@ -242,6 +265,42 @@ def test_one_is_renamed(lab: Lab, web: Client) -> None:
 # --- rights ---
 
 
+def test_details_are_changed(lab: Lab, web: Client) -> None:
+    lab.put(HOSTILE)
+    url = at("/object-details", key=HOSTILE)
+    assert unescape(
+        re.findall(r'href="([^"]*object-details[^"]*)"', web.get(at("/object", key=HOSTILE)).content.decode())[0]
+    ) == (url)
+    page = web.get(url).content.decode()
+    [etag] = re.findall(r'name="etag" value="([^"]+)"', page)
+    given = {"content_type": "text/html", "metadata": 'author: Ada\r\nnote: "a\\nb"', "etag": etag}
+    for wrong, told in (
+        ({"content_type": "nonsense"}, "looks like type/subtype"),
+        ({"content_type": ""}, "This field is required."),
+        ({"metadata": "Author: Ada"}, "A metadata name has"),
+        ({"metadata": "author"}, "has no colon"),
+        ({"metadata": f"a: {'x' * 2048}"}, "at most 2048 bytes"),
+    ):
+        refused = web.post(url, given | wrong)
+        assert refused.status_code == 422
+        assert told in refused.content.decode()
+    saved = web.post(url, given, follow=True).content.decode()
+    found = Object.objects.get()
+    assert (found.content_type, found.metadata) == ("text/html", {"author": "Ada", "note": "a\nb"})
+    assert "The details are saved." in saved
+    assert "Ada" in saved
+    late = web.post(url, given | {"metadata": ""})
+    assert late.status_code == 422
+    assert "has changed since this page was loaded" in late.content.decode()
+    found.refresh_from_db()
+    assert found.metadata == {"author": "Ada", "note": "a\nb"}
+    shown = web.get(url).content.decode()
+    assert "note: &quot;a\\nb&quot;" in shown
+    [etag] = re.findall(r'name="etag" value="([^"]+)"', shown)
+    web.post(url, {**given, "etag": etag})
+    assert Object.objects.get().etag == etag, "nothing new, no new version"
+
+
 def test_only_what_the_key_may_read_is_shown(lab: Lab, sign_in: Sign) -> None:
     lab.put_many("a/b/1", "a/c/2", "d")
     reader = sign_in(0, GrantRow("photos", "a/b/", int(Permission.OBJECTS_READ)))
@@ -265,13 +324,22 @@ def test_what_a_key_may_not_do_is_neither_offered_nor_done(lab: Lab, sign_in: Si
         reader.get(url).content.decode()
         for url in ("/buckets", ALL, at("", prefix="a/"), at("/object", key="b"), at("/settings"))
     )
-    for offered in ('delete-objects"', "move-objects", "new-bucket", "New folder", "Save", f"{ALL}/delete"):
+    for offered in (
+        'delete-objects"',
+        "move-objects",
+        "new-bucket",
+        "New folder",
+        "Save",
+        f"{ALL}/delete",
+        "object-details",
+    ):
         assert offered not in pages.replace('action="/buckets/photos/delete-objects"', ""), offered
     for path, data in (
         ("/delete-objects", {"key": "b", "confirmed": "1"}),
         ("/delete-objects", {"prefix": "a/"}),
         ("/move-objects", {"key": "b", "folder": "x/", "name": "b", "confirmed": "1"}),
         ("/settings", {"visibility": "public-read", "replication": "2"}),
+        ("/object-details?key=b", {"content_type": "text/plain"}),
     ):
         answer = reader.post(at(path), data)
         assert answer.status_code == 303
