@@ -57,6 +57,12 @@ def main() -> None:
                     )
                     page = context.new_page()
                     stop.open(page, shown)
+                    for inner in page.locator("iframe").all():
+                        inner.scroll_into_view_if_needed()  # it is fetched no sooner
+                        frame = inner.element_handle().content_frame()
+                        assert frame is not None
+                        frame.wait_for_url("**/preview?*")
+                        assert frame.locator("body").inner_text()  # asked of a frame that is laid out
                     name = f"{stop.slug}{'-anonymous' * stop.anonymous}.{width}.{theme}.png"
                     page.screenshot(path=folder / name, full_page=True)
                     context.close()

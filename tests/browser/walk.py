@@ -113,7 +113,7 @@ WALK: Final = (
     Stop("object", _bucket, _key),
     Stop("object", _bucket, lambda _: {"key": HOSTILE_KEY}, "hostile"),
     Stop("object", _documents, lambda _: {"key": "README.md"}, "markdown"),
-    Stop("object-details", _documents, lambda _: {"key": "README.md"}),
+    Stop("object-details", lambda _: {"bucket": "backups"}, lambda _: {"key": "database/2026-11-22.dump"}),
     Stop("preview", _documents, lambda _: {"key": "README.md"}),
     Stop("preview", _documents, lambda _: {"key": "accounts/2026-10.csv"}, "table"),
     Stop("preview", _documents, lambda _: {"key": "settings.json"}, "tree"),
