@@ -9,6 +9,7 @@ _JOINERS: Final = "\u200c\u200d"
 _UNSEEN_KINDS: Final = ("Cc", "Cf", "Zl", "Zp")
 _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
+BLANK: Final = "\N{OPEN BOX}"
 _SWALLOWED: Final = re.compile(r"^ +| +$|(?<= ) +")
 """Blanks that a page does not show: at the ends, and after another one."""
 
@@ -36,9 +37,9 @@ def is_unseen(char: str) -> bool:
 
 def shown(text: str) -> str:
     """A name that looks like what it is: nothing in it is invisible, turns the text around, or breaks its line."""
-    if text.isprintable():
-        return text
-    return "".join("\N{REPLACEMENT CHARACTER}" if is_unseen(char) else char for char in text)
+    if not text.isprintable():
+        text = "".join("\N{REPLACEMENT CHARACTER}" if is_unseen(char) else char for char in text)
+    return _SWALLOWED.sub(lambda blanks: BLANK * len(blanks[0]), text)
 
 
 def bytes_text(value: int | None) -> str:

@@ -17,6 +17,7 @@ from django.utils import timezone
 from keys import secret_text
 from keys.actions import Action, Outcome
 from keys.models import ApiKey, AuditEntry, Grant, RevokedKey
+from keys.permissions import Permission
 from keys.rights import GrantRow, KeyRights
 from volume_server.signing import REVOKED_FOR_EVER
 
@@ -193,14 +194,23 @@ def get_key(key_id: int) -> ApiKey | None:
     return ApiKey.objects.select_related("created_by").prefetch_related("grants").filter(pk=key_id).first()
 
 
-def live_admin_exists() -> bool:
+def live_admin_exists(*, without: int = 0) -> bool:
     """Whether somebody can still administer the store."""
-    return ApiKey.objects.live().admins().exists()
+    return ApiKey.objects.live().admins().exclude(pk=without).exists()
 
 
-def lasting_admin_exists() -> bool:
+def lasting_admin_exists(*, without: int = 0) -> bool:
     """Whether somebody will be able to administer the store however long it lasts."""
-    return ApiKey.objects.filter(expires_at__isnull=True).admins().exists()
+    return ApiKey.objects.filter(expires_at__isnull=True).admins().exclude(pk=without).exists()
+
+
+def is_last_admin(key: ApiKey) -> bool:
+    """Whether without this key nobody could administer the store, now or one day."""
+    if not key.permissions & Permission.ADMIN or not key.is_active:
+        return False
+    if key.expires_at is None and not lasting_admin_exists(without=key.pk):
+        return True
+    return not live_admin_exists(without=key.pk)
 
 
 def key_works(*, key_text: str) -> bool:

@@ -190,7 +190,14 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return _page_or_problem(request, 500, "internal_error", "Something went wrong inside the store")
 
 
-def error_page(
+def error_page(request: HttpRequest, status: int, **told: Any) -> HttpResponse:
+    """What a person is told of what was refused, which the log knows of (`note_refusal`); arguments of `_page`."""
+    page = _page(request, status, **told)
+    _keep_from_django_s_log(page)
+    return page
+
+
+def _page(
     request: HttpRequest,
     status: int,
     *,
@@ -199,12 +206,11 @@ def error_page(
     section: str = "",
     extra: Mapping[str, object] = MappingProxyType({}),
 ) -> HttpResponse:
-    """What a person is told. From 500 on nothing is asked of the database for it, whatever the frame would show."""
+    """From 500 on nothing is asked of the database for it, whatever the frame would show."""
     context: dict[str, object] = {"status": status, "title": title, "detail": detail, "section": section}
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         context |= {"navigation": (), "held_keys": (), "user": None, "messages": ()}
     page = render(request, "error.html", context, status=status)
-    _keep_from_django_s_log(page)
     for name, value in _headers(status, extra).items():
         page.headers[name] = value
     page.headers["Cache-Control"] = "no-store"
@@ -215,7 +221,7 @@ def _page_or_problem(request: HttpRequest, status: int, code: str, title: str) -
     if request.path_info.startswith(("/api/", "/.well-known/")):
         body = _document(status=status, code=code, title=title, detail=f"{title}.", extra={})
         return JsonResponse(body, status=status, headers=_headers(status, {}), content_type=CONTENT_TYPE)
-    return error_page(request, status, title=title)
+    return _page(request, status, title=title)
 
 
 def _from_drf(error: drf.APIException) -> tuple[dict[str, object], dict[str, object]]:

@@ -75,7 +75,7 @@ class RenameSerializer(_FromTo):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if attrs["from"] == attrs["to"]:
-            raise serializers.ValidationError({"to": ["This is the key that it has."]})
+            raise serializers.ValidationError({"to": ["It has this key already."]})
         return attrs
 
 

@@ -171,7 +171,7 @@ def apply_settings(bucket: Bucket, settings: BucketSettings) -> None:
         bucket.chunk_size = settings.chunk_size
         if bucket.chunk_size is not None and not MIN_CHUNK_BYTES <= bucket.chunk_size <= MAX_CHUNK_BYTES:
             errors["chunk_size"] = [
-                f"A number from {MIN_CHUNK_BYTES} to {MAX_CHUNK_BYTES} (bytes), or null for the store's."
+                f"A number of bytes from {MIN_CHUNK_BYTES} to {MAX_CHUNK_BYTES}, or null for the store's."
             ]
     for name, quota in (("quota_bytes", settings.quota_bytes), ("quota_objects", settings.quota_objects)):
         if not isinstance(quota, Unset):

@@ -27,10 +27,10 @@ def require_quota(
     """
     if grows_objects and bucket.quota_objects is not None and objects > bucket.quota_objects:
         raise QuotaExceeded(
-            f"Bucket {bucket.name!r} may hold {bucket.quota_objects} objects, those that are on their way included."
+            f"Bucket {bucket.name!r} may hold {bucket.quota_objects:,} objects, those that are on their way included."
         )
     if grows_bytes and bucket.quota_bytes is not None and size_bytes > bucket.quota_bytes:
         raise QuotaExceeded(
-            f"Bucket {bucket.name!r} may hold {bucket.quota_bytes} bytes, this would be {size_bytes}, "
+            f"Bucket {bucket.name!r} may hold {bucket.quota_bytes:,} bytes, this would be {size_bytes:,}, "
             "those that are on their way included."
         )

@@ -511,7 +511,7 @@ def _require_valid(operation: Operation) -> None:
         if (problem := if_match_error(if_match)) is not None:
             raise Invalid(errors={name: [problem]})
     if isinstance(operation, Rename) and operation.source == operation.target:
-        raise Invalid(errors={"to": ["This is the key that it has."]})
+        raise Invalid(errors={"to": ["It has this key already."]})
     if isinstance(operation, Copy):
         if operation.content_type is not None and (problem := content_type_error(operation.content_type)) is not None:
             raise MetadataInvalid(errors={"content_type": [problem]})

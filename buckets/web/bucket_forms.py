@@ -5,7 +5,8 @@ from typing import Any
 from django import forms
 
 from buckets.models import Bucket
-from buckets.services.buckets import BucketSettings
+from buckets.services.buckets import MAX_QUOTA, BucketSettings
+from buckets.sizes import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES
 from buckets.web.sizes import parse_size, written_size
 from keys.web.forms import TypedName, UiForm
 from volumes.models import MAX_REPLICATION
@@ -30,6 +31,10 @@ class _ValueField(forms.CharField):
 class SizeField(_ValueField):
     """A number of bytes with its unit; empty: None."""
 
+    def __init__(self, *, least: int = 0, most: int | None = None, **kwargs: Any) -> None:
+        super().__init__(max_length=40, required=False, **kwargs)
+        self.least, self.most = least, most
+
     def prepare_value(self, value: Any) -> Any:
         return written_size(value) if isinstance(value, int) else value
 
@@ -38,9 +43,14 @@ class SizeField(_ValueField):
         if not text:
             return None
         try:
-            return parse_size(text)
+            size_bytes = parse_size(text)
         except ValueError as error:
             raise forms.ValidationError(str(error)) from None
+        if self.most is not None and not self.least <= size_bytes <= self.most:
+            raise forms.ValidationError(f"From {written_size(self.least)} to {written_size(self.most)}.")
+        if size_bytes > MAX_QUOTA:
+            raise forms.ValidationError("No store holds so much. Leave it empty for no limit.")
+        return size_bytes
 
 
 class LinesField(_ValueField):
@@ -70,14 +80,12 @@ class BucketForm(UiForm):
         max_value=MAX_REPLICATION,
         initial=1,
     )
-    quota_bytes = SizeField(
-        label="Most bytes", required=False, max_length=40, help_text="Such as 500 MB or 2 TiB. Empty: no limit."
-    )
+    quota_bytes = SizeField(label="Most bytes", help_text="Such as 500 MB or 2 TiB. Empty: no limit.")
     quota_objects = forms.IntegerField(label="Most objects", required=False, min_value=0, help_text="Empty: no limit.")
     chunk_size = SizeField(
         label="Chunk size",
-        required=False,
-        max_length=40,
+        least=MIN_CHUNK_BYTES,
+        most=MAX_CHUNK_BYTES,
         help_text="Large objects are stored in chunks of this size. Empty: the store’s own.",
     )
     cors_origins = LinesField(

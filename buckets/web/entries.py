@@ -108,11 +108,12 @@ def icon_of(content_type: str, name: str) -> str:
 
 
 def entries_of(page: Page, *, bucket: str, prefix: str, order: str, folders_first: bool) -> list[Entry]:
-    """The rows of a page. Names are told from ``prefix`` on.
+    """The rows of a page. Names are told from the last slash of ``prefix`` on.
 
     Folders and objects come as their keys do, in byte order; folders first only where the whole list is one page.
     """
     base = reverse("object", args=[bucket])
+    prefix = prefix[: prefix.rfind(SLASH) + 1]
     rows: list[tuple[bytes, Entry]] = []
     for folder in page.prefixes:
         name = folder[len(prefix) :].removesuffix(SLASH) or NO_NAME

@@ -19,6 +19,8 @@ class Light:
     name: str
     tone: Tone
     text: str
+    beside: str = ""
+    """What goes on besides."""
 
 
 def headline(health: Health, parts: Sequence[Light] = ()) -> Light:
@@ -62,17 +64,17 @@ def proof_light(health: Health, last: Proof | None, *, in_hand: str = "") -> Lig
 
     ``in_hand``: how far another one is, see `check_in_hand`.
     """
-    name, beside = "Proof", f"; a check is {in_hand}" if in_hand else ""
+    name, beside = "Proof", f"A check is {in_hand}" if in_hand else ""
     overdue = health.background.scrubs_overdue
     if damaged := health.standing.damaged_count:
-        return Light(name, "bad", f"{_many(damaged, 'damaged record')} on the disks{beside}")
+        return Light(name, "bad", f"{_many(damaged, 'damaged record')} on the disks", beside)
     if last is None:
-        return Light(name, "soft", f"A check is {in_hand}" if in_hand else "No check of the whole store has ended")
+        return Light(name, "soft", "No check of the whole store has ended", beside)
     if not last.is_sound:
-        return Light(name, "bad" if last.missing else "warn", f"{verdict(last.counts)}{beside}")
+        return Light(name, "bad" if last.missing else "warn", verdict(last.counts), beside)
     if overdue:
-        return Light(name, "warn", f"Nothing missing, but {_many(overdue, 'copy', 'copies')} not read in time{beside}")
-    return Light(name, "ok", f"Nothing missing among {_many(last.row_count, 'chunk')}{beside}")
+        return Light(name, "warn", f"Nothing missing, but {_many(overdue, 'copy', 'copies')} not read in time", beside)
+    return Light(name, "ok", f"Nothing missing among {_many(last.row_count, 'chunk')}", beside)
 
 
 def _database(health: Health, kind: str) -> Light:

@@ -7,6 +7,7 @@ A choice can be a thousand keys of a kilobyte, which no address holds: so a page
 
 from typing import Any
 
+from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from buckets import selectors
@@ -33,10 +34,12 @@ DELETED_AT_ONCE = 5_000
 
 
 class ChangePage(Page):
-    """A page that a choice is sent to."""
+    """A page that a choice is sent to. Opened without one, as after a reload, it leads back to the list."""
 
     section = "buckets"
-    http_method_names = ("post", "options")
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return self.done_at(objects_url(kwargs["bucket"]))
 
     def back(self) -> str:
         """The page that the choice was made on."""

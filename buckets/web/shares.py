@@ -15,7 +15,6 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
-from django.views import View
 
 from buckets.api.serving import redirect_to, whole_or_range
 from buckets.errors import SharePasswordRefused
@@ -33,6 +32,7 @@ from buckets.services.share_access import (
 )
 from buckets.web.entries import icon_of
 from keys.errors import WarehouseError
+from keys.web.pages import WebView
 from warehouse_site import logs
 from warehouse_site.problems import problem_response
 
@@ -46,7 +46,7 @@ _QUIET = {
 }
 
 
-class ShareView(View):
+class ShareView(WebView):
     """What the service refuses is told as a page or as a problem document, as the client likes."""
 
     http_method_names: Sequence[str] = ("get", "head", "options")

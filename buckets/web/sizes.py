@@ -22,6 +22,8 @@ def parse_size(text: str) -> int:
     if match is None or unit is None:
         raise ValueError("A size is a number and a unit, such as 500 MB, 10 GB or 1.5 TiB.")
     whole, fraction = match[1], match[2] or ""
+    if "," in text and len(fraction) == 3:
+        raise ValueError(f"A size is told without a comma of thousands: {whole}{fraction}, or {whole}.{fraction}.")
     parts_of_byte = int(10 ** len(fraction))
     size_bytes, rest = divmod(int(whole + fraction) * unit, parts_of_byte)
     if rest and (unit == 1 or not size_bytes):

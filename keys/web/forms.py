@@ -9,7 +9,7 @@ from django import forms
 from django.core.cache import cache
 
 from keys.errors import Conflict, Invalid
-from keys.printable import shown
+from keys.printable import BLANK, shown
 
 SENT_AGAIN_S: Final = 12 * 3600
 """How long a form is known that made something."""
@@ -94,4 +94,4 @@ class TypedName(UiForm):
 
 def _words(name: str) -> list[str]:
     """A name as one can type it from a page: what pages do not show plays no part."""
-    return shown(name).split()
+    return shown(name).replace(BLANK, " ").split()

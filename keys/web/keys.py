@@ -19,7 +19,7 @@ from keys.models import ApiKey
 from keys.permissions import Permission
 from keys.printable import shown
 from keys.rights import KeyRights
-from keys.selectors import edition_of, find_keys, get_key, rights_of_row
+from keys.selectors import edition_of, find_keys, get_key, is_last_admin, rights_of_row
 from keys.services.keys import MAX_GRANTS, create_key, delete_key, end_sessions, update_key
 from keys.web.forms import TypedName, UiForm, number_of
 from keys.web.key_forms import GROUPS, PRESETS, KeyForm, rearranged
@@ -28,6 +28,7 @@ from warehouse_site.problems import note_refusal
 
 PAGE_ROWS: Final = 50
 MAX_SEARCH_CHARS: Final = 200
+_WRITES: Final = Permission.ADMIN | Permission.OBJECTS_WRITE
 
 
 def badges(permissions: int) -> list[str]:
@@ -115,12 +116,14 @@ class NewKeyPage(KeyFormPage):
     def carry_out(self, form: KeyForm, **kwargs: Any) -> HttpResponse:
         with form.making_once(said="This form has made its key already. The secret was shown then and is nowhere now."):
             new = create_key(actor=self.rights, **form.values())
+        grants = rights_of_row(new.key).grants
         context = {
             "section": self.section,
             "key": new.key,
             "text": new.text,
             "badges": badges(new.key.permissions),
             "url": self.request.build_absolute_uri("/").rstrip("/"),
+            "may_write": any(bits & _WRITES for bits in (new.key.permissions, *(row.permissions for row in grants))),
             "may_see": self.rights.allows(Permission.KEYS_READ),
         }
         return render(self.request, "keys/made.html", context)
@@ -198,7 +201,7 @@ class DeleteKey(FormPage):
         key = _found(key_id)
         if not may_change_key(self.rights, rights_of_row(key)):
             raise KeyTooStrong("This key is stronger than the one you are signed in with.")
-        return {"key": key, "is_mine": key.pk == self.key.pk}
+        return {"key": key, "is_mine": key.pk == self.key.pk, "is_last_admin": is_last_admin(key)}
 
     def save(self, form: UiForm, *, key_id: int = 0, **kwargs: Any) -> HttpResponse:
         delete_key(actor=self.rights, key_id=key_id)

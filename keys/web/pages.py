@@ -60,7 +60,23 @@ def local_path(request: HttpRequest, text: str) -> str | None:
     return text if is_ours else None
 
 
-class Page(View):
+class WebView(View):
+    """What people open in a browser: also a method that is not for its address is told by a page."""
+
+    def http_method_not_allowed(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        refused = super().http_method_not_allowed(request, *args, **kwargs)
+        is_opened = request.method in ("GET", "HEAD")
+        page = error_page(
+            request,
+            refused.status_code,
+            title="There is no page here" if is_opened else "This cannot be done here",
+            detail="Buttons of other pages send here what they do." if is_opened else f"No {request.method} is taken.",
+        )
+        page.headers["Allow"] = refused.headers["Allow"]
+        return page
+
+
+class Page(WebView):
     """One page; see the module."""
 
     http_method_names: Sequence[str] = ("get", "head", "options")
@@ -78,7 +94,7 @@ class Page(View):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "http_method_names" not in cls.__dict__ and cls.act is not Page.act:
+        if cls.http_method_names is Page.http_method_names and cls.act is not Page.act:
             cls.http_method_names = ("get", "head", "post", "options")
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -149,11 +165,16 @@ class Page(View):
         stands_at = local_path(self.request, self.request.POST.get("back", ""))
         return stands_at or resolve_url(self.section or "dashboard")
 
+    @property
+    def can_be_shown(self) -> bool:
+        """Whether a GET of this address is a page that one wants to come back to."""
+        return self.request.method in ("GET", "HEAD")
+
     def refuse(self, error: WarehouseError) -> HttpResponseBase:
         request = self.request
         htmx = request.htmx  # type: ignore[attr-defined]
         if isinstance(error, Unauthenticated):
-            here = request.get_full_path() if request.method in ("GET", "HEAD") else self.back()
+            here = request.get_full_path() if self.can_be_shown else self.back()
             if htmx and (shown := htmx.current_url_abs_path):
                 here = shown
             url = f"{reverse('sign-in')}?{urlencode({'next': here})}"
@@ -187,6 +208,10 @@ class FormPage(Page, ABC):
     form_class: ClassVar[type[UiForm]]
     other_key: OtherKeyActs | None = None
     """Why a form is not carried out, only shown again."""
+
+    @property
+    def can_be_shown(self) -> bool:
+        return True
 
     def require_same_key(self, **kwargs: Any) -> None:
         if self.request.method != "POST" or self.request.htmx:  # type: ignore[attr-defined]

@@ -16,7 +16,6 @@ from django.forms import Form
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.urls import reverse
-from django.views import View
 
 from keys.errors import WarehouseError
 from keys.forms import KeySignInForm
@@ -24,7 +23,7 @@ from keys.printable import printable
 from keys.rights import ANYBODY
 from keys.ring import held_keys, leave, switch_to
 from keys.web.forms import number_of
-from keys.web.pages import local_path
+from keys.web.pages import WebView, local_path
 from warehouse_site.navigation import THEME_COOKIE, THEMES
 
 SEE_OTHER = 303
@@ -46,7 +45,7 @@ class SignIn(LoginView):
         return HttpResponseRedirect(self.get_success_url(), status=SEE_OTHER)
 
 
-class SessionView(View):
+class SessionView(WebView):
     """What changes the session alone; a refusal is told where one comes to."""
 
     http_method_names: Sequence[str] = ("post", "options")

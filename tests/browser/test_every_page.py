@@ -58,6 +58,7 @@ def test_a_page_is_whole(stop: Stop, chromium: Browser, shop: Store, admin: Stor
         if stop.name == "preview":  # a frame of the object's page, whose sandbox runs no script
             return
         assert page.locator("h1").count() == 1
+        assert page.title().endswith(" · Warehouse")
         page.context.new_cdp_session(page).send("Runtime.evaluate", {"expression": AXE})
         assert page.evaluate(FIND, None) == []
         page.emulate_media(color_scheme="dark")

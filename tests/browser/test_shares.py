@@ -25,7 +25,7 @@ def test_a_link_from_its_making_to_its_end(ui: Page, page: Page, ui_store: Store
     ui.get_by_label("It can be downloaded").select_option("some")
     ui.get_by_label("So many times").fill("3")
     ui.get_by_label("Password").fill("let me in")
-    ui.get_by_role("button", name="Make the link").click()
+    ui.get_by_role("button", name="Make the link").dblclick(delay=20)
     expect(ui.get_by_role("heading", level=1)).to_have_text("The link is ready")
     link = ui.get_by_label("Copy it now").get_by_role("textbox").input_value()
     ui.get_by_role("button", name="Copy").click()

@@ -87,6 +87,7 @@ def test_pause_go_on_and_cancel(slow: Page, ui_store: Store, ui_bucket: str, lar
     slow.get_by_role("button", name="Pause film.bin").click()
     told(slow, "Uploads are paused.")
     expect(row(slow, "film.bin")).to_contain_text("paused at")
+    expect(row(slow, "film.bin")).to_contain_text("on their way will be sent anew")
     uploads.get_by_role("button", name="Go on", exact=True).click()
     expect(row(slow, "film.bin")).to_contain_text(re.compile("[2-9]. % of"))
     uploads.get_by_role("button", name="Cancel", exact=True).click()
@@ -146,6 +147,7 @@ def test_what_is_dropped_is_uploaded_and_nothing_is_replaced_unasked(ui: Page, u
     dialog = ui.get_by_role("dialog", name="Replace what is there?")
     expect(dialog).to_contain_text("one.txt and 1 other are there already.")
     dialog.get_by_role("button", name="Skip").click()
+    expect(ui.get_by_text("2 files skipped.")).to_be_visible()
     told(ui, "1 file uploaded.")
     assert [api.read(ui_bucket, key) for key in ("one.txt", "three.txt")] == [b"old", b"new"]
     assert api.look_up(ui_bucket, "three.txt")["three.txt"]["content_type"] == "text/plain"
@@ -343,3 +345,26 @@ def test_only_the_same_file_of_the_same_key_goes_on(ui: Page, ui_store: Store, u
     ui.reload()
     left.locator("input").set_input_files(tmp_path / "other")
     expect(ui.get_by_role("alert")).to_contain_text("This is another file")
+
+
+def test_a_list_that_could_not_be_had_is_asked_for_again(
+    chromium: Browser, ui_store: Store, ui_bucket: str, signed_in: StorageState
+) -> None:
+    # A page of its own: what is refused stands in the console.
+    ui = chromium.new_context(storage_state=signed_in, base_url=ui_store.url).new_page()
+    ui.goto(f"/buckets/{ui_bucket}")
+    refused: list[str] = []
+
+    def refuse_once(route: Route) -> None:
+        if route.request.headers.get("hx-target") == "object-list" and not refused:
+            refused.append(route.request.url)
+            route.abort("connectionrefused")
+        else:
+            route.fallback()
+
+    ui.route(re.compile("/buckets/"), refuse_once)
+    ui.locator("#upload-files").set_input_files({"name": "new.txt", "mimeType": "text/plain", "buffer": b"new"})
+    told(ui, "1 file uploaded.")
+    expect(ui.get_by_role("rowheader").get_by_role("link", name="new.txt")).to_be_visible()
+    assert len(refused) == 1
+    ui.context.close()

@@ -70,10 +70,16 @@ document.addEventListener("click", async (event) => {
   }
 });
 
+let sentAt = -Infinity;
 document.addEventListener("submit", (event) => {
-  const token = event.target.elements.csrfmiddlewaretoken;
+  const { csrfmiddlewaretoken: token, once } = event.target.elements;
   if (token) token.value = csrf();
+  if (!once || event.defaultPrevented) return;
+  // A second click would have the browser drop the answer to the first, which alone shows the secret.
+  if (performance.now() - sentAt < 10000) event.preventDefault();
+  else sentAt = performance.now();
 });
+addEventListener("pageshow", () => (sentAt = -Infinity));
 
 /** The theme of a button, here and on the next pages; an empty one is the system's. */
 function choose(button) {

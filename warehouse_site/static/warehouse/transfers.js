@@ -22,7 +22,10 @@ const bucket = panel.dataset.bucket;
 const folder = JSON.parse(document.getElementById("upload-folder").textContent);
 const path = `buckets/${encodeURIComponent(bucket)}`;
 /** A name as the pages show it: nothing in it is invisible, or turns the text around. */
-const shown = (name) => name.replace(/(?![\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\ufffd");
+const shown = (name) =>
+  name
+    .replace(/(?![\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\ufffd")
+    .replace(/^ +| +$|(?<= ) +/g, (blanks) => "\u2423".repeat(blanks.length));
 const find = (name) => panel.querySelector(`[data-part="${name}"]`);
 const [list, totals, bar, status, title] = ["list", "totals", "bar", "status", "title"].map(find);
 const rowOf = document.getElementById("upload-row");
@@ -32,6 +35,7 @@ const waiting = [];
 const open = new Set(); // large files on their way
 let active = 0;
 
+const sum = (numbers) => [...numbers].reduce((all, one) => all + one, 0);
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
 function size(bytes) {
@@ -50,7 +54,7 @@ class Refusal extends Error {
     this.code = body?.code ?? "";
     this.needsNewNeedle = NEW_NEEDLE.has(this.code);
     this.again = (AGAIN.has(status) && this.code !== "quota_exceeded") || this.needsNewNeedle;
-    if (status === 401) this.message = "You are signed out. Sign in again in another tab, then retry.";
+    if (status === 401) this.message = "You are signed out: sign in again in another tab, then try it again.";
     if (status === 412) this.message = "It is there already: somebody else put it there meanwhile.";
   }
 }
@@ -245,7 +249,7 @@ function take(job, missing) {
   job.taken = job.upload;
   job.etags.add(job.upload.replaceAll("-", ""));
   job.pieces = missing;
-  job.stored = job.size - missing.reduce((sum, piece) => sum + piece.size, 0);
+  job.stored = job.size - sum(missing.map((piece) => piece.size));
   if (job.state === "running") open.add(job);
   if (!missing.length) throw new Refusal(503, { detail: "The last chunk is not committed yet." });
 }
@@ -333,6 +337,7 @@ function fail(job, error) {
   halt(job, "failed");
   job.note = error.message ?? String(error);
   show(job, true);
+  if (job.clashes) changed();
 }
 
 function halt(job, state) {
@@ -340,6 +345,7 @@ function halt(job, state) {
   open.delete(job);
   const at = waiting.indexOf(job);
   if (at >= 0) waiting.splice(at, 1);
+  if (state === "paused") job.note = job.flying.size ? "The chunks that were on their way will be sent anew." : "";
   for (const request of [...job.flying.keys()]) request.abort();
   job.flying.clear();
   job.wake?.();
@@ -398,7 +404,7 @@ function show(job, always) {
   list.append(job.row);
 }
 
-const sent = (job) => Math.min(job.size, job.stored + [...job.flying.values()].reduce((sum, bytes) => sum + bytes, 0));
+const sent = (job) => Math.min(job.size, job.stored + sum(job.flying.values()));
 
 const samples = [];
 let began;
@@ -482,6 +488,12 @@ function say(busy, count, part) {
   }
 }
 
+// The list is asked for once more where it could not be had.
+for (const name of ["htmx:sendError", "htmx:responseError"])
+  document.body.addEventListener(name, ({ detail }) => {
+    if (detail.elt.id === "object-list" && !(detail.xhr.status < 500 && detail.xhr.status)) setTimeout(changed, 4000);
+  });
+
 let changing;
 function changed() {
   changing ??= setTimeout(() => {
@@ -529,7 +541,7 @@ async function choose(files) {
       for (const one of (await api("POST", `${path}/stat`, { keys })).objects) there.add(one.key);
     }
   } catch (error) {
-    warehouse.toast(error.message, "error");
+    warehouse.toast(`${error.message} Nothing of it is uploaded: choose it again then.`, "error");
     return [];
   }
   const all = files.map(([file, name]) => [file, name, !there.has(folder + name)]);
@@ -543,7 +555,9 @@ async function choose(files) {
   dialog.showModal();
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
   if (dialog.returnValue === "replace") return all;
-  return dialog.returnValue === "skip" ? all.filter(([, , isNew]) => isNew) : [];
+  if (dialog.returnValue !== "skip") return [];
+  warehouse.toast(`${plural(there.size, "file")} skipped.`);
+  return all.filter(([, , isNew]) => isNew);
 }
 
 /** All files of what was dropped, folders read to their ends. */
@@ -616,7 +630,7 @@ async function offer(one) {
   }
   if (state.state !== "open") return forget(one.id);
   const row = document.getElementById("upload-left").content.firstElementChild.cloneNode(true);
-  const stored = one.size - state.missing.reduce((sum, piece) => sum + piece.size, 0);
+  const stored = one.size - sum(state.missing.map((piece) => piece.size));
   row.querySelector("bdi").textContent = shown(one.key);
   row.querySelector(".figures").textContent = `${size(stored)} of ${size(one.size)} are stored`;
   const input = row.querySelector("input");

@@ -80,7 +80,7 @@ def test_sizes_are_read_as_they_are_written() -> None:
         assert parse_size(text) == size
     for number in (0, 1, 999, 1000, 1024, 10**12, 5 << 30, 123_456_789):
         assert parse_size(written_size(number)) == number
-    for wrong in ("", "GB", "1 XB", "-1", "1e9", "٣ GB", "1 2", "0.5", "1.5 B", "0.0001 kB"):
+    for wrong in ("", "GB", "1 XB", "-1", "1e9", "٣ GB", "1 2", "0.5", "1.5 B", "0.0001 kB", "1,500 MB"):
         with pytest.raises(ValueError, match="A size is"):
             parse_size(wrong)
 
@@ -105,6 +105,11 @@ def test_metadata_is_read_as_it_is_written(value: str) -> None:
 def test_lines_that_are_no_metadata_are_named(lines: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         parse_metadata(lines)
+
+
+def test_names_below_the_beginning_of_names_are_whole(lab: Lab, web: Client) -> None:
+    lab.put_many("a/many/1", "a/many-2", "a/other")
+    assert names_in(web.get(at("", prefix="a/many")).content.decode()) == ["many/", "many-2"]
 
 
 def test_crumbs_lead_through_any_prefix() -> None:
@@ -194,6 +199,16 @@ def test_nonsense_is_refused_as_what_it_is(lab: Lab, web: Client, url: str) -> N
 
 
 # --- changes ---
+
+
+@pytest.mark.parametrize("path", ["/delete-objects", "/move-objects"])
+def test_a_question_without_a_choice_leads_to_the_list(lab: Lab, web: Client, path: str) -> None:
+    lab.put_many("k")
+    for url in (at(path), at(path, key="k", confirmed="1")):
+        answer = web.get(url)
+        assert (answer.status_code, answer.headers["Location"]) == (303, ALL)
+    assert web.head(at(path)).status_code == 303
+    assert keys() == {"k"}
 
 
 def test_folders_are_deleted_part_by_part(lab: Lab, web: Client, monkeypatch: pytest.MonkeyPatch) -> None:

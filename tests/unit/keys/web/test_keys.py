@@ -294,6 +294,33 @@ def test_a_key_is_deleted_by_its_name(browser: Client, new_key: Callable[..., Ne
     assert AuditEntry.objects.filter(action="key.delete", target=str(new.key.pk)).count() == 1
 
 
+def test_a_name_is_typed_without_what_blanks_are_shown_as(browser: Client, new_key: Callable[..., NewKey]) -> None:
+    for typed in (" two  blanks ", "two blanks", "\u2423two \u2423blanks\u2423"):
+        new = new_key(READ, name=" two  blanks ")
+        assert browser.post(f"/keys/{new.key.pk}/delete", {"name": "twoblanks"}).status_code == 422
+        assert browser.post(f"/keys/{new.key.pk}/delete", {"name": typed}).status_code == 303
+
+
+def test_the_last_admin_is_told_before_it_is_tried(
+    browser: Client, admin: NewKey, new_key: Callable[..., NewKey]
+) -> None:
+    words = "cannot be deleted yet"
+    page = f"/keys/{admin.key.pk}/delete"
+    assert words in browser.get(page).content.decode()
+    new_key(Permission.ADMIN, expires_at=timezone.now() + timedelta(days=1))
+    assert words in browser.get(page).content.decode(), "one day there would be none"
+    other = new_key(READ)
+    assert words not in browser.get(f"/keys/{other.key.pk}/delete").content.decode()
+    new_key(Permission.ADMIN)
+    assert words not in browser.get(page).content.decode()
+
+
+def test_a_new_key_is_shown_what_it_can_do(browser: Client) -> None:
+    for bits, call in (([str(int(READ))], "client.get"), ([str(int(READ)), str(int(WRITE))], "client.put")):
+        page = browser.post("/new-key", form(permissions=bits)).content.decode()
+        assert call in page, bits
+
+
 def test_a_key_is_signed_out_everywhere(browser: Client, new_key: Callable[..., NewKey]) -> None:
     new = new_key(READ)
     other = signed_in(new)

@@ -1,8 +1,10 @@
 """Signing in and out, several keys in one session, and what a page says of the key that it was made for."""
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from django.conf import settings
@@ -170,7 +172,12 @@ def test_errors_are_pages_of_the_frame(client: Client, two: tuple[NewKey, NewKey
 
 @pytest.mark.parametrize(("error", "status"), [(OperationalError("locked"), 503), (RuntimeError("secret"), 500)])
 def test_a_failure_is_told_without_the_database(
-    client: Client, two: tuple[NewKey, NewKey], monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+    client: Client,
+    two: tuple[NewKey, NewKey],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    status: int,
 ) -> None:
     sign_in(client, two[0])
     client.raise_request_exception = False
@@ -180,12 +187,35 @@ def test_a_failure_is_told_without_the_database(
 
     monkeypatch.setattr(pages, "rights_of", fail)
     monkeypatch.setattr(ApiKey.objects, "in_bulk", fail)
-    answer = client.get("/")
+    with caplog.at_level(logging.ERROR):
+        answer = client.get("/", headers={"X-Request-Id": "this-one"})
+    [line] = [record for record in caplog.records if record.exc_info]
+    assert line.exc_info[1] is error, "what happened is in the log alone"
     page = answer.content.decode()
+    assert "this-one" in page
     assert answer.status_code == status
     assert "secret" not in page
     assert "Try again" in page
     assert ("Retry-After" in answer.headers) == (status == 503)
+
+
+@pytest.mark.parametrize("method", ["get", "put", "delete"])
+def test_what_only_buttons_do_says_so(client: Client, two: tuple[NewKey, NewKey], method: str) -> None:
+    sign_in(client, two[0])
+    for path in ("/sign-out", "/session/switch", "/check-store", f"/keys/{two[1].key.pk}/end-sessions"):
+        answer = getattr(client, method)(path)
+        page = answer.content.decode()
+        assert answer.status_code == 405, path
+        assert "POST" in answer.headers["Allow"]
+        assert page.count("<h1>") == 1
+        assert "Go back to where you came from" in page
+    assert acting(client) == two[0].key.pk
+
+
+def test_a_form_is_come_back_to_after_signing_in_again(client: Client, two: tuple[NewKey, NewKey]) -> None:
+    for path, leads_to in (("/new-bucket", "/new-bucket"), ("/check-store", "/")):
+        answer = client.post(path, {"name": "x"})
+        assert (answer.status_code, answer.headers["Location"]) == (303, f"/sign-in?next={quote(leads_to, safe='')}")
 
 
 def test_every_form_of_the_pages_names_its_key() -> None:

@@ -37,6 +37,7 @@ def test_names_hide_nothing() -> None:
     for char in "\u00ad\u061c\u200b\u200e\u200f\u2060\ufeff\U000e0041":
         assert shown(f"a{char}b") == "a\ufffdb"
     assert shown("نمی\u200cخواهم 👩\u200d🚀") == "نمی\u200cخواهم 👩\u200d🚀", "as they are written"
+    assert shown(" a  b ") == "\u2423a \u2423b\u2423", "which are other names than 'a b'"
     assert shown("plain ünïcode 文 👍") == "plain ünïcode 文 👍"
 
 
