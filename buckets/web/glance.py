@@ -3,7 +3,6 @@
 What the key may not know is None or empty, as the API would refuse it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -16,10 +15,10 @@ from buckets.selectors import check_in_hand, last_check, list_buckets
 from buckets.usage import current_figures
 from buckets.web import lights
 from buckets.web.history import History
-from keys.models import AuditEntry
 from keys.permissions import Permission
 from keys.rights import KeyRights
 from keys.selectors import list_audit
+from keys.web.activity import Told, told
 from volumes.models import Server
 from volumes.selectors import servers_at_a_glance
 
@@ -152,8 +151,9 @@ class Glance:
         return next((name for name in names if self.rights.allows(Permission.OBJECTS_WRITE, bucket=name)), "")
 
     @cached_property
-    def entries(self) -> Sequence[AuditEntry]:
-        return list_audit(limit=MAX_ENTRIES).entries if self.may_see_activity else []
+    def recent(self) -> list[Told]:
+        """The newest entries of the audit trail."""
+        return [told(entry) for entry in list_audit(limit=MAX_ENTRIES).entries] if self.may_see_activity else []
 
     @cached_property
     def history(self) -> History | None:

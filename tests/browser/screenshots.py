@@ -42,7 +42,8 @@ def main() -> None:
     try:
         with Store(place, env=env, migrated=True) as store, launched() as browser:
             shown = fill(store)
-            wait_until(lambda: store.api().get("proof")["last"], what="the first check of the whole store")
+            api = store.api()  # one sign-in: the dashboard tells of the last few things that were done
+            wait_until(lambda: api.get("proof")["last"], what="the first check of the whole store")
             cookies = sign_in_with(store.url, store.key)
             for (width, height), theme in product(WIDTHS.items(), ("light", "dark")):
                 for stop in WALK:
