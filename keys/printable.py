@@ -12,6 +12,8 @@ _UNITS: Final = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 BLANK: Final = "\N{OPEN BOX}"
 _SWALLOWED: Final = re.compile(r"^ +| +$|(?<= ) +")
 """Blanks that a page does not show: at the ends, and after another one."""
+_UNSEEN_BLANKS: Final = re.compile(rf"{_SWALLOWED.pattern}|(?<=/) +| +(?=/)")
+"""The same, of each name in a path."""
 
 
 def is_storable(text: str) -> bool:
@@ -39,7 +41,7 @@ def shown(text: str) -> str:
     """A name that looks like what it is: nothing in it is invisible, turns the text around, or breaks its line."""
     if not text.isprintable():
         text = "".join("\N{REPLACEMENT CHARACTER}" if is_unseen(char) else char for char in text)
-    return _SWALLOWED.sub(lambda blanks: BLANK * len(blanks[0]), text)
+    return _UNSEEN_BLANKS.sub(lambda blanks: BLANK * len(blanks[0]), text)
 
 
 def bytes_text(value: int | None) -> str:

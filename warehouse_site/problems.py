@@ -174,7 +174,8 @@ def csrf_refused(request: HttpRequest, reason: str = "") -> HttpResponse:  # noq
         request,
         403,
         "permission_denied",
-        "The form is out of date: go back, load the page again, and send it once more",
+        "The form is out of date",
+        advice="Nothing was done. Go back, load the page again, and send it once more.",
     )
 
 
@@ -203,11 +204,21 @@ def _page(
     *,
     title: str,
     detail: str = "",
+    advice: str = "",
     section: str = "",
     extra: Mapping[str, object] = MappingProxyType({}),
 ) -> HttpResponse:
-    """From 500 on nothing is asked of the database for it, whatever the frame would show."""
-    context: dict[str, object] = {"status": status, "title": title, "detail": detail, "section": section}
+    """``advice``: what to do, where it is not what there is to do about any error of this status.
+
+    From 500 on nothing is asked of the database for it, whatever the frame would show.
+    """
+    context: dict[str, object] = {
+        "status": status,
+        "title": title,
+        "detail": detail,
+        "advice": advice,
+        "section": section,
+    }
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         context |= {"navigation": (), "held_keys": (), "user": None, "messages": ()}
     page = render(request, "error.html", context, status=status)
@@ -217,11 +228,11 @@ def _page(
     return page
 
 
-def _page_or_problem(request: HttpRequest, status: int, code: str, title: str) -> HttpResponse:
+def _page_or_problem(request: HttpRequest, status: int, code: str, title: str, *, advice: str = "") -> HttpResponse:
     if request.path_info.startswith(("/api/", "/.well-known/")):
-        body = _document(status=status, code=code, title=title, detail=f"{title}.", extra={})
+        body = _document(status=status, code=code, title=title, detail=f"{title}. {advice}".strip(), extra={})
         return JsonResponse(body, status=status, headers=_headers(status, {}), content_type=CONTENT_TYPE)
-    return _page(request, status, title=title)
+    return _page(request, status, title=title, advice=advice)
 
 
 def _from_drf(error: drf.APIException) -> tuple[dict[str, object], dict[str, object]]:

@@ -74,7 +74,7 @@ def proof_light(health: Health, last: Proof | None, *, in_hand: str = "") -> Lig
         return Light(name, "bad" if last.missing else "warn", verdict(last.counts), beside)
     if overdue:
         return Light(name, "warn", f"Nothing missing, but {_many(overdue, 'copy', 'copies')} not read in time", beside)
-    return Light(name, "ok", f"Nothing missing among {_many(last.row_count, 'chunk')}", beside)
+    return Light(name, "ok", f"Nothing missing among {_many(last.row_count, 'record')}", beside)
 
 
 def _database(health: Health, kind: str) -> Light:

@@ -1,14 +1,14 @@
 """What is asked about objects: where they are moved to, and what they say of themselves."""
 
 import json
-from typing import Any, Final
+import unicodedata
+from typing import Any
 
 from django import forms
 
+from buckets.names import MAX_METADATA_BYTES
+from keys.printable import is_unseen
 from keys.web.forms import UiForm
-
-MAX_METADATA_CHARS: Final = 40_000
-"""Of the lines: more than all metadata takes, however much of it is written as JSON."""
 
 
 class PathField(forms.CharField):
@@ -62,7 +62,7 @@ class MetadataField(forms.CharField):
     widget = forms.Textarea(attrs={"rows": 5, "spellcheck": "false", "autocapitalize": "off"})
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(required=False, max_length=MAX_METADATA_CHARS, **kwargs)
+        super().__init__(required=False, **kwargs)
 
     def prepare_value(self, value: Any) -> Any:
         return written_metadata(value) if isinstance(value, dict) else value
@@ -103,8 +103,15 @@ def parse_metadata(text: str) -> dict[str, str]:
 
 
 def _written(value: str) -> str:
-    is_plain = value.isprintable() and value == value.strip() and not value.startswith('"')
-    return value if is_plain else json.dumps(value)
+    if all(map(_is_seen, value)) and value == value.strip() and not value.startswith('"'):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(char if _is_seen(char) else json.dumps(char)[1:-1] for char in text)
+
+
+def _is_seen(char: str) -> bool:
+    """Whether a line shows it as what it is: no blank but the one, and nothing invisible."""
+    return char.isprintable() or (unicodedata.category(char) == "Cf" and not is_unseen(char))
 
 
 class DetailsForm(UiForm):
@@ -117,6 +124,8 @@ class DetailsForm(UiForm):
         help_text="A media type such as text/plain or image/png: how browsers take it, and how it is previewed.",
     )
     metadata = MetadataField(
-        label="Metadata", help_text="One name and value a line, such as author: Ada. Names are of a–z, 0–9 and hyphens."
+        label="Metadata",
+        help_text="One name and value a line, such as author: Ada. Names are of a–z, 0–9 and hyphens. "
+        f"At most {MAX_METADATA_BYTES:,} bytes in all.",
     )
     etag = forms.CharField(required=False, widget=forms.HiddenInput, max_length=100)

@@ -22,11 +22,10 @@ from buckets.web.bucket_pages import BucketRow, too_few_nodes
 from buckets.web.entries import SLASH, Crumb, crumbs, entries_of, folder_of, object_url, objects_url
 from buckets.web.object_forms import DetailsForm
 from buckets.web.selection import checked, field_of, text_of
-from keys.errors import Invalid
 from keys.permissions import Permission
 from keys.rights import KeyRights
 from keys.web.forms import UiForm, number_of
-from keys.web.pages import FormPage, Page
+from keys.web.pages import CONFLICT, FormPage, Page
 from volumes.web.policy import CONNECT, IMAGES, MEDIA, policy_with_servers
 
 PAGE_ROWS = 100
@@ -201,7 +200,8 @@ class ObjectDetails(FormPage):
         return {name: getattr(self.found, name) for name in DetailsForm.base_fields}
 
     def save(self, form: UiForm, **kwargs: Any) -> HttpResponseBase:
-        bucket, key = self.found.bucket.name, self.found.key
+        found = self.found
+        bucket, key = found.bucket.name, found.key
         given = form.cleaned_data
         try:
             update_object(
@@ -212,9 +212,15 @@ class ObjectDetails(FormPage):
                 if_match=given["etag"],
             )
         except ObjectChanged:
-            raise Invalid(
-                "The object has changed since this page was loaded. Load it again to see what it is now."
-            ) from None
+            data = self.request.POST.copy()
+            data["etag"] = found.etag
+            again = self.make_form(data)
+            again.add_error(
+                None,
+                "The object has changed since this page was loaded. What it says of itself now stands below; "
+                "save again to replace that with yours.",
+            )
+            return self.page({**self.show(), "form": again, "now": found}, status=CONFLICT)
         return self.done_at(object_url(bucket, key), say="The details are saved.")
 
     def back(self) -> str:

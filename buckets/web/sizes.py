@@ -12,6 +12,8 @@ _NAMES: Final = (
     ("PB", 10**15), ("PiB", 1 << 50), ("TB", 10**12), ("TiB", 1 << 40), ("GB", 10**9), ("GiB", 1 << 30),
     ("MB", 10**6), ("MiB", 1 << 20), ("kB", 10**3), ("KiB", 1 << 10),
 )  # fmt: skip
+_GROUP: Final = 3
+"""Digits between marks of thousands, be these commas or dots."""
 _SIZE: Final = re.compile(r"\s*([0-9]{1,20})(?:[.,]([0-9]{1,6}))?\s*([A-Za-z]{0,3})\s*", re.ASCII)
 
 
@@ -22,8 +24,12 @@ def parse_size(text: str) -> int:
     if match is None or unit is None:
         raise ValueError("A size is a number and a unit, such as 500 MB, 10 GB or 1.5 TiB.")
     whole, fraction = match[1], match[2] or ""
-    if "," in text and len(fraction) == 3:
-        raise ValueError(f"A size is told without a comma of thousands: {whole}{fraction}, or {whole}.{fraction}.")
+    if len(fraction) == _GROUP and whole != "0":
+        exact = fraction.rstrip("0") or "0"
+        exact = exact if len(exact) < _GROUP else f"{fraction}0"
+        raise ValueError(
+            f"A size is read in two ways where three digits follow: type {whole}{fraction}, or {whole}.{exact}."
+        )
     parts_of_byte = int(10 ** len(fraction))
     size_bytes, rest = divmod(int(whole + fraction) * unit, parts_of_byte)
     if rest and (unit == 1 or not size_bytes):

@@ -116,14 +116,17 @@ class NewKeyPage(KeyFormPage):
     def carry_out(self, form: KeyForm, **kwargs: Any) -> HttpResponse:
         with form.making_once(said="This form has made its key already. The secret was shown then and is nowhere now."):
             new = create_key(actor=self.rights, **form.values())
-        grants = rights_of_row(new.key).grants
+        rights = rights_of_row(new.key)
+        allowed = (rights.permissions, *(row.permissions for row in rights.grants))
         context = {
             "section": self.section,
             "key": new.key,
             "text": new.text,
             "badges": badges(new.key.permissions),
             "url": self.request.build_absolute_uri("/").rstrip("/"),
-            "may_write": any(bits & _WRITES for bits in (new.key.permissions, *(row.permissions for row in grants))),
+            "may_write": any(bits & _WRITES for bits in allowed),
+            "may_read": any(bits & Permission.OBJECTS_READ for bits in allowed),
+            "may_do": any(allowed),
             "may_see": self.rights.allows(Permission.KEYS_READ),
         }
         return render(self.request, "keys/made.html", context)
@@ -220,5 +223,5 @@ def _found(key_id: int) -> ApiKey:
     """Raises KeyUnknown."""
     key = get_key(key_id)
     if key is None:
-        raise KeyUnknown(f"There is no key {key_id}. It may have been deleted.")
+        raise KeyUnknown(f"There is no key {key_id}.")
     return key

@@ -177,6 +177,8 @@ class Page(WebView):
             here = request.get_full_path() if self.can_be_shown else self.back()
             if htmx and (shown := htmx.current_url_abs_path):
                 here = shown
+            if request.method == "POST":
+                messages.error(request, "You were signed out meanwhile, so nothing was done. Sign in and do it again.")
             url = f"{reverse('sign-in')}?{urlencode({'next': here})}"
             return HttpResponseClientRedirect(url) if htmx else HttpResponseRedirect(url, status=303)
         status = note_refusal(error, request)

@@ -31,7 +31,7 @@ def test_a_bucket_lives_and_dies(ui: Page, ui_store: Store, ui_bucket: str) -> N
     expect(ui.get_by_text("There is a bucket")).to_be_visible()
     ui.get_by_label("Name").fill(name)
     ui.get_by_label("Most bytes").fill("1.5 GB")
-    ui.get_by_role("button", name="Create").click()
+    ui.get_by_role("button", name="Create").dblclick(delay=20)
     expect(ui.get_by_role("heading", level=1)).to_have_text(name)
     assert ui_store.api().get(f"buckets/{name}")["quota_bytes"] == 1_500_000_000
     fill(ui_store, name, "k1", "k2")

@@ -74,9 +74,9 @@ let sentAt = -Infinity;
 document.addEventListener("submit", (event) => {
   const { csrfmiddlewaretoken: token, once } = event.target.elements;
   if (token) token.value = csrf();
-  if (!once || event.defaultPrevented) return;
-  // A second click would have the browser drop the answer to the first, which alone shows the secret.
-  if (performance.now() - sentAt < 10000) event.preventDefault();
+  if (!token || event.defaultPrevented) return;
+  // A second click would have the browser drop the answer to the first: of some forms it alone shows the secret.
+  if (performance.now() - sentAt < (once ? 10000 : 1000)) event.preventDefault();
   else sentAt = performance.now();
 });
 addEventListener("pageshow", () => (sentAt = -Infinity));

@@ -25,7 +25,7 @@ const path = `buckets/${encodeURIComponent(bucket)}`;
 const shown = (name) =>
   name
     .replace(/(?![\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, "\ufffd")
-    .replace(/^ +| +$|(?<= ) +/g, (blanks) => "\u2423".repeat(blanks.length));
+    .replace(/^ +| +$|(?<=[ \/]) +| +(?=\/)/g, (blanks) => "\u2423".repeat(blanks.length));
 const find = (name) => panel.querySelector(`[data-part="${name}"]`);
 const [list, totals, bar, status, title] = ["list", "totals", "bar", "status", "title"].map(find);
 const rowOf = document.getElementById("upload-row");

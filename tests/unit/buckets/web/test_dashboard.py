@@ -75,7 +75,7 @@ def test_who_may_do_all_sees_all(admin: Client, lab: Lab) -> None:
     assert "&lt;b&gt;north&lt;/b&gt;" in html
     assert NODE not in html
     assert "Something is away" in html
-    assert "Nothing missing among 2 chunks" in html
+    assert "Nothing missing among 2 records" in html
     assert "2 objects, 20 B" in html
     assert "First steps" not in html
 

@@ -104,7 +104,7 @@ def test_each_part_has_its_light(name: str, health: Health, tone: str, words: st
     ("last", "health", "tone", "words"),
     [
         (None, WELL, "soft", "No check"),
-        (Proof(state="done", row_count=1), WELL, "ok", "Nothing missing among 1 chunk"),
+        (Proof(state="done", row_count=1), WELL, "ok", "Nothing missing among 1 record"),
         (Proof(state="done", missing=2), WELL, "bad", "2 missing"),
         (Proof(state="done", unknown=2), WELL, "warn", "2 unknown"),
         (Proof(state="done"), but(background={"scrubs_overdue": 1}), "warn", "1 copy not read in time"),

@@ -76,22 +76,44 @@ def names_in(page: str) -> list[str]:
 
 
 def test_sizes_are_read_as_they_are_written() -> None:
-    for text, size in (("10 GB", 10**10), ("1.5 TiB", 3 << 39), ("1024", 1024), ("0,5kb", 500), (" 7 b ", 7)):
+    for text, size in (
+        ("10 GB", 10**10), ("1.5 TiB", 3 << 39), ("1024", 1024), ("0,5kb", 500), (" 7 b ", 7), ("0.125 kB", 125),
+        ("1.1250 kB", 1125),
+    ):  # fmt: skip
         assert parse_size(text) == size
     for number in (0, 1, 999, 1000, 1024, 10**12, 5 << 30, 123_456_789):
         assert parse_size(written_size(number)) == number
-    for wrong in ("", "GB", "1 XB", "-1", "1e9", "٣ GB", "1 2", "0.5", "1.5 B", "0.0001 kB", "1,500 MB"):
+    for wrong in (
+        "", "GB", "1 XB", "-1", "1e9", "٣ GB", "1 2", "0.5", "1.5 B", "0.0001 kB", "1,500 MB", "1.500 MB", "12.345 kB",
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="A size is"):
             parse_size(wrong)
 
 
 @pytest.mark.parametrize(
     "value",
-    ["", "Ada: 1815", " blanks ", "two\nlines\r\n", '"quoted"', "\u202etxt.exe", "\xa0", "räum \U0001f600", "\\n"],
+    [
+        "",
+        "Ada: 1815",
+        " blanks ",
+        "two\nlines\r\n",
+        '"quoted"',
+        "\u202etxt.exe",
+        "\xa0",
+        "räum \U0001f600",
+        "\\n",
+        "👨\u200d👩\u200d👧",
+        "Привет\n\u2028\U000e0041",
+    ],
 )
 def test_metadata_is_read_as_it_is_written(value: str) -> None:
     metadata = {"b": value, "a-1": "x"}
     assert parse_metadata(written_metadata(metadata).replace("\n", "\r\n")) == metadata
+
+
+def test_metadata_can_be_read_by_people() -> None:
+    assert written_metadata({"a": "Привет 👨\u200d👩\u200d👧"}) == "a: Привет 👨\u200d👩\u200d👧"
+    assert written_metadata({"a": "Привет\n\u202e\U000e0041"}) == r'a: "Привет\n\u202e\udb40\udc41"'
 
 
 @pytest.mark.parametrize(
@@ -304,11 +326,19 @@ def test_details_are_changed(lab: Lab, web: Client) -> None:
     assert (found.content_type, found.metadata) == ("text/html", {"author": "Ada", "note": "a\nb"})
     assert "The details are saved." in saved
     assert "Ada" in saved
-    late = web.post(url, given | {"metadata": ""})
-    assert late.status_code == 422
-    assert "has changed since this page was loaded" in late.content.decode()
+    late = web.post(url, given | {"metadata": "author: Grace"})
+    assert late.status_code == 409
+    page = late.content.decode()
+    assert "has changed since this page was loaded" in page
+    assert "<dt>author</dt>" in page, "what it is now stands beside"
+    assert "author: Grace" in page
     found.refresh_from_db()
     assert found.metadata == {"author": "Ada", "note": "a\nb"}
+    [etag] = re.findall(r'name="etag" value="([^"]+)"', page)
+    web.post(url, {**given, "metadata": "author: Grace", "etag": etag})
+    found.refresh_from_db()
+    assert found.metadata == {"author": "Grace"}
+    web.post(url, {**given, "etag": found.etag})
     shown = web.get(url).content.decode()
     assert "note: &quot;a\\nb&quot;" in shown
     [etag] = re.findall(r'name="etag" value="([^"]+)"', shown)

@@ -216,6 +216,8 @@ def test_a_form_is_come_back_to_after_signing_in_again(client: Client, two: tupl
     for path, leads_to in (("/new-bucket", "/new-bucket"), ("/check-store", "/")):
         answer = client.post(path, {"name": "x"})
         assert (answer.status_code, answer.headers["Location"]) == (303, f"/sign-in?next={quote(leads_to, safe='')}")
+        assert "nothing was done" in client.get(answer.headers["Location"]).content.decode()
+    assert client.get("/new-bucket", follow=True).content.decode().count("nothing was done") == 0
 
 
 def test_every_form_of_the_pages_names_its_key() -> None:

@@ -38,6 +38,7 @@ def test_names_hide_nothing() -> None:
         assert shown(f"a{char}b") == "a\ufffdb"
     assert shown("نمی\u200cخواهم 👩\u200d🚀") == "نمی\u200cخواهم 👩\u200d🚀", "as they are written"
     assert shown(" a  b ") == "\u2423a \u2423b\u2423", "which are other names than 'a b'"
+    assert shown("fold / 1") == "fold\u2423/\u24231"
     assert shown("plain ünïcode 文 👍") == "plain ünïcode 文 👍"
 
 
