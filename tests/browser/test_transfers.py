@@ -347,7 +347,7 @@ def test_only_the_same_file_of_the_same_key_goes_on(ui: Page, ui_store: Store, u
     expect(ui.get_by_role("alert")).to_contain_text("This is another file")
 
 
-def test_a_list_that_could_not_be_had_is_asked_for_again(
+def test_what_hangs_is_told_and_a_list_that_could_not_be_had_is_asked_for_again(
     chromium: Browser, ui_store: Store, ui_bucket: str, signed_in: StorageState
 ) -> None:
     # A page of its own: what is refused stands in the console.
@@ -362,8 +362,16 @@ def test_a_list_that_could_not_be_had_is_asked_for_again(
         else:
             route.fallback()
 
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    ui.route(re.compile("intent="), hold)
     ui.route(re.compile("/buckets/"), refuse_once)
     ui.locator("#upload-files").set_input_files({"name": "new.txt", "mimeType": "text/plain", "buffer": b"new"})
+    expect(ui.locator("#uploads").get_by_text("waiting for the store")).to_be_visible()
+    held.pop().continue_()
     told(ui, "1 file uploaded.")
     expect(ui.get_by_role("rowheader").get_by_role("link", name="new.txt")).to_be_visible()
     assert len(refused) == 1

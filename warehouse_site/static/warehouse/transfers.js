@@ -432,6 +432,7 @@ function draw() {
   bar.value = all ? gone : 1;
   const parts = [`${count.done} of ${plural(jobs.size, "file")}`, `${size(gone)} of ${size(all)}`];
   if (speed > 0) parts.push(`${size(speed)}/s`, left((all - gone) / speed));
+  else if (samples.length && now - samples[0][0] > 4000) parts.push("waiting for the store");
   if (count.failed) parts.push(`${count.failed} failed`);
   title.textContent = parts.join(" · ");
   find("pause").hidden = !busy;
