@@ -28,3 +28,7 @@ WAREHOUSE_JOURNAL_SECONDS = 0
 
 # Passwords of shares are hashed slowly on purpose; what tests ask about them is not how slowly.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+# Each of Django's test clients sets the middleware up anew, and with it WhiteNoise would list every static file: here
+# it looks a file up when it is asked for.
+WHITENOISE_AUTOREFRESH = True
