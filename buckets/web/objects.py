@@ -25,7 +25,7 @@ from buckets.web.selection import checked, field_of, text_of
 from keys.permissions import Permission
 from keys.rights import KeyRights
 from keys.web.forms import UiForm, number_of
-from keys.web.pages import CONFLICT, FormPage, Page
+from keys.web.pages import FormPage, Page
 from volumes.web.policy import CONNECT, IMAGES, MEDIA, policy_with_servers
 
 PAGE_ROWS = 100
@@ -194,14 +194,15 @@ class ObjectDetails(FormPage):
             "name": found.key[len(folder) :],
             "object_url": object_url(found.bucket.name, found.key),
             "crumbs": crumbs(found.bucket.name, folder),
+            "object": found,
+            "metadata": sorted(found.metadata.items()),
         }
 
     def initial(self, **kwargs: Any) -> dict[str, Any]:
         return {name: getattr(self.found, name) for name in DetailsForm.base_fields}
 
     def save(self, form: UiForm, **kwargs: Any) -> HttpResponseBase:
-        found = self.found
-        bucket, key = found.bucket.name, found.key
+        bucket, key = self.found.bucket.name, self.found.key
         given = form.cleaned_data
         try:
             update_object(
@@ -212,15 +213,10 @@ class ObjectDetails(FormPage):
                 if_match=given["etag"],
             )
         except ObjectChanged:
-            data = self.request.POST.copy()
-            data["etag"] = found.etag
-            again = self.make_form(data)
-            again.add_error(
-                None,
-                "The object has changed since this page was loaded. What it says of itself now stands below; "
-                "save again to replace that with yours.",
+            del self.found  # it may have been read before the change that overtook it
+            return self.show_again(
+                over={"etag": self.found.etag}, say="The object has changed since this page was loaded."
             )
-            return self.page({**self.show(), "form": again, "now": found}, status=CONFLICT)
         return self.done_at(object_url(bucket, key), say="The details are saved.")
 
     def back(self) -> str:

@@ -23,7 +23,7 @@ from keys.selectors import edition_of, find_keys, get_key, is_last_admin, rights
 from keys.services.keys import MAX_GRANTS, create_key, delete_key, end_sessions, update_key
 from keys.web.forms import TypedName, UiForm, number_of
 from keys.web.key_forms import GROUPS, PRESETS, KeyForm, rearranged
-from keys.web.pages import CONFLICT, FormPage, Page
+from keys.web.pages import FormPage, Page
 from warehouse_site.problems import note_refusal
 
 PAGE_ROWS: Final = 50
@@ -166,12 +166,7 @@ class KeyPage(KeyFormPage):
         try:
             update_key(actor=self.rights, key_id=key_id, edition=form.cleaned_data["edition"], **values)
         except KeyChanged as error:
-            now = _found(key_id)
-            data = self.request.POST.copy()
-            data["edition"] = edition_of(now)
-            again = self.make_form(data, key_id=key_id)
-            again.add_error(None, f"{error.detail} What it is now stands below; save again to replace it with yours.")
-            return self.page({**self.show(key_id=key_id), "form": again, "is_conflict": True}, status=CONFLICT)
+            return self.show_again(over={"edition": edition_of(_found(key_id))}, say=error.detail, key_id=key_id)
         return self.done("key", key_id, say=f"The key {shown(values['name'])} is saved.")
 
     def back(self) -> str:

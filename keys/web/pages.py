@@ -10,7 +10,7 @@ that part, and with what there is to say out of band: no view that does somethin
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, cast
 
 from django.contrib import messages
@@ -251,3 +251,16 @@ class FormPage(Page, ABC):
             except Invalid as error:
                 form.add_refusal(error)
         return self.page({**self.show(**kwargs), "form": form}, status=UNPROCESSABLE)
+
+    def show_again(self, *, over: Mapping[str, str], say: str, **kwargs: Any) -> HttpResponseBase:
+        """The form as it was typed, beside what has come meanwhile: who sends it again means to replace that.
+
+        ``over``: the hidden fields by which the form says over which state it is sent, as they are now. The template
+        shows that state where ``is_conflict`` is set.
+        """
+        data = self.request.POST.copy()
+        for name, value in over.items():
+            data[name] = value
+        form = self.make_form(data, **kwargs)
+        form.add_error(None, f"{say} What it is now stands below; save again to replace it with yours.")
+        return self.page({**self.show(**kwargs), "form": form, "is_conflict": True}, status=CONFLICT)

@@ -1,4 +1,5 @@
-// Signing in makes a new token for forms: a second click that comes behind it would be refused.
+// Signing in makes a new token for forms: a second click that comes behind it would be refused. Pages with a frame have
+// this in app.js.
 
 let sentAt = -Infinity;
 document.addEventListener("submit", (event) => {

@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from buckets.models import Bucket, Object
 from buckets.services.buckets import BucketSettings, create_bucket, update_bucket
+from buckets.services.objects import update_object
 from buckets.web.entries import NO_NAME, crumbs
 from buckets.web.object_forms import parse_metadata, written_metadata
 from buckets.web.selection import field_of
@@ -330,7 +331,7 @@ def test_details_are_changed(lab: Lab, web: Client) -> None:
     assert late.status_code == 409
     page = late.content.decode()
     assert "has changed since this page was loaded" in page
-    assert "<dt>author</dt>" in page, "what it is now stands beside"
+    assert '<dt class="mono">author</dt>' in page, "what it is now stands beside"
     assert "author: Grace" in page
     found.refresh_from_db()
     assert found.metadata == {"author": "Ada", "note": "a\nb"}
@@ -344,6 +345,27 @@ def test_details_are_changed(lab: Lab, web: Client) -> None:
     [etag] = re.findall(r'name="etag" value="([^"]+)"', shown)
     web.post(url, {**given, "etag": etag})
     assert Object.objects.get().etag == etag, "nothing new, no new version"
+
+
+def test_details_that_are_overtaken_while_they_are_saved(
+    lab: Lab, web: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.put("k")
+    url = at("/object-details", key="k")
+    given = {"content_type": "text/html", "metadata": "author: Ada", "etag": Object.objects.get().etag}
+
+    def overtaken(**values: Any) -> Any:
+        monkeypatch.undo()
+        update_object(bucket="photos", key="k", metadata={"author": "Grace"})
+        return update_object(**values)
+
+    monkeypatch.setattr("buckets.web.objects.update_object", overtaken)
+    late = web.post(url, given)
+    assert late.status_code == 409
+    assert "<bdi>Grace</bdi>" in late.content.decode()
+    [etag] = re.findall(r'name="etag" value="([^"]+)"', late.content.decode())
+    assert web.post(url, given | {"etag": etag}).status_code == 303
+    assert Object.objects.get().metadata == {"author": "Ada"}
 
 
 def test_only_what_the_key_may_read_is_shown(lab: Lab, sign_in: Sign) -> None:
