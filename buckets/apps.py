@@ -11,7 +11,7 @@ class BucketsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from buckets.selectors import find_owners  # models can be imported from here on
+        from buckets.selectors.objects import find_owners  # models can be imported from here on
         from buckets.services import lost_volumes
 
         add_finder(find_owners)

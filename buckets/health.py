@@ -5,7 +5,13 @@ from typing import Literal
 
 from django.db import DatabaseError
 
-from buckets.selectors import JournalStatus, SurveyProgress, journal_status, missing_by_last_check, survey_progress
+from buckets.selectors.upkeep import (
+    JournalStatus,
+    SurveyProgress,
+    journal_status,
+    missing_by_last_check,
+    survey_progress,
+)
 from volumes.background import UNKNOWN, BackgroundHealth, background_health
 from volumes.selectors import RedundancyCounts, Standing, redundancy_counts, server_standing
 

@@ -10,7 +10,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils.safestring import SafeString
 
 from buckets.models import Bucket, Object, Upload
-from buckets.selectors import Counts, wrong_counts
+from buckets.selectors.buckets import Counts, wrong_counts
 from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, delete_buckets, update_bucket
 from buckets.services.deletion import close_bucket
 from buckets.services.objects import empty_bucket

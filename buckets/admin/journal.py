@@ -5,7 +5,7 @@ from django.template.defaultfilters import filesizeformat
 
 from buckets.admin.parts import NeedleRows
 from buckets.models import Journal, JournalNeedle, Removed
-from buckets.selectors import journal_status
+from buckets.selectors.upkeep import journal_status
 from keys.admin_pages import ShownOnly, when
 from keys.printable import printable
 

@@ -10,7 +10,7 @@ from django.utils.text import capfirst
 
 from buckets.admin.parts import BucketFilter
 from buckets.models import Share
-from buckets.selectors import STATES_BY_TERMS, ask_makers, shares_in
+from buckets.selectors.shares import STATES_BY_TERMS, ask_makers, shares_in
 from buckets.services.shares import revoke_share
 from keys.admin_pages import ShownOnly, link_to, when
 from keys.models import ApiKey

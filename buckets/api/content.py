@@ -16,7 +16,8 @@ from buckets import errors
 from buckets.api.serving import redirect_to, whole_or_range
 from buckets.api.views import KeyedView
 from buckets.errors import ObjectUnknown
-from buckets.selectors import find_objects, get_bucket, is_public
+from buckets.selectors.buckets import get_bucket, is_public
+from buckets.selectors.objects import find_objects
 from buckets.services.downloads import sign_needle, url_expiry
 from keys.api import rights
 from keys.api.schema import raises

@@ -10,7 +10,8 @@ from rest_framework.views import APIView
 
 from buckets import errors
 from buckets.api import group_serializers as shapes
-from buckets.selectors import TO_LEAVE, upload_keys
+from buckets.selectors.objects import TO_LEAVE
+from buckets.selectors.uploads import upload_keys
 from buckets.services.groups import CommitUpload, Copy, Delete, Operation, commit_group, numbered
 from buckets.services.prefixes import rename_prefix
 from keys.api import rights

@@ -10,7 +10,8 @@ from rest_framework import serializers
 from buckets import names
 from buckets.filters import Filters
 from buckets.models import Bucket, Object
-from buckets.selectors import MAX_PAGE, Listed
+from buckets.selectors.listing import Listed
+from buckets.selectors.pages import MAX_PAGE
 from buckets.services.buckets import MAX_CORS_ORIGINS, BucketSettings
 from buckets.services.downloads import Download
 from buckets.services.leases import Lease

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from buckets.api.ranges import Unsatisfiable, parse_range
 from buckets.errors import ObjectChanged, RangeUnsatisfiable
 from buckets.names import etag_matches
-from buckets.selectors import Found
+from buckets.selectors.objects import Found
 from buckets.services.content import ObjectStream
 from buckets.services.downloads import file_name
 from keys.rights import KeyRights

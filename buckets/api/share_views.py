@@ -7,10 +7,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from buckets import errors, selectors
+from buckets import errors
 from buckets.api import share_serializers as shapes
 from buckets.api.serving import NO_STORE
 from buckets.models import Share
+from buckets.selectors.objects import TO_SHARE
+from buckets.selectors.shares import ask_makers, list_shares, require_share, require_sharer
 from buckets.services.shares import create_share, revoke_share, update_share
 from keys.api import rights
 from keys.api.schema import raises
@@ -29,7 +31,7 @@ class Shares(APIView):
         wanted = query.validated_data
         limit = wanted.pop("limit")
         api_key = None if maker.allows(Permission.ADMIN) else maker.id
-        found = selectors.ask_makers(selectors.list_shares(api_key=api_key, limit=limit + 1, **wanted))
+        found = ask_makers(list_shares(api_key=api_key, limit=limit + 1, **wanted))
         next_after = found[limit - 1].pk if len(found) > limit else None
         return Response(shapes.ShareListSerializer({"results": found[:limit], "next_after": next_after}).data)
 
@@ -45,7 +47,7 @@ class Shares(APIView):
         given.is_valid(raise_exception=True)
         terms = dict(given.validated_data)
         bucket, key = terms.pop("bucket")["name"], terms.pop("key")
-        maker.require(selectors.TO_SHARE, bucket=bucket, key=key)
+        maker.require(TO_SHARE, bucket=bucket, key=key)
         new = create_share(maker=maker, maker_name=str(request.user), bucket=bucket, key=key, **terms)
         url = settings.WAREHOUSE_PUBLIC_URL + reverse("share", args=[new.token])
         return Response({**shapes.ShareSerializer(new.share).data, "url": url}, status=201, headers=NO_STORE)
@@ -65,10 +67,10 @@ class ShareDetail(APIView):
     def patch(self, request: Request, share_id: int) -> Response:
         """Give the share another end, limit, description or password; a revoked one stays revoked."""
         share = _share(request, share_id)
-        rights(request).require(selectors.TO_SHARE, bucket=share.bucket.name, key=share.key)
+        rights(request).require(TO_SHARE, bucket=share.bucket.name, key=share.key)
         given = shapes.ShareChangeSerializer(share, data=request.data, partial=True)
         given.is_valid(raise_exception=True)
-        [changed] = selectors.ask_makers([update_share(share_id=share_id, **given.validated_data)])
+        [changed] = ask_makers([update_share(share_id=share_id, **given.validated_data)])
         return Response(shapes.ShareSerializer(changed).data)
 
     @extend_schema(responses={204: None})
@@ -82,10 +84,10 @@ class ShareDetail(APIView):
 def _maker(request: Request) -> KeyRights:
     """The rights of who asks. Raises PermissionDenied for a key that may share nowhere."""
     maker = rights(request)
-    selectors.require_sharer(maker)
+    require_sharer(maker)
     return maker
 
 
 def _share(request: Request, share_id: int) -> Share:
     """One share, of one's own or with ADMIN any."""
-    return selectors.require_share(share_id, actor=rights(request))
+    return require_share(share_id, actor=rights(request))

@@ -8,7 +8,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from buckets.models import Bucket
-from buckets.selectors import MAX_PAGE, list_buckets
+from buckets.selectors.buckets import list_buckets
+from buckets.selectors.pages import MAX_PAGE
 from buckets.usage import MAX_POINTS, current_figures, usage_history
 from keys.api import rights
 from keys.api.bodies import Query

@@ -11,13 +11,17 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from buckets import errors, selectors
+from buckets import errors
 from buckets.api import serializers as shapes
 from buckets.api.preconditions import if_match_of
 from buckets.api.serving import NO_STORE
 from buckets.errors import KeyInvalid, ObjectUnknown
 from buckets.models import Bucket, Object, Upload
 from buckets.names import key_error
+from buckets.selectors.buckets import get_bucket, list_buckets
+from buckets.selectors.listing import list_newest, list_objects, search_objects
+from buckets.selectors.objects import TO_ANYBODY, get_object, stat_objects
+from buckets.selectors.uploads import get_upload
 from buckets.services.buckets import create_bucket, delete_bucket, update_bucket
 from buckets.services.deletion import close_bucket
 from buckets.services.downloads import sign_downloads
@@ -44,7 +48,7 @@ class Buckets(APIView):
             reader.require(Permission.BUCKETS_READ)
         query = _valid(shapes.BucketQuerySerializer(data=request.query_params))
         limit = query["limit"]
-        found = list(selectors.list_buckets(names=names, after=query["after"], limit=limit + 1))
+        found = list(list_buckets(names=names, after=query["after"], limit=limit + 1))
         shown = found[:limit]
         next_after = shown[-1].name if len(found) > limit else None
         return Response({"results": shapes.BucketSerializer(shown, many=True).data, "next_after": next_after})
@@ -58,7 +62,7 @@ class Buckets(APIView):
         name = given.validated_data["name"]
         settings = given.validated_settings()
         is_public = settings.visibility == Bucket.Visibility.PUBLIC_READ
-        needed = Permission.BUCKETS_WRITE | (selectors.TO_ANYBODY if is_public else Permission(0))
+        needed = Permission.BUCKETS_WRITE | (TO_ANYBODY if is_public else Permission(0))
         rights(request).require(needed, bucket=name, prefix=True)
         bucket = create_bucket(name=name, settings=settings)
         return Response(shapes.BucketSerializer(bucket).data, status=201)
@@ -72,7 +76,7 @@ class BucketDetail(APIView):
     def get(self, request: Request, bucket: str) -> Response:
         """One bucket: its settings, and what it holds."""
         rights(request).require(Permission.BUCKETS_READ, bucket=bucket)
-        return Response(shapes.BucketSerializer(selectors.get_bucket(bucket, deleting_too=True)).data)
+        return Response(shapes.BucketSerializer(get_bucket(bucket, deleting_too=True)).data)
 
     @extend_schema(request=shapes.BucketChangeSerializer, responses=shapes.BucketSerializer)
     @raises(*errors.NO_BUCKET)
@@ -82,12 +86,12 @@ class BucketDetail(APIView):
         Making it `public-read` asks for OBJECTS_READ and SHARE on the whole bucket, too.
         """
         rights(request).require(Permission.BUCKETS_WRITE, bucket=bucket, prefix=True)
-        before = selectors.get_bucket(bucket)
+        before = get_bucket(bucket)
         given = shapes.BucketChangeSerializer(before, data=request.data, partial=True)
         given.is_valid(raise_exception=True)
         settings = given.validated_settings()
         if settings.visibility == Bucket.Visibility.PUBLIC_READ != before.visibility:
-            rights(request).require(selectors.TO_ANYBODY, bucket=bucket, prefix=True)
+            rights(request).require(TO_ANYBODY, bucket=bucket, prefix=True)
         changed = update_bucket(name=bucket, settings=settings)
         return Response(shapes.BucketSerializer(changed).data)
 
@@ -128,13 +132,13 @@ class Objects(APIView):
         within = reader.prefixes(Permission.OBJECTS_READ, bucket=bucket)
         query = _valid(shapes.ObjectQuerySerializer(data=request.query_params))
         order, delimiter, filters = query.pop("order"), query.pop("delimiter"), query.pop("filters")
-        bucket_id = selectors.get_bucket(bucket).pk
+        bucket_id = get_bucket(bucket).pk
         if order == "newest":
-            page = selectors.list_newest(bucket_id=bucket_id, within=within, filters=filters, **query)
+            page = list_newest(bucket_id=bucket_id, within=within, filters=filters, **query)
         elif filters:
-            page = selectors.search_objects(bucket_id=bucket_id, within=within, filters=filters, **query)
+            page = search_objects(bucket_id=bucket_id, within=within, filters=filters, **query)
         else:
-            page = selectors.list_objects(bucket_id=bucket_id, within=within, delimiter=delimiter, **query)
+            page = list_objects(bucket_id=bucket_id, within=within, delimiter=delimiter, **query)
         return Response(
             {
                 "results": [shapes.listed(row) for row in page.objects],
@@ -162,7 +166,7 @@ class ObjectDetail(KeyedView):
     def get(self, request: Request, bucket: str, key: str) -> Response:
         """One object without its bytes."""
         rights(request).require(Permission.OBJECTS_READ, bucket=bucket, key=key)
-        return _object(selectors.get_object(bucket=bucket, key=key))
+        return _object(get_object(bucket=bucket, key=key))
 
     @extend_schema(
         parameters=[shapes.IF_MATCH], request=shapes.ObjectChangeSerializer, responses=shapes.ObjectSerializer
@@ -175,7 +179,7 @@ class ObjectDetail(KeyedView):
         """
         rights(request).require(Permission.OBJECTS_WRITE, bucket=bucket, key=key)
         if_match = if_match_of(request)
-        before = selectors.get_object(bucket=bucket, key=key)
+        before = get_object(bucket=bucket, key=key)
         given = _valid(shapes.ObjectChangeSerializer(before, data=request.data))
         return _object(update_object(bucket=bucket, key=key, if_match=if_match, **given))
 
@@ -245,7 +249,7 @@ class UploadDetail(APIView):
         return Response(status=204)
 
     def _upload(self, request: Request, upload_id: UUID) -> Upload:
-        upload = selectors.get_upload(upload_id)
+        upload = get_upload(upload_id)
         rights(request).require(Permission.OBJECTS_WRITE, bucket=upload.bucket.name, key=upload.key)
         return upload
 
@@ -277,7 +281,7 @@ class StatObjects(APIView):
         wanted = list(dict.fromkeys(_valid(shapes.KeysSerializer(data=request.data))["keys"]))
         within = reader.prefixes(Permission.OBJECTS_READ, bucket=bucket)
         allowed = wanted if within is None else [key for key in wanted if key.startswith(within)]
-        found = selectors.stat_objects(bucket_id=selectors.get_bucket(bucket).pk, keys=allowed)
+        found = stat_objects(bucket_id=get_bucket(bucket).pk, keys=allowed)
         return Response(
             {
                 "objects": [shapes.described(found[key]) for key in wanted if key in found],

@@ -12,7 +12,8 @@ from functools import reduce
 
 from buckets.archive_names import ArchiveNames
 from buckets.errors import ObjectUnknown
-from buckets.selectors import Found, FoundChunk, find_objects, list_objects
+from buckets.selectors.listing import list_objects
+from buckets.selectors.objects import Found, FoundChunk, find_objects
 from buckets.services.content import Stream, read_object
 from buckets.zip_format import Member, central_header, end_of_archive, local_header
 from keys.permissions import Permission

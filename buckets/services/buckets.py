@@ -11,7 +11,7 @@ from django.utils import timezone
 from buckets.errors import BucketNotEmpty, BucketTaken
 from buckets.models import IN_PROGRESS, Bucket, Object, Outbox, Upload
 from buckets.names import bucket_name_error
-from buckets.selectors import forget_open_buckets, require_bucket
+from buckets.selectors.buckets import forget_open_buckets, require_bucket
 from buckets.services.bulk import database_uuid
 from buckets.services.chunks import take_chunks_of_uploads
 from buckets.services.outbox import bury

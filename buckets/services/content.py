@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 from django.conf import settings
 
 from buckets.errors import Busy, NeedleUnreadable
-from buckets.selectors import Found, FoundChunk
+from buckets.selectors.objects import Found, FoundChunk
 from buckets.services.downloads import sign_online, url_expiry
 from keys.rights import KeyRights
 from volumes.client import open_needle

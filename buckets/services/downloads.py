@@ -9,7 +9,8 @@ from typing import NamedTuple
 from django.conf import settings
 
 from buckets.errors import NeedleUnreadable
-from buckets.selectors import Found, find_objects, open_bucket
+from buckets.selectors.buckets import open_bucket
+from buckets.selectors.objects import Found, find_objects
 from keys.permissions import Permission
 from keys.rights import KeyRights
 from volume_server.signing import MAX_GET_SECONDS

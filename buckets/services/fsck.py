@@ -24,7 +24,7 @@ from typing import Any
 from django.conf import settings
 
 from buckets.models import Bucket, Proof
-from buckets.selectors import WrongCounts, wrong_counts
+from buckets.selectors.buckets import WrongCounts, wrong_counts
 from buckets.services.needle_rows import Named, Rows, count_rows, named_in, rows_of
 from volumes import client
 from volumes.errors import ServerRefused, VolumeServerError

@@ -8,7 +8,7 @@ from django.conf import settings
 
 from buckets.errors import KeyInvalid
 from buckets.names import key_error
-from buckets.selectors import lately_open_bucket
+from buckets.selectors.buckets import lately_open_bucket
 from keys.errors import Invalid
 from keys.rights import KeyRights
 from volume_server.intent import MAX_COUNT, Intent

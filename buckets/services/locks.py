@@ -15,7 +15,7 @@ from django.db import connection
 
 from buckets.errors import BucketDeleting, BucketUnknown
 from buckets.models import Bucket
-from buckets.selectors import require_bucket
+from buckets.selectors.buckets import require_bucket
 from buckets.services.bulk import run_in
 
 

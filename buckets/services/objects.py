@@ -11,7 +11,8 @@ from django.utils import timezone
 from buckets.errors import MetadataInvalid, ObjectUnknown
 from buckets.models import Object, Outbox
 from buckets.names import content_type_error, etag_of_change, if_match_error, metadata_error
-from buckets.selectors import get_bucket, objects_below
+from buckets.selectors.buckets import get_bucket
+from buckets.selectors.objects import objects_below
 from buckets.services.bulk import run_in
 from buckets.services.chunks import Owner, take_chunks_of_objects
 from buckets.services.conditions import require_conditions

@@ -9,7 +9,7 @@ from django.utils import timezone
 from buckets.errors import KeyInvalid, ObjectExists, ObjectUnknown, TooManyRows
 from buckets.models import Object, Outbox
 from buckets.names import etag_of_change, key_error, successor
-from buckets.selectors import get_bucket
+from buckets.selectors.buckets import get_bucket
 from buckets.services.bulk import run_in
 from buckets.services.chunks import Owner, take_chunks_of_objects
 from buckets.services.confirm import select_versions

@@ -3,7 +3,7 @@
 from django.db import transaction
 
 from buckets.models import Bucket
-from buckets.selectors import wrong_counts
+from buckets.selectors.buckets import wrong_counts
 from buckets.services.locks import lock_buckets
 from keys.actions import Action
 from keys.services.audit import record

@@ -21,7 +21,8 @@ from django.utils import timezone
 
 from buckets.errors import ShareOver, SharePasswordRefused, ShareUnknown, ShareVersionGone
 from buckets.models import Share
-from buckets.selectors import Found, find_objects, may_still_share, share_of_token, shares_in
+from buckets.selectors.objects import Found, find_objects
+from buckets.selectors.shares import may_still_share, share_of_token, shares_in
 from buckets.services.downloads import sign_needle, url_expiry
 from buckets.services.passwords import is_password
 from buckets.services.shares import MAX_PASSWORD_CHARS

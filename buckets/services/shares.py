@@ -12,7 +12,7 @@ from django.utils import timezone
 from buckets.errors import ShareRevoked, ShareUnknown
 from buckets.models import MAX_DESCRIPTION_CHARS, Share
 from buckets.names import key_error
-from buckets.selectors import get_object
+from buckets.selectors.objects import get_object
 from buckets.services.locks import lock_bucket
 from buckets.services.passwords import hash_password
 from keys import secret_text

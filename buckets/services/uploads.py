@@ -13,7 +13,9 @@ from django.utils import timezone
 from buckets.errors import BucketUnknown, KeyInvalid, MetadataInvalid, ObjectTooLarge, UploadOver, UploadUnknown
 from buckets.models import IN_PROGRESS, Bucket, Outbox, Upload
 from buckets.names import DEFAULT_CONTENT_TYPE, content_type_error, if_match_error, key_error, metadata_error
-from buckets.selectors import awaited_bytes, get_bucket, missing_chunks, require_bucket, stat_objects
+from buckets.selectors.buckets import get_bucket, require_bucket
+from buckets.selectors.objects import stat_objects
+from buckets.selectors.uploads import awaited_bytes, missing_chunks
 from buckets.services.bulk import database_uuid
 from buckets.services.chunks import take_chunks_of_uploads
 from buckets.services.conditions import require_conditions, require_quota

@@ -8,10 +8,11 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
-from buckets import selectors
 from buckets.errors import BucketTaken
 from buckets.models import Bucket
 from buckets.names import bucket_name_error
+from buckets.selectors.buckets import get_bucket, list_buckets
+from buckets.selectors.objects import TO_ANYBODY
 from buckets.services.buckets import create_bucket, delete_bucket, update_bucket
 from buckets.services.deletion import close_bucket
 from buckets.tasks import wake_deletion
@@ -115,7 +116,7 @@ class Buckets(Page):
         names = visible_buckets(self.rights)
         search, after = (self.request.GET.get(name, "").strip().replace("\0", "") for name in ("q", "after"))
         search = search.lower()
-        found = list(selectors.list_buckets(names=names, search=search, after=after, limit=PAGE_ROWS + 1))
+        found = list(list_buckets(names=names, search=search, after=after, limit=PAGE_ROWS + 1))
         rows = [BucketRow.of(bucket, self.rights) for bucket in found[:PAGE_ROWS]]
         return {
             "rows": rows,
@@ -143,7 +144,7 @@ class NewBucket(FormPage):
         name = form.cleaned_data["name"]
         settings = form.settings()
         is_public = settings.visibility == Bucket.Visibility.PUBLIC_READ
-        needed = Permission.BUCKETS_WRITE | (selectors.TO_ANYBODY if is_public else Permission(0))
+        needed = Permission.BUCKETS_WRITE | (TO_ANYBODY if is_public else Permission(0))
         self.rights.require(needed, bucket=name, prefix=True)
         try:
             create_bucket(name=name, settings=settings)
@@ -162,7 +163,7 @@ class BucketPage(FormPage):
         """The bucket, read once. Raises PermissionDenied, BucketUnknown, BucketDeleting."""
         if not hasattr(self, "_bucket"):
             self.require(name)
-            self._bucket = selectors.get_bucket(name)
+            self._bucket = get_bucket(name)
         return self._bucket
 
     @abstractmethod
@@ -198,7 +199,7 @@ class BucketSettingsPage(BucketPage):
         self.rights.require(Permission.BUCKETS_WRITE, bucket=before.name, prefix=True)
         settings = form.changes()
         if settings.visibility == Bucket.Visibility.PUBLIC_READ:
-            self.rights.require(selectors.TO_ANYBODY, bucket=before.name, prefix=True)
+            self.rights.require(TO_ANYBODY, bucket=before.name, prefix=True)
         if form.changed_data:
             update_bucket(name=before.name, settings=settings)
         return self.done("bucket-settings", before.name, say="The settings are saved.")

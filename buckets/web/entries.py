@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils.http import urlencode
 
 from buckets.names import DEFAULT_CONTENT_TYPE
-from buckets.selectors import Listed, Page
+from buckets.selectors.listing import Listed, Page
 from buckets.services.folders import last_name
 from buckets.web.selection import Field, field_of
 

@@ -11,7 +11,8 @@ from django.db import connection
 
 from buckets.health import Health, store_health
 from buckets.models import Bucket, Proof
-from buckets.selectors import check_in_hand, last_check, list_buckets
+from buckets.selectors.buckets import list_buckets
+from buckets.selectors.upkeep import check_in_hand, last_check
 from buckets.usage import current_figures
 from buckets.web import lights
 from buckets.web.history import History

@@ -10,8 +10,9 @@ from typing import Any
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
-from buckets import selectors
 from buckets.errors import ObjectExists, TooManyRows
+from buckets.selectors.buckets import get_bucket
+from buckets.selectors.objects import TO_LEAVE, count_below
 from buckets.services.folders import last_name, move_into
 from buckets.services.groups import Rename, commit_group
 from buckets.services.objects import delete_objects, empty_bucket
@@ -86,12 +87,12 @@ class DeleteObjects(ChangePage):
         )
 
     def _question(self, bucket: str, chosen: Selection) -> dict[str, object]:
-        bucket_id = selectors.get_bucket(bucket).pk
+        bucket_id = get_bucket(bucket).pk
         may_count = all(
             self.rights.allows(Permission.OBJECTS_READ, bucket=bucket, key=one, prefix=True) for one in chosen.folders
         )
         looked_into = chosen.folders[:FOLDERS_COUNTED] if may_count else []
-        below = selectors.count_below(bucket_id=bucket_id, prefixes=looked_into, limit=COUNTED)
+        below = count_below(bucket_id=bucket_id, prefixes=looked_into, limit=COUNTED)
         names = list(chosen)
         return {
             "stage": "question",
@@ -117,7 +118,7 @@ class MoveObjects(ChangePage):
     def act(self, **kwargs: Any) -> HttpResponseBase:
         bucket = kwargs["bucket"]
         chosen = Selection.of(self.request.POST)
-        chosen.require(self.rights, selectors.TO_LEAVE, bucket=bucket)
+        chosen.require(self.rights, TO_LEAVE, bucket=bucket)
         self.rights.require(Permission.OBJECTS_WRITE, bucket=bucket)
         [first, *others] = chosen
         initial = {"folder": folder_of(first), "name": last_name(first).removesuffix("/")}

@@ -11,12 +11,14 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.http import urlencode
 
-from buckets import selectors
 from buckets.errors import KeyInvalid, ObjectChanged, ObjectUnknown
 from buckets.filters import Filters
 from buckets.models import Object
 from buckets.names import MAX_KEY_BYTES, key_error
-from buckets.selectors import MAX_PAGE, Found
+from buckets.selectors.buckets import get_bucket
+from buckets.selectors.listing import list_newest, list_objects, search_objects
+from buckets.selectors.objects import TO_SHARE, Found, chunks_of, find_objects, get_object
+from buckets.selectors.pages import MAX_PAGE
 from buckets.services.objects import update_object
 from buckets.web.bucket_pages import BucketRow, too_few_nodes
 from buckets.web.entries import SLASH, Crumb, crumbs, entries_of, folder_of, object_url, objects_url
@@ -38,7 +40,7 @@ def find_readable(rights: KeyRights, *, bucket: str, key: str) -> Found:
     if (problem := key_error(key)) is not None:
         raise KeyInvalid(errors={"key": [problem]})
     rights.require(Permission.OBJECTS_READ, bucket=bucket, key=key)
-    found = selectors.find_objects(bucket_id=selectors.get_bucket(bucket).pk, keys=[key]).get(key)
+    found = find_objects(bucket_id=get_bucket(bucket).pk, keys=[key]).get(key)
     if found is None:
         raise ObjectUnknown(f"There is no object {key!r} in bucket {bucket!r}.")
     return found
@@ -68,7 +70,7 @@ class Objects(Page):
         may_read = may(Permission.OBJECTS_READ, bucket=name)
         if not may_read and not may(Permission.OBJECTS_WRITE, bucket=name):
             self.rights.require(Permission.OBJECTS_READ, bucket=name)
-        bucket = selectors.get_bucket(name)
+        bucket = get_bucket(name)
         may_write = may(Permission.OBJECTS_WRITE, bucket=name, key=prefix, prefix=True)
         if may_write:
             self.policy = policy_with_servers(CONNECT)
@@ -110,11 +112,11 @@ class Objects(Page):
             "limit": self._limit(),
         }
         if order == NEWEST:
-            page = selectors.list_newest(**given, filters=Filters(search=search))
+            page = list_newest(**given, filters=Filters(search=search))
         elif search:
-            page = selectors.search_objects(**given, filters=Filters(search=search))
+            page = search_objects(**given, filters=Filters(search=search))
         else:
-            page = selectors.list_objects(**given, delimiter=SLASH)
+            page = list_objects(**given, delimiter=SLASH)
         is_all = not after and page.next_after is None
         return {
             "entries": entries_of(page, bucket=name, prefix=prefix, order=self._kept(order), folders_first=is_all),
@@ -147,7 +149,7 @@ class ObjectPage(Page):
         self.policy = policy_with_servers(IMAGES, MEDIA)  # pictures, sound and films come from there
         may = self.rights.allows
         sees_chunks = may(Permission.VOLUMES_READ)
-        chunks = selectors.chunks_of(found.pk, limit=CHUNKS_SHOWN + 1) if sees_chunks else []
+        chunks = chunks_of(found.pk, limit=CHUNKS_SHOWN + 1) if sees_chunks else []
         may_delete = may(Permission.OBJECTS_DELETE, bucket=name, key=key)
         folder = folder_of(key)
         return {
@@ -166,7 +168,7 @@ class ObjectPage(Page):
             "may_delete": may_delete,
             "may_edit": may(Permission.OBJECTS_WRITE, bucket=name, key=key),
             "may_move": may_delete and may(Permission.OBJECTS_WRITE, bucket=name),
-            "may_share": may(selectors.TO_SHARE, bucket=name, key=key),
+            "may_share": may(TO_SHARE, bucket=name, key=key),
         }
 
 
@@ -228,4 +230,4 @@ def _object_of(rights: KeyRights, needed: Permission, *, bucket: str, key: str) 
     rights.require(needed, bucket=bucket, key=key)
     if (problem := key_error(key)) is not None:
         raise KeyInvalid(errors={"key": [problem]})
-    return selectors.get_object(bucket=bucket, key=key)
+    return get_object(bucket=bucket, key=key)

@@ -17,7 +17,7 @@ from django.http.response import HttpResponseBase
 from buckets.api.serving import redirect_to, whole_or_range
 from buckets.previews.plans import MEDIA, Kind, Plan, plan
 from buckets.previews.show import show
-from buckets.selectors import Found
+from buckets.selectors.objects import Found
 from buckets.services.content import read_object
 from buckets.services.downloads import sign_online, url_expiry
 from buckets.web.objects import find_readable

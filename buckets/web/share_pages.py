@@ -12,15 +12,9 @@ from django.urls import reverse
 
 from buckets.models import Share
 from buckets.names import bucket_name_error
-from buckets.selectors import (
-    STATES_BY_TERMS,
-    TO_SHARE,
-    get_object,
-    list_buckets,
-    newest_shares,
-    require_share,
-    require_sharer,
-)
+from buckets.selectors.buckets import list_buckets
+from buckets.selectors.objects import TO_SHARE, get_object
+from buckets.selectors.shares import STATES_BY_TERMS, newest_shares, require_share, require_sharer
 from buckets.services.shares import create_share, revoke_share, update_share
 from buckets.web.selection import checked
 from buckets.web.share_forms import ShareForm, ShareTermsForm

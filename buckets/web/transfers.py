@@ -10,7 +10,7 @@ from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header
 
 from buckets.api.serving import HARMLESS, NO_STORE, redirect_to, whole_or_range
-from buckets.selectors import get_bucket
+from buckets.selectors.buckets import get_bucket
 from buckets.services.archives import ArchiveStream, Choice
 from buckets.services.downloads import file_name, sign_online, url_expiry
 from buckets.web.objects import find_readable

@@ -159,7 +159,7 @@ def test_two_workers_and_two_beats_and_one_of_each_killed(start_store: StartStor
             worker.restart(store.log)
             wait_for_work(store, since=datetime.now(UTC))
             buried = store.run_python(
-                "from buckets.models import Outbox; from buckets.selectors import wrong_counts; "
+                "from buckets.models import Outbox; from buckets.selectors.buckets import wrong_counts; "
                 "print(Outbox.objects.count(), Outbox.objects.filter(reason='deleted').count(), wrong_counts())",
             )
             assert buried == f"{objects} {objects} []"

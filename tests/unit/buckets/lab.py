@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from buckets.batch import Batch, Needle
 from buckets.models import IN_PROGRESS, Bucket, Chunk, Object, Outbox, Upload
-from buckets.selectors import forget_open_buckets, wrong_counts
+from buckets.selectors.buckets import forget_open_buckets, wrong_counts
 from buckets.services.buckets import BucketSettings, create_bucket
 from buckets.services.confirm import confirm_needles
 from buckets.services.leases import Lease, issue_lease

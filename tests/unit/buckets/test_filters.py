@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 from pytest_django import DjangoAssertNumQueries
 
-from buckets import selectors
 from buckets.filters import Filters
 from buckets.models import Bucket, Object
-from buckets.selectors import Listed, Page, list_newest, search_objects
+from buckets.selectors import listing
+from buckets.selectors.listing import Listed, Page, list_newest, search_objects
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -141,7 +141,7 @@ class FilterTests(TestCase):
 
             return [row.key for row in all_pages(page, limit=limit)]
 
-        with mock.patch.object(selectors, "MAX_LOOKED_AT", looked_at):
+        with mock.patch.object(listing, "MAX_LOOKED_AT", looked_at):
             newest = sorted(wanted, key=lambda row: (-row.sequence, -row.pk))
             assert ask(list_newest) == [row.key for row in newest]
             assert ask(search_objects) == sorted((row.key for row in wanted), key=str.encode)
@@ -181,7 +181,7 @@ def test_a_page_looks_at_so_many_rows_and_no_more(
     monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     """What is rare is found by going on; each page costs the same few statements, wherever it begins."""
-    monkeypatch.setattr(selectors, "MAX_LOOKED_AT", 10)
+    monkeypatch.setattr(listing, "MAX_LOOKED_AT", 10)
     bucket = make_objects(*({"key": f"{at:02}", "size": at} for at in range(35)))
     filters = Filters(min_size=33)
     for way, statements, wanted in ((search_objects, 2, ["33", "34"]), (list_newest, 3, ["34", "33"])):
@@ -198,7 +198,7 @@ def test_a_page_looks_at_so_many_rows_and_no_more(
 
 @pytest.mark.django_db
 def test_newest_below_a_prefix_of_few_keys_is_a_full_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selectors, "MAX_LOOKED_AT", 10)
+    monkeypatch.setattr(listing, "MAX_LOOKED_AT", 10)
     keys = [f"few/{at}" for at in range(8)] + [f"many/{at:02}" for at in range(40)]
     bucket = make_objects(*({"key": key} for key in keys))
 
@@ -219,7 +219,7 @@ def test_newest_below_a_prefix_of_few_keys_is_a_full_page(monkeypatch: pytest.Mo
 @pytest.mark.django_db
 def test_objects_that_come_and_go_between_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is there all the time is found once."""
-    monkeypatch.setattr(selectors, "MAX_LOOKED_AT", 3)
+    monkeypatch.setattr(listing, "MAX_LOOKED_AT", 3)
     stay = [f"{at:02}" for at in range(0, 40, 2)]
     bucket = make_objects(*({"key": key} for key in stay))
     draw = random.Random(7)

@@ -9,21 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 from pytest_django import DjangoAssertNumQueries
 
-from buckets import selectors
 from buckets.errors import BucketUnknown, ObjectUnknown
 from buckets.models import Bucket, Chunk, Object, Proof, Upload
-from buckets.selectors import (
-    Below,
-    Counts,
-    Page,
-    count_below,
-    find_owners,
-    get_object,
-    list_buckets,
-    list_newest,
-    list_objects,
-    wrong_counts,
-)
+from buckets.selectors import listing
+from buckets.selectors.buckets import Counts, list_buckets, wrong_counts
+from buckets.selectors.listing import Page, list_newest, list_objects
+from buckets.selectors.objects import Below, count_below, find_owners, get_object
+from buckets.selectors.upkeep import check_in_hand, last_check
 from keys.errors import Invalid
 from tests.unit.volumes.factories import make_server, make_volume
 from volumes.owners import Owner, owner_text, owners_of
@@ -240,8 +232,8 @@ class TestOwners:
 def test_a_thousand_prefixes_are_no_more_than_a_database_takes(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = make_objects(*(f"{number:04}/x" for number in range(0, 1200, 100)))
     within = [f"{number:04}/" for number in range(0, 2000, 2)]
-    for looked_at in (selectors.MAX_LOOKED_AT, 5):
-        monkeypatch.setattr(selectors, "MAX_LOOKED_AT", looked_at)
+    for looked_at in (listing.MAX_LOOKED_AT, 5):
+        monkeypatch.setattr(listing, "MAX_LOOKED_AT", looked_at)
         found: list[str] = []
         after = ""
         while True:
@@ -257,18 +249,18 @@ def test_a_thousand_prefixes_are_no_more_than_a_database_takes(db: None, monkeyp
 @pytest.mark.django_db
 def test_the_last_check_is_of_the_whole_store_and_has_ended(django_assert_num_queries: DjangoAssertNumQueries) -> None:
     now = timezone.now()
-    assert selectors.last_check() is None
-    assert selectors.check_in_hand() == ""
+    assert last_check() is None
+    assert check_in_hand() == ""
     _, wanted = (Proof.objects.create(state="done", started_at=now, ended_at=now, missing=lost) for lost in (2, 1))
     Proof.objects.create(state="done", started_at=now, ended_at=now, volume=3)
     Proof.objects.create(state="asked")
-    assert selectors.check_in_hand() == "asked for"
+    assert check_in_hand() == "asked for"
     Proof.objects.create(state="running", started_at=now)
     with django_assert_num_queries(2):
-        found = selectors.last_check()
+        found = last_check()
         assert found is not None
         assert (found.pk, found.counts["missing"]) == (wanted.pk, 1)
-        assert selectors.check_in_hand() == "under way"
+        assert check_in_hand() == "under way"
 
 
 @pytest.mark.django_db

@@ -17,7 +17,7 @@ from rest_framework.test import APIClient
 
 from buckets.api.ranges import Unsatisfiable, parse_range
 from buckets.models import Chunk, Object
-from buckets.selectors import find_objects
+from buckets.selectors.objects import find_objects
 from buckets.services import content
 from buckets.services.buckets import BucketSettings, create_bucket, update_bucket
 from buckets.services.uploads import create_upload

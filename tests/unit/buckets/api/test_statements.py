@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
-import buckets.selectors
+import buckets.selectors.buckets
 import keys.selectors
 from tests.unit.buckets.lab import Lab, Put
 from volumes.services import placement, presign
@@ -19,7 +19,7 @@ SIZES = (1, 10, 1000)
 def _remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered for a moment is remembered for the test, however slow the machine."""
     monkeypatch.setattr(keys.selectors, "CACHE_SECONDS", 3600)
-    monkeypatch.setattr(buckets.selectors, "OPEN_BUCKETS_LIVE_S", 3600)
+    monkeypatch.setattr(buckets.selectors.buckets, "OPEN_BUCKETS_LIVE_S", 3600)
     monkeypatch.setattr(placement, "TABLE_LIVES_S", 3600)
     monkeypatch.setattr(presign, "_PLACES_LIVE_S", 3600)
 

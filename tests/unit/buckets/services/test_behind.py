@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from buckets.models import Bucket, Object, Share, Upload
-from buckets.selectors import get_object
+from buckets.selectors.objects import get_object
 from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, delete_buckets, update_bucket
 from buckets.services.deletion import close_bucket, delete_closed_buckets
 from buckets.services.downloads import sign_downloads

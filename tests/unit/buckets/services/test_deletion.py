@@ -7,7 +7,8 @@ import pytest
 from buckets import tasks
 from buckets.errors import BucketDeleting, BucketNotEmpty, BucketTaken, BucketUnknown, TooManyRows
 from buckets.models import Bucket, Chunk, Object, Outbox, Upload
-from buckets.selectors import get_bucket, get_object, is_public
+from buckets.selectors.buckets import get_bucket, is_public
+from buckets.selectors.objects import get_object
 from buckets.services import deletion, objects
 from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, update_bucket
 from buckets.services.deletion import close_bucket, delete_closed_buckets

@@ -2,9 +2,9 @@
 
 import pytest
 
-from buckets import selectors
 from buckets.errors import BucketDeleting, BucketUnknown
 from buckets.models import Bucket
+from buckets.selectors import buckets as bucket_selectors
 from buckets.services.buckets import BucketSettings, create_bucket, delete_bucket, update_bucket
 from buckets.services.deletion import close_bucket
 from buckets.sizes import MIN_CHUNK_BYTES
@@ -29,17 +29,17 @@ def test_what_another_process_does_to_a_bucket_is_seen_a_second_later(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0
-    monkeypatch.setattr(selectors.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(bucket_selectors.time, "monotonic", lambda: now_s)
     lab.lease()
     Bucket.objects.update(chunk_size=MIN_CHUNK_BYTES)
     assert lab.lease().chunk_size != MIN_CHUNK_BYTES
-    now_s += selectors.OPEN_BUCKETS_LIVE_S + 0.1
+    now_s += bucket_selectors.OPEN_BUCKETS_LIVE_S + 0.1
     assert lab.lease().chunk_size == MIN_CHUNK_BYTES
 
 
 def test_only_so_many_buckets_are_remembered(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selectors, "OPEN_BUCKETS_KEPT", 2)
+    monkeypatch.setattr(bucket_selectors, "OPEN_BUCKETS_KEPT", 2)
     for name in ("one", "two", "three"):
         create_bucket(name=name)
         assert lab.lease(bucket=name).count
-    assert len(selectors._open_buckets) <= 2
+    assert len(bucket_selectors._open_buckets) <= 2

@@ -9,7 +9,6 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from buckets import selectors
 from buckets.errors import (
     BucketUnknown,
     Busy,
@@ -20,7 +19,8 @@ from buckets.errors import (
     ShareUnknown,
 )
 from buckets.models import Bucket, Share
-from buckets.selectors import STATES_BY_TERMS, list_shares, newest_shares, shares_in
+from buckets.selectors import shares as share_selectors
+from buckets.selectors.shares import STATES_BY_TERMS, list_shares, newest_shares, shares_in
 from buckets.services import passwords
 from buckets.services.buckets import create_bucket, delete_bucket
 from buckets.services.objects import delete_objects
@@ -308,7 +308,7 @@ def test_pages_from_the_newest(shared: Lab, maker: ApiKey, monkeypatch: pytest.M
     first = newest_shares(limit=3)
     assert (first.shares, first.next_before) == ([theirs, gone, b], b.pk)
     assert newest_shares(limit=3, before=first.next_before).shares == [a]
-    monkeypatch.setattr(selectors, "MAX_LOOKED_AT", 2)
+    monkeypatch.setattr(share_selectors, "MAX_LOOKED_AT", 2)
     found, before = [], None
     for _ in range(3):  # a page looks at two: the first is short, and none is missed
         page = newest_shares(key="a", state="live", before=before)

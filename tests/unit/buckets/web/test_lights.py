@@ -7,7 +7,7 @@ import pytest
 
 from buckets.health import UNAVAILABLE, Health
 from buckets.models import Proof
-from buckets.selectors import JournalStatus, SurveyProgress
+from buckets.selectors.upkeep import JournalStatus, SurveyProgress
 from buckets.web.lights import headline, lights, proof_light
 from volumes.background import BackgroundHealth
 from volumes.selectors import RedundancyCounts, Standing

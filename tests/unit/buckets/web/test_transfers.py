@@ -10,10 +10,10 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 from django.test import Client
 
-from buckets import selectors
 from buckets.errors import NeedleUnreadable
 from buckets.models import Chunk, Object
 from buckets.services import archives, content
+from buckets.web import objects
 from keys.models import ApiKey
 from keys.permissions import Permission
 from keys.rights import GrantRow
@@ -117,7 +117,7 @@ def test_no_database_is_asked_for_what_is_no_key(
     reader: Client, lab: Lab, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL would take a NUL for an error of ours."""
-    monkeypatch.setattr(selectors, "find_objects", None)
+    monkeypatch.setattr(objects, "find_objects", None)
     monkeypatch.setattr(archives, "list_objects", None)
     for page in ("download", "preview"):
         assert reader.get(f"/buckets/photos/{page}?key={key}").status_code == 400

@@ -1,0 +1,1 @@
+"""Reading what the models keep, a module for each kind of it."""
